@@ -1,0 +1,155 @@
+"""Every size and option, as frozen dataclasses that are saved beside the weights.
+
+A checkpoint's `config.json` is `CaptionerConfig.to_dict()`. Reading it back is strict: a key this
+version does not know, a missing key or a value of the wrong type is a `ConfigError`, because a
+size that is silently ignored gives a model that loads and then talks nonsense.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+CONFIG_VERSION = 1
+
+
+class ConfigError(ValueError):
+    """A configuration that this version cannot use; the message names the key."""
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The convolutional network that turns a photo into features.
+
+    `weights` is "imagenet" (the public file that Keras downloads) or "bundled" (a file of the
+    checkpoint); `fingerprint` is the SHA-256 of the weights' values, see `features.fingerprint`.
+    """
+
+    name: str = "inception_v3"
+    image_size: int = 299  # pixels, both sides
+    weights: str = "imagenet"
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of encoder, attention and decoder.
+
+    The names follow Show, Attend and Tell (arXiv 1502.03044): the encoder's outputs are the
+    annotation vectors, the attention-weighted sum of them is the context vector.
+    """
+
+    vocabulary_size: int
+    rows: int = 8  # of the feature map
+    columns: int = 8
+    channels: int = 2048
+    embedding_dim: int = 256  # of a word and of an annotation vector
+    units: int = 512  # of the GRU, and of the output layer below the logits
+    attention_units: int = 512
+    dropout: float = 0.4  # on features, word embeddings and the output layer
+    initial_state: str = (
+        "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
+    )
+    gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
+    deep_output: bool = (
+        True  # context and word embedding reach the output layer (equation 7)
+    )
+
+    def __post_init__(self) -> None:
+        sizes = (
+            "vocabulary_size",
+            "rows",
+            "columns",
+            "channels",
+            "embedding_dim",
+            "units",
+        )
+        for name in (*sizes, "attention_units"):
+            if not 1 <= getattr(self, name) <= 1_000_000:
+                raise ConfigError(
+                    f"model.{name} is {getattr(self, name)}: not a usable size"
+                )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}: it must be in [0, 1)")
+        if self.initial_state not in ("mean", "zeros"):
+            raise ConfigError(
+                f'model.initial_state is {self.initial_state!r}: "mean" or "zeros"'
+            )
+
+    @property
+    def locations(self) -> int:
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the weights are made. Everything here shapes the result, so a resumed run must agree."""
+
+    epochs: int = 20
+    batch_size: int = 32  # images; each brings its captions along
+    captions_per_image: int = 5
+    learning_rate: float = 1e-3  # peak, after the warm-up
+    warmup_steps: int = 200
+    weight_decay: float = 1e-4
+    clip_norm: float = 5.0
+    label_smoothing: float = 0.1
+    patience: int = 4  # epochs without a better validation loss before stopping
+    max_words: int = 30  # longer captions are cut
+    vocabulary_limit: int = 5000  # words, besides the four special tokens
+    seed: int = 0
+    mixed_precision: bool = False
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    """A whole checkpoint's configuration."""
+
+    model: ModelConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    dataset: str = ""
+    version: int = CONFIG_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> CaptionerConfig:
+        """Raises `ConfigError` naming the key that is unknown, missing or of the wrong type."""
+        if isinstance(values, dict) and values.get("version") != CONFIG_VERSION:
+            raise ConfigError(
+                f"written in version {values.get('version')!r} of the configuration format; this "
+                f"program reads version {CONFIG_VERSION}. Use the release that wrote it, or train "
+                "again."
+            )
+        return _parse(cls, values, "config")
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as `kind`: a dataclass of this module, int, float, str or bool."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"{where} should be a JSON object, not {type(value).__name__}"
+            )
+        known = {f.name: f for f in fields(kind)}
+        for key in value:
+            if key not in known:
+                raise ConfigError(f"{where}.{key} is not an option of this version")
+        for key in known:
+            if key not in value:
+                raise ConfigError(f"{where}.{key} is missing")
+        hints = get_type_hints(kind)
+        return kind(
+            **{key: _parse(hints[key], value[key], f"{where}.{key}") for key in known}
+        )
+    if (
+        get_origin(kind) is not None
+    ):  # pragma: no cover - a mistake in this file, not in the input
+        raise TypeError(f"{where}: {kind} {get_args(kind)} is not handled")
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{where} is {value!r}: expected {kind.__name__}")
+    return value

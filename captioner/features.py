@@ -1,0 +1,249 @@
+"""Features of photos, and the cache of them on disk.
+
+Each distinct photo goes through the frozen backbone once. The cache is a folder of shards:
+`shard-<key>.npy`, float16 (images, locations, channels), which training maps into memory, beside
+`shard-<key>.json` with the image ids and the SHA-256 of the array. The JSON file is renamed into
+place last, so a shard without one does not exist. `stamp.json` says what made the features; a
+cache made by anything else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from captioner.backbone import fingerprint
+from captioner.datasets import Record
+from captioner.files import atomic_file, write_bytes
+from captioner.images import ImageError, load_image, to_network_input
+
+logger = logging.getLogger(__name__)
+
+SHARD_IMAGES = (
+    256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
+)
+
+
+class FeatureError(RuntimeError):
+    """Features that cannot be made or trusted; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What made the features: any difference means they are not interchangeable."""
+
+    backbone: str
+    fingerprint: str
+    image_size: int
+    preprocessing: str = "upright RGB over white, squeezed bilinearly, scaled to -1..1"
+    dtype: str = "float16"
+
+
+class FeatureExtractor:
+    """Photos (batch, size, size, 3) in -1..1 -> float16 features (batch, locations, channels).
+
+    float16 here too, not only in the cache: a caption made from a photo and one made from its
+    cached features then come from the same numbers.
+    """
+
+    def __init__(self, backbone: keras.Model, batch_size: int = 32) -> None:
+        self.backbone = backbone
+        self.batch_size = batch_size
+        self.image_size = backbone.input_shape[1]
+        self.shape = (
+            backbone.output_shape[1] * backbone.output_shape[2],
+            backbone.output_shape[3],
+        )
+
+    def stamp(self) -> Stamp:
+        return Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        features = self.backbone.predict_on_batch(
+            images
+        )  # (batch, rows, columns, channels)
+        return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
+
+    def padded(self, images: np.ndarray) -> np.ndarray:
+        """As calling it, but every batch has the full size, so that one compiled graph serves."""
+        missing = self.batch_size - len(images)
+        return self(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))[
+            : len(images)
+        ]
+
+
+class FeatureCache:
+    """Features of many images on disk, read by image id.
+
+    Opening verifies the stamp and every shard's SHA-256 and raises `FeatureError` naming what is
+    wrong.
+    """
+
+    def __init__(self, folder: Path, stamp: Stamp) -> None:
+        self.folder = Path(folder)
+        self._shards: list[np.ndarray] = []
+        self._where: dict[str, tuple[int, int]] = {}  # image id -> (shard, row)
+        _check_stamp(self.folder, stamp)
+        for index_file in sorted(self.folder.glob("shard-*.json")):
+            self._open_shard(index_file)
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def gather(self, image_ids: Sequence[str]) -> np.ndarray:
+        """float16 (n, locations, channels), in the order of `image_ids`."""
+        rows = [self._where[i] for i in image_ids]
+        return np.stack([self._shards[shard][row] for shard, row in rows])
+
+    def _open_shard(self, index_file: Path) -> None:
+        data_file = index_file.with_suffix(".npy")
+        remedy = (
+            f"Delete {index_file.name} and {data_file.name} there and run again: only the images "
+            "of that shard are extracted anew."
+        )
+        try:
+            index = json.loads(index_file.read_text(encoding="utf-8"))
+            ids, expected = index["ids"], index["sha256"]
+            features = np.load(data_file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FeatureError(
+                f"{data_file} cannot be read ({error}). {remedy}"
+            ) from error
+        if len(ids) != len(features) or _sha256(features) != expected:
+            raise FeatureError(
+                f"{data_file} is damaged: its checksum does not match. {remedy}"
+            )
+        for row, image_id in enumerate(ids):
+            self._where.setdefault(image_id, (len(self._shards), row))
+        self._shards.append(features)
+
+
+def extract(
+    records: Sequence[Record],
+    extractor: FeatureExtractor,
+    folder: Path,
+    shard_images: int = SHARD_IMAGES,
+    workers: int | None = None,
+) -> FeatureCache:
+    """The cache of `records`' features in `folder`: what is there is kept, the rest is extracted.
+
+    Raises `FeatureError` after everything else is done if some photos cannot be read, naming them.
+    """
+    stamp = extractor.stamp()
+    cache = FeatureCache(folder, stamp)
+    missing = [r for r in records if r.image_id not in cache]
+    if not missing:
+        return cache
+    unreadable: list[str] = []
+    with tqdm(
+        total=len(records), initial=len(records) - len(missing), unit="image"
+    ) as progress:
+        progress.set_description("features")
+        for start in range(0, len(missing), shard_images):
+            chunk = missing[start : start + shard_images]
+            ids, features = _features_of(
+                chunk, extractor, workers, unreadable, progress.update
+            )
+            if ids:
+                _write_shard(folder, ids, features)
+    if unreadable:
+        shown = "; ".join(unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
+        raise FeatureError(
+            f"{len(unreadable)} of {len(records)} photos cannot be read: {shown} Replace or remove "
+            "them and run again; the features of all others are kept."
+        )
+    return FeatureCache(folder, stamp)
+
+
+def _features_of(
+    records: Sequence[Record],
+    extractor: FeatureExtractor,
+    workers: int | None,
+    unreadable: list[str],
+    done: Callable[[int], object],
+) -> tuple[list[str], np.ndarray]:
+    ids: list[str] = []
+    parts: list[np.ndarray] = []
+    for batch in _decoded_batches(records, extractor, workers):
+        good = [
+            (r.image_id, pixels)
+            for r, pixels in batch
+            if isinstance(pixels, np.ndarray)
+        ]
+        unreadable += [f"{r.path}: {e}" for r, e in batch if isinstance(e, ImageError)]
+        if good:
+            parts.append(extractor.padded(np.stack([pixels for _, pixels in good])))
+            ids += [image_id for image_id, _ in good]
+        done(len(batch))
+    return ids, np.concatenate(parts) if parts else np.empty(
+        (0, *extractor.shape), np.float16
+    )
+
+
+def _decoded_batches(
+    records: Sequence[Record], extractor: FeatureExtractor, workers: int | None
+) -> Iterator[list[tuple[Record, np.ndarray | ImageError]]]:
+    """Batches of decoded photos; the next ones are decoded while the network is at work."""
+
+    def decode(record: Record) -> np.ndarray | ImageError:
+        try:
+            return to_network_input(load_image(record.path), extractor.image_size)
+        except ImageError as error:
+            return error
+
+    size = extractor.batch_size
+    batches = [records[i : i + size] for i in range(0, len(records), size)]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        waiting: list[list[Future]] = []
+        ahead = iter(batches)
+        for batch in batches:
+            while len(waiting) < 3 and (upcoming := next(ahead, None)) is not None:
+                waiting.append([pool.submit(decode, record) for record in upcoming])
+            yield [(r, f.result()) for r, f in zip(batch, waiting.pop(0), strict=True)]
+
+
+def _check_stamp(folder: Path, stamp: Stamp) -> None:
+    """Leaves the stamp in a new cache; refuses a cache that something else has made."""
+    path = folder / "stamp.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps(asdict(stamp), indent=2).encode())
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FeatureError(
+            f"{path} is damaged ({error}). Delete the folder {folder}."
+        ) from error
+    for key, wanted in asdict(stamp).items():
+        if found.get(key) != wanted:
+            raise FeatureError(
+                f"the features in {folder} were made with {key} = {found.get(key)!r}, not "
+                f"{wanted!r}. Delete that folder, or give another one."
+            )
+
+
+def _write_shard(folder: Path, ids: Sequence[str], features: np.ndarray) -> None:
+    key = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    data_file = folder / f"shard-{key}.npy"
+    with atomic_file(data_file) as file:
+        np.save(file, features, allow_pickle=False)
+    index = {"ids": list(ids), "sha256": _sha256(features)}
+    write_bytes(folder / f"shard-{key}.json", json.dumps(index).encode())
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -1,0 +1,229 @@
+"""Encoder, attention and decoder of Show, Attend and Tell (Xu et al. 2015, arXiv 1502.03044).
+
+Written with Keras layers and `keras.ops` alone, so that TensorFlow and JAX both run it. Shapes in
+comments use these letters:
+
+    batch     images
+    captions  captions of one image: they share the image's encoding
+    steps     words of a caption, `<start>` included
+    locations 64, the 8 x 8 cells of the feature map
+
+Training and decoding call the same `step`; training runs it under `ops.scan` and projects the
+outputs of all steps onto the vocabulary in one product.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers, ops
+
+from captioner.config import ModelConfig
+from captioner.vocabulary import PAD
+
+Tensor = Any
+
+
+class Annotations(NamedTuple):
+    """What the decoder may attend to, computed once for each image."""
+
+    vectors: Tensor  # (batch, locations, embedding_dim)
+    keys: Tensor  # (batch, locations, attention_units)
+
+
+class Encoder(layers.Layer):
+    """Features (batch, locations, channels) -> annotation vectors (batch, locations, dim)."""
+
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # One mean and one variance for all channels: backbones differ in scale by a factor of
+        # two and more, and the dense layer's initialisation expects about unit variance.
+        self.normalization = layers.Normalization(axis=None, name="normalization")
+        self.dropout = layers.Dropout(config.dropout)
+        self.dense = layers.Dense(config.embedding_dim, activation="relu", name="dense")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.normalization.build(input_shape)
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        return self.dense(self.dropout(self.normalization(features), training=training))
+
+
+class BahdanauAttention(layers.Layer):
+    """Additive attention (Bahdanau et al. 2015, arXiv 1409.0473, appendix A.1.2)."""
+
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.key = layers.Dense(config.attention_units, name="key")
+        self.query = layers.Dense(config.attention_units, use_bias=False, name="query")
+        self.score = layers.Dense(1, use_bias=False, name="score")
+
+    def build(self) -> None:
+        self.key.build((None, None, self.config.embedding_dim))
+        self.query.build((None, None, self.config.units))
+        self.score.build((None, None, None, self.config.attention_units))
+        self.built = True
+
+    def call(
+        self, annotations: Annotations, state: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """State (batch, captions, units) -> the context vectors (batch, captions, dim) and the
+        attention weights (batch, captions, locations), which sum to 1.
+
+        `bias` (batch, 1 or captions, locations) is added to the scores before the softmax: the
+        logarithm of a factor on each weight.
+        """
+        query = ops.expand_dims(
+            self.query(state), 2
+        )  # (batch, captions, 1, attention_units)
+        keys = ops.expand_dims(
+            annotations.keys, 1
+        )  # (batch, 1, locations, attention_units)
+        scores = ops.squeeze(
+            self.score(ops.tanh(keys + query)), -1
+        )  # (batch, captions, locations)
+        if bias is not None:
+            scores = scores + bias
+        weights = ops.softmax(scores, axis=-1)
+        return ops.matmul(weights, annotations.vectors), weights
+
+
+class CaptionModel(keras.Model):
+    """Features and the words so far in, logits of the next words out."""
+
+    def __init__(
+        self, config: ModelConfig, label_smoothing: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.label_smoothing = label_smoothing
+        self.encoder = Encoder(config, name="encoder")
+        self.attention = BahdanauAttention(config, name="attention")
+        self.embedding = layers.Embedding(
+            config.vocabulary_size, config.embedding_dim, name="embedding"
+        )
+        self.gru = layers.GRUCell(config.units, name="gru")
+        self.hidden = layers.Dense(config.units, name="hidden")
+        self.logits = layers.Dense(
+            config.vocabulary_size, dtype="float32", name="logits"
+        )
+        self.embedding_dropout = layers.Dropout(config.dropout)
+        self.output_dropout = layers.Dropout(config.dropout)
+        if config.initial_state == "mean":
+            self.initial = layers.Dense(config.units, activation="tanh", name="initial")
+        if config.gate:
+            self.gate = layers.Dense(1, activation="sigmoid", name="gate")
+        self.nll = keras.metrics.Mean(
+            name="nll"
+        )  # nats a word, without label smoothing
+        self._build()
+
+    def _build(self) -> None:
+        config = self.config
+        self.encoder.build((None, config.locations, config.channels))
+        self.attention.build()
+        self.embedding.build((None, None))
+        self.gru.build((None, config.embedding_dim * 2))
+        if config.initial_state == "mean":
+            self.initial.build((None, config.embedding_dim))
+        if config.gate:
+            self.gate.build((None, None, config.units))
+        width = config.units + 2 * config.embedding_dim * config.deep_output
+        self.hidden.build((None, None, width))
+        self.logits.build((None, None, config.units))
+        self.built = True
+
+    def encode(self, features: Tensor, training: bool = False) -> Annotations:
+        """Features (batch, locations, channels) to annotations; once for each image."""
+        vectors = self.encoder(features, training=training)
+        return Annotations(vectors, self.attention.key(vectors))
+
+    def initial_state(self, annotations: Annotations, captions: int) -> Tensor:
+        """The state before the first word, (batch, captions, units)."""
+        vectors = annotations.vectors
+        if self.config.initial_state == "mean":
+            state = self.initial(ops.mean(vectors, axis=1))
+        else:
+            state = ops.zeros((ops.shape(vectors)[0], self.config.units), vectors.dtype)
+        return ops.repeat(ops.expand_dims(state, 1), captions, axis=1)
+
+    def step(
+        self,
+        annotations: Annotations,
+        state: Tensor,
+        embedded: Tensor,
+        bias: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One word further: state (batch, captions, units) and the embedded previous word
+        (batch, captions, dim) -> the new state, the gated context, the attention weights."""
+        context, weights = self.attention(annotations, state, bias)
+        if self.config.gate:
+            context = context * self.gate(state)
+        inputs = ops.concatenate(
+            [embedded, context], axis=-1
+        )  # (batch, captions, 2 dim)
+        flat = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        new, _ = self.gru(flat, ops.reshape(state, (-1, self.config.units)))
+        return ops.reshape(new, ops.shape(state)), context, weights
+
+    def project(
+        self, state: Tensor, context: Tensor, embedded: Tensor, training: bool = False
+    ) -> Tensor:
+        """The logits (..., vocabulary_size) from what `step` took and gave."""
+        if self.config.deep_output:
+            state = ops.concatenate([state, context, embedded], axis=-1)
+        hidden = (
+            ops.tanh(self.hidden(state))
+            if self.config.deep_output
+            else self.hidden(state)
+        )
+        return self.logits(self.output_dropout(hidden, training=training))
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
+        """Teacher forcing: features (batch, locations, channels) and words (batch, captions,
+        steps) -> logits (batch, captions, steps, vocabulary_size)."""
+        annotations = self.encode(inputs["features"], training=training)
+        words = inputs["words"]
+        embedded = self.embedding_dropout(self.embedding(words), training=training)
+        state = self.initial_state(annotations, ops.shape(words)[1])
+
+        def step(carry: tuple[Tensor, Tensor], embedded: Tensor) -> tuple[Any, Any]:
+            state, context, _ = self.step(annotations, carry[0], embedded)
+            return (state, context), (state, context)
+
+        by_step = ops.transpose(embedded, (2, 0, 1, 3))  # (steps, batch, captions, dim)
+        # `ops.scan` wants its outputs shaped like what it carries: hence the context in the carry.
+        no_context = ops.zeros_like(by_step[0])
+        _, (states, contexts) = ops.scan(step, (state, no_context), by_step)
+        states = ops.transpose(states, (1, 2, 0, 3))  # (batch, captions, steps, units)
+        contexts = ops.transpose(contexts, (1, 2, 0, 3))
+        return self.project(states, contexts, embedded, training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Cross-entropy in nats, averaged over the real words `y` (batch, captions, steps).
+
+        Smoothed labels are for training; the `nll` metric and the validation loss go without, so
+        that they compare across recipes.
+        """
+        log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)
+        chosen = ops.take_along_axis(log_probs, ops.expand_dims(y, -1), axis=-1)
+        nll = -ops.squeeze(chosen, -1)  # (batch, captions, steps)
+        real = ops.cast(y != PAD, "float32")
+        words = ops.maximum(ops.sum(real), 1.0)
+        loss = ops.sum(nll * real) / words
+        self.nll.update_state(loss, sample_weight=words)
+        if training and self.label_smoothing:
+            uniform = ops.sum(-ops.mean(log_probs, axis=-1) * real) / words
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
+        return loss
