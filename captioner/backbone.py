@@ -7,12 +7,8 @@ a checkpoint carries them: training and serving then see the very same network.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
-os.environ.setdefault(
-    "TF_CPP_MIN_LOG_LEVEL", "2"
-)  # before TensorFlow: hide its start-up notes
 
 import keras
 import numpy as np
@@ -25,9 +21,7 @@ class BackboneError(ValueError):
     """Backbone weights that cannot be used; the message names the file and the remedy."""
 
 
-def build_backbone(
-    weights: str | os.PathLike = IMAGENET, image_size: int = 299
-) -> keras.Model:
+def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299) -> keras.Model:
     """The network (batch, size, size, 3) in -1..1 -> (batch, rows, columns, 2048).
 
     `weights` is "imagenet" (downloaded by Keras at its first use), a Keras `.weights.h5` file made
@@ -76,9 +70,7 @@ def _named(backbone: keras.Model) -> dict[str, keras.Variable]:
 
 def _to_float16(array: np.ndarray) -> np.ndarray:
     largest = np.abs(array).max(initial=0.0)
-    return array.astype(
-        np.float16 if largest <= np.finfo(np.float16).max else np.float32
-    )
+    return array.astype(np.float16 if largest <= np.finfo(np.float16).max else np.float32)
 
 
 def _load_local(backbone: keras.Model, path: Path) -> None:
@@ -88,9 +80,7 @@ def _load_local(backbone: keras.Model, path: Path) -> None:
             _assign(backbone, arrays)
         else:
             backbone.load_weights(path)
-    except (
-        Exception
-    ) as error:  # h5py, Keras and safetensors each have exceptions of their own
+    except Exception as error:  # h5py, Keras and safetensors each have exceptions of their own
         raise BackboneError(
             f"{path} does not hold weights of InceptionV3 without its top ({error}). Give a file "
             "saved from keras.applications.InceptionV3(include_top=False), or fetch it again."

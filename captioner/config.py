@@ -23,13 +23,20 @@ class BackboneConfig:
     """The convolutional network that turns a photo into features.
 
     `weights` is "imagenet" (the public file that Keras downloads) or "bundled" (a file of the
-    checkpoint); `fingerprint` is the SHA-256 of the weights' values, see `features.fingerprint`.
+    checkpoint); `fingerprint` is the SHA-256 of the weights' values, see `backbone.fingerprint`.
     """
 
     name: str = "inception_v3"
     image_size: int = 299  # pixels, both sides
     weights: str = "imagenet"
     fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name != "inception_v3":
+            raise ConfigError(f'backbone.name is {self.name!r}: "inception_v3" is the only one')
+        if self.weights not in ("imagenet", "bundled"):
+            raise ConfigError(f'backbone.weights is {self.weights!r}: "imagenet" or "bundled"')
+        _check_range("backbone", self, 75, 2048, "image_size")
 
 
 @dataclass(frozen=True)
@@ -48,34 +55,17 @@ class ModelConfig:
     units: int = 512  # of the GRU, and of the output layer below the logits
     attention_units: int = 512
     dropout: float = 0.4  # on features, word embeddings and the output layer
-    initial_state: str = (
-        "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
-    )
+    initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
-    deep_output: bool = (
-        True  # context and word embedding reach the output layer (equation 7)
-    )
+    deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
 
     def __post_init__(self) -> None:
-        sizes = (
-            "vocabulary_size",
-            "rows",
-            "columns",
-            "channels",
-            "embedding_dim",
-            "units",
-        )
-        for name in (*sizes, "attention_units"):
-            if not 1 <= getattr(self, name) <= 1_000_000:
-                raise ConfigError(
-                    f"model.{name} is {getattr(self, name)}: not a usable size"
-                )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: it must be in [0, 1)")
+        sizes = ("rows", "columns", "channels", "embedding_dim", "units", "attention_units")
+        _check_range("model", self, 1, 65_536, *sizes)
+        _check_range("model", self, 5, 1_000_000, "vocabulary_size")  # four tokens and a word
+        _check_range("model", self, 0, 0.99, "dropout")
         if self.initial_state not in ("mean", "zeros"):
-            raise ConfigError(
-                f'model.initial_state is {self.initial_state!r}: "mean" or "zeros"'
-            )
+            raise ConfigError(f'model.initial_state is {self.initial_state!r}: "mean" or "zeros"')
 
     @property
     def locations(self) -> int:
@@ -99,6 +89,13 @@ class TrainingConfig:
     vocabulary_limit: int = 5000  # words, besides the four special tokens
     seed: int = 0
     mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        counts = ("epochs", "batch_size", "captions_per_image", "patience", "max_words")
+        _check_range("training", self, 1, 1_000_000, *counts, "vocabulary_limit")
+        _check_range("training", self, 0, 2**32 - 1, "warmup_steps", "seed")
+        _check_range("training", self, 1e-12, 1e6, "learning_rate", "clip_norm")
+        _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -126,13 +123,18 @@ class CaptionerConfig:
         return _parse(cls, values, "config")
 
 
+def _check_range(where: str, config: Any, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:  # nor is NaN in any range
+            raise ConfigError(f"{where}.{name} is {value}: it must be from {low} to {high}")
+
+
 def _parse(kind: Any, value: Any, where: str) -> Any:
     """`value` from JSON as `kind`: a dataclass of this module, int, float, str or bool."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise ConfigError(
-                f"{where} should be a JSON object, not {type(value).__name__}"
-            )
+            raise ConfigError(f"{where} should be a JSON object, not {type(value).__name__}")
         known = {f.name: f for f in fields(kind)}
         for key in value:
             if key not in known:
@@ -141,12 +143,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             if key not in value:
                 raise ConfigError(f"{where}.{key} is missing")
         hints = get_type_hints(kind)
-        return kind(
-            **{key: _parse(hints[key], value[key], f"{where}.{key}") for key in known}
-        )
-    if (
-        get_origin(kind) is not None
-    ):  # pragma: no cover - a mistake in this file, not in the input
+        return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in known})
+    if get_origin(kind) is not None:  # pragma: no cover - a mistake in this file, not in the input
         raise TypeError(f"{where}: {kind} {get_args(kind)} is not handled")
     if kind is float and type(value) is int:
         return float(value)

@@ -15,7 +15,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,9 +38,7 @@ _FLICKR8K_PHOTO_FOLDERS = (
     "Flickr8k_Dataset/Flicker8k_Dataset",
     "",
 )
-_FLICKR8K_REMEDY = (
-    "unpack the official Flickr8k_text.zip and Flickr8k_Dataset.zip again"
-)
+_FLICKR8K_REMEDY = "unpack the official Flickr8k_text.zip and Flickr8k_Dataset.zip again"
 _COCO_REMEDY = (
     "take it from the official annotations_trainval2014.zip, or delete it and let the trainer "
     "download it"
@@ -83,10 +80,7 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
     """
     data_dir = Path(data_dir)
     token_file = _find_flickr8k_text(data_dir, "Flickr8k.token.txt")
-    lists = {
-        split: _find_flickr8k_text(data_dir, name)
-        for split, name in _FLICKR8K_LISTS.items()
-    }
+    lists = {split: _find_flickr8k_text(data_dir, name) for split, name in _FLICKR8K_LISTS.items()}
     captions = _read_flickr8k_captions(token_file)
     splits: dict[str, str] = {}
     for split, path in lists.items():
@@ -94,16 +88,10 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
             if name in splits:
                 raise _flickr8k_error(path, number, f"{name} is listed a second time")
             if name not in captions:
-                raise _flickr8k_error(
-                    path, number, f"{name} has no captions in {token_file}"
-                )
+                raise _flickr8k_error(path, number, f"{name} has no captions in {token_file}")
             splits[name] = split
 
-    folders = [
-        data_dir / name
-        for name in _FLICKR8K_PHOTO_FOLDERS
-        if (data_dir / name).is_dir()
-    ]
+    folders = [data_dir / name for name in _FLICKR8K_PHOTO_FOLDERS if (data_dir / name).is_dir()]
     present = {folder: set(os.listdir(folder)) for folder in folders}
     photo_dir = max(folders, key=lambda folder: len(splits.keys() & present[folder]))
     on_disk = present[photo_dir]
@@ -122,9 +110,7 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
             )
     phantoms = [name for name in captions if name not in splits and name not in on_disk]
     if phantoms:
-        groups = abbreviate(
-            f"{name} ({len(captions[name])} captions)" for name in phantoms
-        )
+        groups = abbreviate(f"{name} ({len(captions[name])} captions)" for name in phantoms)
         logger.warning(
             f"{token_file}: {len(phantoms)} groups of captions name a photo that does not exist "
             f"and are skipped: {groups}"
@@ -149,9 +135,7 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
     Raises DatasetError if the file is missing or malformed, or names an image outside its folder.
     """
     if split not in ("train", "val"):
-        raise DatasetError(
-            f'COCO has captions for "train" and "val", not for "{split}"'
-        )
+        raise DatasetError(f'COCO has captions for "train" and "val", not for "{split}"')
     data_dir = Path(data_dir)
     path = data_dir / "annotations" / f"captions_{split}2014.json"
     try:
@@ -160,21 +144,15 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}; {_COCO_REMEDY}") from error
     except KeyError as error:
-        raise DatasetError(
-            f"{path}: an entry has no {error}; {_COCO_REMEDY}"
-        ) from error
+        raise DatasetError(f"{path}: an entry has no {error}; {_COCO_REMEDY}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(f"{path}: {error}; {_COCO_REMEDY}") from error
     if orphans:
-        logger.warning(
-            f"{path}: {orphans} captions are of images not listed, and are skipped"
-        )
+        logger.warning(f"{path}: {orphans} captions are of images not listed, and are skipped")
     return records
 
 
-def sample_records(
-    records: Iterable[Record], num_images: int | None, seed: int
-) -> list[Record]:
+def sample_records(records: Iterable[Record], num_images: int | None, seed: int) -> list[Record]:
     """Pick `num_images` images (None, or more than there are: all), shuffled by `seed`.
 
     The order comes from a hash of seed and image id alone, so that it is the same on every machine
@@ -186,23 +164,16 @@ def sample_records(
         raise ValueError(f"the number of images must be 1 or more, not {num_images}")
 
     def position(record: Record) -> tuple[bytes, str]:
-        return hashlib.sha256(
-            f"{seed}:{record.image_id}".encode()
-        ).digest(), record.image_id
+        return hashlib.sha256(f"{seed}:{record.image_id}".encode()).digest(), record.image_id
 
     shuffled = sorted(records, key=position)
     if num_images is not None and num_images > len(shuffled):
-        logger.info(
-            f"{num_images} images asked for, using all {len(shuffled)} there are"
-        )
+        logger.info(f"{num_images} images asked for, using all {len(shuffled)} there are")
     return shuffled[:num_images]
 
 
 def select_subset(
-    records: Iterable[Record],
-    num_images: int | None,
-    seed: int,
-    val_fraction: float = 0.2,
+    records: Iterable[Record], num_images: int | None, seed: int, val_fraction: float = 0.2
 ) -> list[Record]:
     """Pick images by `sample_records` and divide them into "train" and "val", image by image.
 
@@ -213,14 +184,10 @@ def select_subset(
     Raises ValueError if a number is out of range, DatasetError if an image id occurs twice.
     """
     if not 0 <= val_fraction < 1:
-        raise ValueError(
-            f"the validation fraction must be in [0, 1), not {val_fraction}"
-        )
-    # An exact fraction: in floating point 100 * 0.29 falls short of 29.
-    share = Fraction(val_fraction).limit_denominator(1_000_000)
+        raise ValueError(f"the validation fraction must be in [0, 1), not {val_fraction}")
 
     def num_val(num_images: int) -> int:
-        return math.floor(num_images * share + Fraction(1, 2))
+        return math.floor(num_images * val_fraction + 0.5)
 
     sample = sample_records(records, num_images, seed)
     subset = [
@@ -232,11 +199,7 @@ def select_subset(
 
 
 def read_dataset(
-    name: str,
-    data_dir: str | os.PathLike[str],
-    *,
-    num_images: int | None = None,
-    seed: int = 0,
+    name: str, data_dir: str | os.PathLike[str], *, num_images: int | None = None, seed: int = 0
 ) -> list[Record]:
     """Read the records to train with: "coco" or "flickr8k".
 
@@ -300,9 +263,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line.strip()
     except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path} is not UTF-8 text ({error}); {_FLICKR8K_REMEDY}"
-        ) from error
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); {_FLICKR8K_REMEDY}") from error
 
 
 def _read_flickr8k_captions(path: Path) -> dict[str, tuple[str, ...]]:
@@ -317,10 +278,7 @@ def _read_flickr8k_captions(path: Path) -> dict[str, tuple[str, ...]]:
         if position in captions[name]:
             raise _flickr8k_error(path, number, f"a second caption {name}#{position}")
         captions[name][position] = caption
-    return {
-        name: tuple(group[key] for key in sorted(group))
-        for name, group in captions.items()
-    }
+    return {name: tuple(group[key] for key in sorted(group)) for name, group in captions.items()}
 
 
 def _parse_coco(content: Any, data_dir: Path, split: str) -> tuple[list[Record], int]:
@@ -358,10 +316,6 @@ def _number(value: Any) -> int:
 
 def _file_name(value: Any) -> str:
     # Downloads are written under this name, so it must not lead out of the image folder.
-    if (
-        not isinstance(value, str)
-        or value in ("", ".")
-        or re.search(r"[/\\:\0]|\.\.", value)
-    ):
+    if not isinstance(value, str) or value in ("", ".") or re.search(r"[/\\:\0]|\.\.", value):
         raise ValueError(f"{value!r} is not a plain file name")
     return value

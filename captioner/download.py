@@ -30,14 +30,7 @@ import tenacity
 from PIL import Image
 from tqdm import tqdm
 
-from captioner.datasets import (
-    COCO_URL,
-    Record,
-    abbreviate,
-    read_coco,
-    read_dataset,
-    sample_records,
-)
+from captioner.datasets import COCO_URL, Record, abbreviate, read_coco, read_dataset, sample_records
 from captioner.files import write_bytes
 
 logger = logging.getLogger(__name__)
@@ -104,9 +97,7 @@ def download_coco(
     data_dir = Path(data_dir)
     base_url = base_url.rstrip("/")
     if not re.match(r"https?://[^/]", base_url):
-        raise DownloadError(
-            f'"{base_url}" is not a http or https address of a COCO mirror'
-        )
+        raise DownloadError(f'"{base_url}" is not a http or https address of a COCO mirror')
     images_dir = data_dir / f"{split}2014"
     try:
         with httpx.Client(
@@ -116,26 +107,20 @@ def download_coco(
             # A compressed body could be neither resumed nor compared with its announced length.
             headers={"Accept-Encoding": "identity"},
         ) as client:
-            session = _Session(
-                client, threading.Event(), attempts, backoff, not progress
-            )
+            session = _Session(client, threading.Event(), attempts, backoff, not progress)
             _fetch_annotations(session, base_url, data_dir, split)
             if split == "train":
-                records = read_dataset(
-                    "coco", data_dir, num_images=num_images, seed=seed
-                )
+                records = read_dataset("coco", data_dir, num_images=num_images, seed=seed)
             else:
                 records = sample_records(read_coco(data_dir, split), num_images, seed)
             for leftover in images_dir.glob("*.tmp"):  # of a run that was killed
                 leftover.unlink()
             missing = _missing(records)
             part = data_dir / f"{split}2014.zip.part"
-            if num_images is None and (
-                len(missing) > len(records) / 2 or part.exists()
-            ):
-                _fetch_image_archive(
-                    session, f"{base_url}/zips/{split}2014.zip", part, missing
-                )
+            if not missing and num_images is None:
+                _discard(part)
+            elif num_images is None and (len(missing) > len(records) / 2 or part.exists()):
+                _fetch_image_archive(session, f"{base_url}/zips/{split}2014.zip", part, missing)
                 missing = _missing(missing)
             if missing:
                 images_dir.mkdir(parents=True, exist_ok=True)
@@ -151,22 +136,15 @@ def _missing(records: Sequence[Record]) -> list[Record]:
 
 def _disk_error(error: OSError, folder: Path) -> DownloadError:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return DownloadError(
-            f"cannot use the folder {folder}: {error}; choose one to write to"
-        )
-    existing = next(
-        path for path in (folder, *folder.absolute().parents) if path.exists()
-    )
-    free = shutil.disk_usage(existing).free / 1e6
+        return DownloadError(f"cannot use the folder {folder}: {error}; choose one to write to")
+    free = shutil.disk_usage(folder if folder.exists() else folder.absolute().parent).free / 1e6
     return DownloadError(
         f"the disk is full: {folder} has {free:.1f} MB left ({error}); make room, then {_AGAIN}"
     )
 
 
 @contextlib.contextmanager
-def _get(
-    session: _Session, url: str, headers: dict[str, str] | None = None
-) -> Iterator:
+def _get(session: _Session, url: str, headers: dict[str, str] | None = None) -> Iterator:
     """The httpx.Response of a request; its body is still to be read."""
     if session.stop.is_set():
         raise _ResponseError("cancelled", transient=False)
@@ -188,9 +166,7 @@ def _retry_after(value: str) -> float:
     if value.strip().isdecimal():
         return float(value)
     try:
-        return max(
-            0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        )
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return 0.0
 
@@ -204,30 +180,25 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _with_retries(session: _Session, attempt: Callable[[], T]) -> T:
-    doubling = tenacity.wait_exponential_jitter(
-        session.backoff, 30.0, jitter=session.backoff
-    )
+    # The random part keeps the workers from coming back all at once.
+    doubling = tenacity.wait_exponential(session.backoff, max=30.0)
+    jittered = doubling + tenacity.wait_random(0, session.backoff)
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        return max(doubling(state), getattr(error, "retry_after", 0.0))
+        return max(jittered(state), getattr(error, "retry_after", 0.0))
 
-    retrying = tenacity.Retrying(
+    return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(session.attempts),
         wait=wait,
         retry=tenacity.retry_if_exception(_is_transient),
         sleep=session.stop.wait,
         reraise=True,
-    )
-    return retrying(attempt)
+    )(attempt)
 
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _listed(failures: dict[str, str]) -> str:
-    return abbreviate(f"{name} ({reason})" for name, reason in failures.items())
 
 
 def _fetch_images(
@@ -245,19 +216,16 @@ def _fetch_images(
             except queue.Empty:
                 return
             try:
-                _fetch_image(
-                    session, _mirrored(record.url or "", base_url), record.path
-                )
+                _fetch_image(session, _mirrored(record.url or "", base_url), record.path)
                 done.put((record, None))
             except Exception as error:
                 done.put((record, error))
 
     # Daemons, because an executor would hold up Ctrl-C until every pending read times out.
     threads = [
-        threading.Thread(target=work, daemon=True)
-        for _ in range(min(workers, len(records)))
+        threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(records)))
     ]
-    failures: dict[str, str] = {}
+    failures: list[str] = []
     in_a_row = 0
     try:
         with tqdm(total=len(records), unit="image", disable=session.quiet) as bar:
@@ -271,12 +239,12 @@ def _fetch_images(
                     in_a_row = 0
                     bar.update()
                     continue
-                failures[record.path.name] = _reason(error)
+                failures.append(f"{record.path.name} ({_reason(error)})")
                 in_a_row += 1
                 if in_a_row >= max(32, 2 * workers):
                     raise DownloadError(
                         f"{in_a_row} images in a row could not be downloaded from {base_url}, "
-                        f"{_listed(failures)}; check the connection, then {_AGAIN}"
+                        f"{abbreviate(failures)}; check the connection, then {_AGAIN}"
                     )
     finally:
         session.stop.set()
@@ -287,8 +255,8 @@ def _fetch_images(
     if failures:
         raise DownloadError(
             f"{len(failures)} of {len(records)} images could not be downloaded: "
-            f"{_listed(failures)}; the others are in {records[0].path.parent}. To try the missing "
-            f"ones, {_AGAIN}"
+            f"{abbreviate(failures)}; the others are in {records[0].path.parent}. To try "
+            f"the missing ones, {_AGAIN}"
         )
 
 
@@ -322,17 +290,13 @@ def _mirrored(url: str, base_url: str) -> str:
     return re.sub(rf"^https?://{re.escape(host)}(?=/)", lambda _: base_url, url)
 
 
-def _fetch_annotations(
-    session: _Session, base_url: str, data_dir: Path, split: str
-) -> None:
+def _fetch_annotations(session: _Session, base_url: str, data_dir: Path, split: str) -> None:
     name = f"annotations/captions_{split}2014.json"
     if (data_dir / name).exists():
         return
     (data_dir / "annotations").mkdir(parents=True, exist_ok=True)
     url = f"{base_url}/annotations/annotations_trainval2014.zip"
-    with _archive(
-        session, url, data_dir / "annotations_trainval2014.zip.part"
-    ) as archive:
+    with _archive(session, url, data_dir / "annotations_trainval2014.zip.part") as archive:
         write_bytes(data_dir / name, archive.read(name))
 
 
@@ -392,9 +356,7 @@ def _fetch_more(session: _Session, url: str, part: Path) -> bool:
     """
     tag = part.with_suffix(".tag")
     have = part.stat().st_size if part.exists() else 0
-    size, _, validator = (
-        tag.read_text().partition("\n") if tag.exists() else ("", "", "")
-    )
+    size, _, validator = tag.read_text().partition("\n") if tag.exists() else ("", "", "")
     length = int(size) if size.isdecimal() else 0
     if length and have == length:
         return True
@@ -405,13 +367,8 @@ def _fetch_more(session: _Session, url: str, part: Path) -> bool:
         if not resumed:
             have, length = 0, int(response.headers.get("Content-Length", 0))
             if not length:
-                raise _ResponseError(
-                    "the length of the file is unknown", transient=False
-                )
-        elif (
-            response.headers.get("Content-Range")
-            != f"bytes {have}-{length - 1}/{length}"
-        ):
+                raise _ResponseError("the length of the file is unknown", transient=False)
+        elif response.headers.get("Content-Range") != f"bytes {have}-{length - 1}/{length}":
             _discard(part)
             raise _ResponseError("the server sent another range than the one asked for")
         if length - have > shutil.disk_usage(part.parent).free:
@@ -435,6 +392,4 @@ def _fetch_more(session: _Session, url: str, part: Path) -> bool:
 def _validator(headers: httpx.Headers) -> str:
     etag = headers.get("ETag", "")
     # A weak tag does not promise the same bytes, and If-Range forbids it.
-    return (
-        headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag
-    )
+    return headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag

@@ -29,9 +29,7 @@ from captioner.images import ImageError, load_image, to_network_input
 
 logger = logging.getLogger(__name__)
 
-SHARD_IMAGES = (
-    256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
-)
+SHARD_IMAGES = 256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
 
 
 class FeatureError(RuntimeError):
@@ -69,17 +67,13 @@ class FeatureExtractor:
         return Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        features = self.backbone.predict_on_batch(
-            images
-        )  # (batch, rows, columns, channels)
+        features = self.backbone.predict_on_batch(images)  # (batch, rows, columns, channels)
         return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
 
     def padded(self, images: np.ndarray) -> np.ndarray:
         """As calling it, but every batch has the full size, so that one compiled graph serves."""
         missing = self.batch_size - len(images)
-        return self(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))[
-            : len(images)
-        ]
+        return self(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))[: len(images)]
 
 
 class FeatureCache:
@@ -119,13 +113,9 @@ class FeatureCache:
             ids, expected = index["ids"], index["sha256"]
             features = np.load(data_file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FeatureError(
-                f"{data_file} cannot be read ({error}). {remedy}"
-            ) from error
+            raise FeatureError(f"{data_file} cannot be read ({error}). {remedy}") from error
         if len(ids) != len(features) or _sha256(features) != expected:
-            raise FeatureError(
-                f"{data_file} is damaged: its checksum does not match. {remedy}"
-            )
+            raise FeatureError(f"{data_file} is damaged: its checksum does not match. {remedy}")
         for row, image_id in enumerate(ids):
             self._where.setdefault(image_id, (len(self._shards), row))
         self._shards.append(features)
@@ -148,15 +138,11 @@ def extract(
     if not missing:
         return cache
     unreadable: list[str] = []
-    with tqdm(
-        total=len(records), initial=len(records) - len(missing), unit="image"
-    ) as progress:
+    with tqdm(total=len(records), initial=len(records) - len(missing), unit="image") as progress:
         progress.set_description("features")
         for start in range(0, len(missing), shard_images):
             chunk = missing[start : start + shard_images]
-            ids, features = _features_of(
-                chunk, extractor, workers, unreadable, progress.update
-            )
+            ids, features = _features_of(chunk, extractor, workers, unreadable, progress.update)
             if ids:
                 _write_shard(folder, ids, features)
     if unreadable:
@@ -178,19 +164,13 @@ def _features_of(
     ids: list[str] = []
     parts: list[np.ndarray] = []
     for batch in _decoded_batches(records, extractor, workers):
-        good = [
-            (r.image_id, pixels)
-            for r, pixels in batch
-            if isinstance(pixels, np.ndarray)
-        ]
+        good = [(r.image_id, pixels) for r, pixels in batch if isinstance(pixels, np.ndarray)]
         unreadable += [f"{r.path}: {e}" for r, e in batch if isinstance(e, ImageError)]
         if good:
             parts.append(extractor.padded(np.stack([pixels for _, pixels in good])))
             ids += [image_id for image_id, _ in good]
         done(len(batch))
-    return ids, np.concatenate(parts) if parts else np.empty(
-        (0, *extractor.shape), np.float16
-    )
+    return ids, np.concatenate(parts) if parts else np.empty((0, *extractor.shape), np.float16)
 
 
 def _decoded_batches(
@@ -225,9 +205,7 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FeatureError(
-            f"{path} is damaged ({error}). Delete the folder {folder}."
-        ) from error
+        raise FeatureError(f"{path} is damaged ({error}). Delete the folder {folder}.") from error
     for key, wanted in asdict(stamp).items():
         if found.get(key) != wanted:
             raise FeatureError(

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; phones and cameras stay below, decompression bombs do not
 
-# Formats decoded by libraries inside Pillow. EPS and the like start other programs: left out.
+# Formats decoded by libraries inside Pillow; "JPEG" opens MPO as well. EPS and the like start other
+# programs, and ICO is decoded before its size can be checked: left out.
 FORMATS = (
     "JPEG",
-    "MPO",
     "PNG",
     "WEBP",
     "GIF",
@@ -28,8 +28,17 @@ FORMATS = (
     "AVIF",
     "JPEG2000",
     "PPM",
-    "ICO",
 )
+
+_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -54,11 +63,18 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         return _from_array(source, max_pixels)
     name = "the picture"
     if isinstance(source, bytes):
+        if not source:
+            raise ImageError(f"{name} is empty. Save or download it again.")
         source = io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike):
-        name = Path(source).name
-        _check_file(Path(source))
     try:
+        if isinstance(source, str | os.PathLike):
+            name = Path(source).name
+            _check_file(Path(source))
+        elif not hasattr(source, "read") and not isinstance(source, Image.Image):
+            raise ImageError(
+                f"a {type(source).__name__} is not a picture. Give a path, the bytes of a file, an "
+                "open file, a PIL image or a uint8 array (height, width, 3)."
+            )
         if isinstance(source, Image.Image):
             return _to_rgb(source, name, max_pixels)
         with Image.open(source, formats=FORMATS) as image:
@@ -73,6 +89,11 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
             "TIFF or AVIF file."
         ) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            # The system refused the path; the error's own text would show the folder.
+            raise ImageError(
+                f"{name} cannot be opened ({error.strerror}). Check the path."
+            ) from error
         # Pillow's decoders report damage with whatever their parsing stumbled over: OSError,
         # SyntaxError, struct.error, ValueError, EOFError, zlib.error, IndexError and more.
         raise ImageError(
@@ -92,9 +113,7 @@ def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise ImageError(
-            f"{path.name} does not exist or is not a file. Check the path."
-        )
+        raise ImageError(f"{path.name} does not exist or is not a file. Check the path.")
     if path.stat().st_size == 0:
         raise ImageError(f"{path.name} is empty. Save or download it again.")
 
@@ -106,26 +125,30 @@ def _too_large(name: str, max_pixels: int) -> str:
 def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     width, height = image.size  # known from the header, before a pixel is decoded
     if width == 0 or height == 0:
-        raise ImageError(
-            f"{name} has no pixels ({width} x {height}). Use another picture."
-        )
+        raise ImageError(f"{name} has no pixels ({width} x {height}). Use another picture.")
     if width * height > max_pixels:
         raise ImageError(_too_large(name, max_pixels))
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16-bit values at 255 and so turns photos white.
         return _scaled_to_rgb(np.asarray(image, np.float32) / 257)
     if image.mode in ("I", "F"):
         return _scaled_to_rgb(_to_byte_range(np.asarray(image, np.float32)))
-    if (
-        "A" in image.getbands()
-        or "a" in image.getbands()
-        or "transparency" in image.info
-    ):
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Pillow's `exif_transpose`, except that broken EXIF data does not cost us good pixels."""
+    image.load()  # first: damaged pixels are an error all the same
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # its parser, too, stumbles in many ways
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_byte_range(values: np.ndarray) -> np.ndarray:
@@ -139,9 +162,7 @@ def _to_byte_range(values: np.ndarray) -> np.ndarray:
 
 
 def _scaled_to_rgb(grey: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert(
-        "RGB"
-    )
+    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:

@@ -37,19 +37,25 @@ class Encoder(layers.Layer):
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # One mean and one variance for all channels: backbones differ in scale by a factor of
-        # two and more, and the dense layer's initialisation expects about unit variance.
-        self.normalization = layers.Normalization(axis=None, name="normalization")
         self.dropout = layers.Dropout(config.dropout)
         self.dense = layers.Dense(config.embedding_dim, activation="relu", name="dense")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.normalization.build(input_shape)
+        # Backbones differ in scale by a factor of two and more, and the dense layer's
+        # initialisation expects about unit variance: `standardize` sets these two.
+        self.mean = self.add_weight(name="mean", initializer="zeros", trainable=False)
+        self.std = self.add_weight(name="std", initializer="ones", trainable=False)
         self.dense.build(input_shape)
         self.built = True
 
+    def standardize(self, mean: float, std: float) -> None:
+        """From now on features are taken as (features - mean) / std."""
+        self.mean.assign(mean)
+        self.std.assign(std)
+
     def call(self, features: Tensor, training: bool = False) -> Tensor:
-        return self.dense(self.dropout(self.normalization(features), training=training))
+        standard = (features - self.mean) / self.std
+        return self.dense(self.dropout(standard, training=training))
 
 
 class BahdanauAttention(layers.Layer):
@@ -77,15 +83,9 @@ class BahdanauAttention(layers.Layer):
         `bias` (batch, 1 or captions, locations) is added to the scores before the softmax: the
         logarithm of a factor on each weight.
         """
-        query = ops.expand_dims(
-            self.query(state), 2
-        )  # (batch, captions, 1, attention_units)
-        keys = ops.expand_dims(
-            annotations.keys, 1
-        )  # (batch, 1, locations, attention_units)
-        scores = ops.squeeze(
-            self.score(ops.tanh(keys + query)), -1
-        )  # (batch, captions, locations)
+        query = ops.expand_dims(self.query(state), 2)  # (batch, captions, 1, attention_units)
+        keys = ops.expand_dims(annotations.keys, 1)  # (batch, 1, locations, attention_units)
+        scores = ops.squeeze(self.score(ops.tanh(keys + query)), -1)  # (batch, captions, locations)
         if bias is not None:
             scores = scores + bias
         weights = ops.softmax(scores, axis=-1)
@@ -95,10 +95,8 @@ class BahdanauAttention(layers.Layer):
 class CaptionModel(keras.Model):
     """Features and the words so far in, logits of the next words out."""
 
-    def __init__(
-        self, config: ModelConfig, label_smoothing: float = 0.0, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, config: ModelConfig, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(name="captioner", **kwargs)
         self.config = config
         self.label_smoothing = label_smoothing
         self.encoder = Encoder(config, name="encoder")
@@ -108,18 +106,14 @@ class CaptionModel(keras.Model):
         )
         self.gru = layers.GRUCell(config.units, name="gru")
         self.hidden = layers.Dense(config.units, name="hidden")
-        self.logits = layers.Dense(
-            config.vocabulary_size, dtype="float32", name="logits"
-        )
+        self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
         self.embedding_dropout = layers.Dropout(config.dropout)
         self.output_dropout = layers.Dropout(config.dropout)
         if config.initial_state == "mean":
             self.initial = layers.Dense(config.units, activation="tanh", name="initial")
         if config.gate:
             self.gate = layers.Dense(1, activation="sigmoid", name="gate")
-        self.nll = keras.metrics.Mean(
-            name="nll"
-        )  # nats a word, without label smoothing
+        self.nll = keras.metrics.Mean(name="nll")  # nats a word, without label smoothing
         self._build()
 
     def _build(self) -> None:
@@ -163,9 +157,7 @@ class CaptionModel(keras.Model):
         context, weights = self.attention(annotations, state, bias)
         if self.config.gate:
             context = context * self.gate(state)
-        inputs = ops.concatenate(
-            [embedded, context], axis=-1
-        )  # (batch, captions, 2 dim)
+        inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))
         new, _ = self.gru(flat, ops.reshape(state, (-1, self.config.units)))
         return ops.reshape(new, ops.shape(state)), context, weights
@@ -176,11 +168,7 @@ class CaptionModel(keras.Model):
         """The logits (..., vocabulary_size) from what `step` took and gave."""
         if self.config.deep_output:
             state = ops.concatenate([state, context, embedded], axis=-1)
-        hidden = (
-            ops.tanh(self.hidden(state))
-            if self.config.deep_output
-            else self.hidden(state)
-        )
+        hidden = ops.tanh(self.hidden(state)) if self.config.deep_output else self.hidden(state)
         return self.logits(self.output_dropout(hidden, training=training))
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,9 +25,8 @@ class VocabularyError(ValueError):
 
 def split_words(caption: str) -> list[str]:
     """The lower-case words of a caption, without punctuation."""
-    return _WORD.findall(
-        caption.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    )
+    caption = unicodedata.normalize("NFC", caption.lower())  # an accent typed apart is no letter
+    return _WORD.findall(caption.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 class Vocabulary:
@@ -35,9 +35,7 @@ class Vocabulary:
     def __init__(self, words: Sequence[str]) -> None:
         """Raises `VocabularyError` if `words` does not start with the special tokens or repeats."""
         if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
-            raise VocabularyError(
-                f"a vocabulary starts with {' '.join(SPECIAL_TOKENS)}"
-            )
+            raise VocabularyError(f"a vocabulary starts with {' '.join(SPECIAL_TOKENS)}")
         self.words = tuple(words)
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
@@ -58,7 +56,7 @@ class Vocabulary:
         return cls([*SPECIAL_TOKENS, *ranked[:limit]])
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
-        """The ids of a caption's words, without `<start>` and `<end>`; unknown words are `<unk>`."""
+        """The ids of a caption's words, `<unk>` for unknown ones; without `<start>` and `<end>`."""
         return [self._ids.get(word, UNK) for word in split_words(caption)[:max_words]]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
@@ -80,9 +78,7 @@ class Vocabulary:
         """Raises `VocabularyError` naming the file if it is damaged."""
         try:
             words = json.loads(path.read_text(encoding="utf-8"))["words"]
-            if not isinstance(words, list) or not all(
-                isinstance(w, str) for w in words
-            ):
+            if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
                 raise VocabularyError('"words" is not a list of strings')
             return cls(words)
         except (OSError, ValueError, KeyError, TypeError) as error:

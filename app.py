@@ -1,0 +1,54 @@
+"""The page: `python app.py`, then open the address it prints. `python app.py --help` lists the options."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Load, compile, serve until interrupted. Gives the exit status."""
+    options = _parser().parse_args(arguments)
+    print("Loading the model ...", flush=True)
+    # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
+    from captioner import Captioner, CheckpointError
+    from captioner.web import build_page, launch_options
+
+    try:
+        captioner = Captioner.from_pretrained(options.checkpoint, revision=options.revision)
+    except CheckpointError as error:
+        print(f"Cannot use this checkpoint: {error}", file=sys.stderr)
+        return 1
+    captioner.warm_up()
+    try:
+        build_page(captioner).launch(
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share or None,
+            **launch_options(),
+        )
+    except OSError as error:  # the port is taken, or the host is not this machine's
+        print(f"Cannot serve the page: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Caption photos in the browser.")
+    parser.add_argument(
+        "--checkpoint",
+        default=str(Path(__file__).parent / "assets" / "checkpoint"),
+        metavar="PATH_OR_HUB_ID",
+        help="a checkpoint directory, or USER/NAME on the Hugging Face Hub (default: the one in "
+        "assets/checkpoint)",
+    )
+    parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--host", help="0.0.0.0 for all the network (default: only this machine)")
+    parser.add_argument("--share", action="store_true", help="also make a public link, for a week")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

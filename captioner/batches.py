@@ -1,0 +1,113 @@
+"""Batches of images with all their captions, for training and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from captioner.config import TrainingConfig
+from captioner.datasets import Record
+from captioner.features import FeatureCache
+from captioner.vocabulary import END, PAD, START, Vocabulary
+
+WINDOW = 20  # batches; within a window, images of like caption length are put together
+
+
+class CaptionBatches(keras.utils.PyDataset):
+    """Batches ({"features", "words"}, targets):
+
+    features (batch, locations, channels) float16; words and targets (batch, captions, steps) int32,
+    the targets one step ahead of the words. Padding only reaches the longest caption of the batch.
+    The captions of an image stand in one row, so that they share its encoding.
+
+    With `epoch` given, images come in an order that depends on seed and epoch alone; without, in
+    the order of their longest captions, for validation.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        cache: FeatureCache,
+        vocabulary: Vocabulary,
+        training: TrainingConfig,
+        epoch: int | None = None,
+    ) -> None:
+        super().__init__(workers=1, max_queue_size=4)
+        self.cache = cache
+        self.training = training
+        encoded = {r.image_id: _encode(r, vocabulary, training.max_words) for r in records}
+        self.ids = [image_id for image_id, captions in encoded.items() if captions]
+        self.captions = [encoded[image_id] for image_id in self.ids]
+        self.rng = None if epoch is None else np.random.default_rng([training.seed, epoch])
+        self.order = self._order()
+
+    @property
+    def num_batches(self) -> int:
+        return len(self.order)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        rows, chosen = self.order[index]
+        size, count = self.training.batch_size, self.training.captions_per_image
+        longest = max(
+            len(self.captions[row][c]) for row, few in zip(rows, chosen, strict=True) for c in few
+        )
+        if keras.backend.backend() == "jax":
+            longest = -(-longest // 4) * 4  # every new shape is compiled: have few
+        # The last batch is filled up with images that have no words, and so no loss.
+        both = np.full((size, count, longest + 1), PAD, np.int32)
+        for i, (row, few) in enumerate(zip(rows, chosen, strict=True)):
+            for j, c in enumerate(few):
+                ids = self.captions[row][c]
+                both[i, j, 0] = START
+                both[i, j, 1 : len(ids) + 1] = ids
+        words, targets = both[:, :, :-1], both[:, :, 1:]
+        features = self.cache.gather([self.ids[row] for row in rows])
+        features = np.pad(features, ((0, size - len(rows)), (0, 0), (0, 0)))
+        return {"features": features, "words": words}, targets
+
+    def _order(self) -> list[tuple[list[int], list[list[int]]]]:
+        """For each batch, the images and, for each image, its captions of this epoch."""
+        count = self.training.captions_per_image
+        images = np.arange(len(self.ids))
+        if self.rng is not None:
+            self.rng.shuffle(images)
+        chosen = {int(i): self._choose(len(self.captions[i]), count) for i in images}
+
+        def longest(image: int) -> int:
+            return max(len(self.captions[image][c]) for c in chosen[image])
+
+        size = self.training.batch_size
+        window = size * WINDOW if self.rng is not None else len(images)
+        batches: list[list[int]] = []
+        for start in range(0, len(images), window):
+            near = sorted((int(i) for i in images[start : start + window]), key=longest)
+            batches += [near[i : i + size] for i in range(0, len(near), size)]
+        if self.rng is not None:
+            self.rng.shuffle(batches)
+        # Keras takes a dimension that is equal in the first two batches for a constant.
+        lengths = [max(map(longest, batch)) for batch in batches]
+        other = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
+        if other is not None:
+            batches.insert(1, batches.pop(other))
+        return [(batch, [chosen[i] for i in batch]) for batch in batches]
+
+    def _choose(self, available: int, count: int) -> list[int]:
+        if self.rng is None or available <= count:
+            return list(range(min(available, count)))
+        return sorted(self.rng.choice(available, count, replace=False).tolist())
+
+
+def _encode(record: Record, vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
+    """Each caption's ids and, unless it had to be cut, the end; captions without words are left
+    out."""
+    encoded = []
+    for caption in record.captions:
+        ids = vocabulary.encode(caption)
+        if ids:
+            encoded.append([*ids, END] if len(ids) <= max_words else ids[:max_words])
+    return encoded

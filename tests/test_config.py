@@ -1,0 +1,170 @@
+"""Configurations survive JSON, and mistakes in them are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from captioner.config import (
+    BackboneConfig,
+    CaptionerConfig,
+    ConfigError,
+    ModelConfig,
+    TrainingConfig,
+)
+
+CONFIG = CaptionerConfig(
+    model=ModelConfig(
+        vocabulary_size=104, rows=1, columns=2, units=16, dropout=0.0, initial_state="zeros"
+    ),
+    backbone=BackboneConfig(image_size=75, weights="bundled", fingerprint="ab" * 32),
+    training=TrainingConfig(epochs=3, learning_rate=1e-4, seed=7, mixed_precision=True),
+    dataset="flickr8k",
+)
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """CONFIG as JSON gives it back, with one value put in its place."""
+    values = json.loads(json.dumps(CONFIG.to_dict()))
+    *parents, key = path.split(".")
+    place = values
+    for parent in parents:
+        place = place[parent]
+    place[key] = value
+    return values
+
+
+def without(path: str) -> dict[str, Any]:
+    values = deepcopy(CONFIG.to_dict())
+    *parents, key = path.split(".")
+    place = values
+    for parent in parents:
+        place = place[parent]
+    del place[key]
+    return values
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    return [
+        leaf
+        for key, value in values.items()
+        for leaf in (
+            leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+        )
+    ]
+
+
+def test_round_trip_through_json() -> None:
+    for config in (CONFIG, CaptionerConfig(model=ModelConfig(vocabulary_size=5004))):
+        text = json.dumps(config.to_dict())
+        assert CaptionerConfig.from_dict(json.loads(text)) == config
+    assert CONFIG.to_dict()["model"]["units"] == 16
+    assert CONFIG.model.locations == 2
+
+
+def test_an_integer_will_do_for_a_fraction() -> None:
+    config = CaptionerConfig.from_dict(changed("training.learning_rate", 1))
+    assert type(config.training.learning_rate) is float
+
+
+def test_configurations_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CONFIG.model.units = 3
+
+
+@pytest.mark.parametrize("where", ["", "model.", "backbone.", "training."])
+def test_unknown_keys_are_named(where: str) -> None:
+    with pytest.raises(ConfigError, match=rf"config\.{where}colour"):
+        CaptionerConfig.from_dict(changed(f"{where}colour", "blue"))
+
+
+@pytest.mark.parametrize("path", ["model", "training", *leaves(CONFIG.to_dict())])
+def test_missing_keys_are_named(path: str) -> None:
+    with pytest.raises(ConfigError, match=path.rpartition(".")[2]):
+        CaptionerConfig.from_dict(without(path))
+
+
+@pytest.mark.parametrize("path", [p for p in leaves(CONFIG.to_dict()) if p != "version"])
+def test_values_of_a_wrong_type_are_named(path: str) -> None:
+    for value in (None, [], {}):
+        with pytest.raises(ConfigError, match=rf"config\.{path} is"):
+            CaptionerConfig.from_dict(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("model.units", "512"),
+        ("model.units", 512.0),
+        ("model.units", True),
+        ("model.gate", 1),
+        ("model.dropout", "0.4"),
+        ("model.dropout", False),
+        ("dataset", 8),
+        ("version", True),
+        ("version", 1.0),
+    ],
+)
+def test_values_are_not_converted(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"config\.{path} is"):
+        CaptionerConfig.from_dict(changed(path, value))
+
+
+@pytest.mark.parametrize("path", ["model", "backbone", "training"])
+def test_parts_that_are_no_objects_are_named(path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"config\.{path} should be a JSON object"):
+        CaptionerConfig.from_dict(changed(path, [1]))
+    for values in (None, [], "config", 3):
+        with pytest.raises(ConfigError, match="config should be a JSON object"):
+            CaptionerConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_versions_are_refused(version: Any) -> None:
+    with pytest.raises(ConfigError, match=f"version {version!r} .* reads version 1"):
+        CaptionerConfig.from_dict(changed("version", version))
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("model.vocabulary_size", 0),
+        ("model.vocabulary_size", 4),  # the special tokens alone
+        ("model.units", -1),
+        ("model.units", 10**9),
+        ("model.attention_units", 0),
+        ("model.rows", 0),
+        ("model.columns", 10**12),
+        ("model.dropout", 1.0),
+        ("model.dropout", -0.1),
+        ("model.dropout", float("nan")),
+        ("model.initial_state", "random"),
+        ("backbone.name", "vgg16"),
+        ("backbone.image_size", 0),
+        ("backbone.image_size", 74),  # InceptionV3 shrinks it to nothing
+        ("backbone.image_size", 10**6),
+        ("backbone.weights", "/home/somebody/weights.h5"),
+        ("training.epochs", 0),
+        ("training.batch_size", 0),
+        ("training.batch_size", -32),
+        ("training.captions_per_image", 0),
+        ("training.max_words", 0),
+        ("training.vocabulary_limit", 0),
+        ("training.patience", 0),
+        ("training.warmup_steps", -1),
+        ("training.learning_rate", 0.0),
+        ("training.learning_rate", float("nan")),
+        ("training.learning_rate", float("inf")),
+        ("training.clip_norm", 0.0),
+        ("training.weight_decay", -1.0),
+        ("training.label_smoothing", 1.0),
+        ("training.seed", -1),
+    ],
+)
+def test_absurd_values_are_named(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"{path} is"):
+        CaptionerConfig.from_dict(json.loads(json.dumps(changed(path, value))))

@@ -1,0 +1,223 @@
+"""Decoding: choosers on a toy alphabet, the loop on a tiny model; runs under every backend."""
+
+import itertools
+
+import numpy as np
+import pytest
+from keras import ops
+from test_model import seeded_model, tiny_config
+
+from captioner.decoding import (
+    IMPOSSIBLE,
+    Carry,
+    DecodingOptions,
+    Generator,
+    choose_by_chance,
+    choose_by_filtered_chance,
+    choose_greedily,
+    choosers,
+    decode,
+    uniforms,
+)
+from captioner.vocabulary import END, PAD, START, UNK
+
+# Words of a toy alphabet of seven; those with IMPOSSIBLE must never come out.
+TOY = np.full(7, IMPOSSIBLE, np.float32)
+TOY[[2, 4, 5, 6]] = np.log([0.1, 0.5, 0.25, 0.15])
+
+
+def carry_at(step: int, rows: int) -> Carry:
+    nothing = np.zeros((1, rows), np.float32)
+    return Carry(np.int32(step), nothing, nothing, nothing, nothing > 0, nothing, nothing, nothing)
+
+
+def chance(chooser, draws, temperature=1.0, top_k=2**31 - 1, top_p=1.0) -> np.ndarray:
+    """The words that `chooser` picks from TOY for each of `draws`."""
+    draws = np.asarray(draws, np.float32)
+    log_probs = np.broadcast_to(TOY, (1, len(draws), len(TOY)))
+    inputs = {
+        "draws": ops.convert_to_tensor(draws[None, :, None]),
+        "temperature": np.float32([temperature]),
+        "top_k": np.int32([top_k]),
+        "top_p": np.float32([top_p]),
+    }
+    words, parents = chooser(ops.convert_to_tensor(log_probs), carry_at(0, len(draws)), inputs)
+    assert parents is None
+    return np.asarray(words)[0]
+
+
+def shares(words: np.ndarray) -> dict[int, float]:
+    return {int(w): float(np.mean(words == w)) for w in np.unique(words)}
+
+
+EVEN = (np.arange(2000) + 0.5) / 2000
+
+
+def test_greedy_takes_the_most_probable():
+    words, _ = choose_greedily(ops.convert_to_tensor(TOY[None, None]), carry_at(0, 1), {})
+    assert np.asarray(words).tolist() == [[4]]
+
+
+@pytest.mark.parametrize("chooser", [choose_by_chance, choose_by_filtered_chance])
+def test_words_are_drawn_with_their_probability(chooser):
+    expected = {2: 0.1, 4: 0.5, 5: 0.25, 6: 0.15}
+    assert shares(chance(chooser, EVEN)) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("chooser", [choose_by_chance, choose_by_filtered_chance])
+def test_temperature_sharpens(chooser):
+    squares = {2: 0.01, 4: 0.25, 5: 0.0625, 6: 0.0225}
+    expected = {w: p / sum(squares.values()) for w, p in squares.items()}
+    assert shares(chance(chooser, EVEN, temperature=0.5)) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("chooser", [choose_by_chance, choose_by_filtered_chance])
+def test_extreme_draws_never_give_an_impossible_word(chooser):
+    words = chance(chooser, [0.0, np.nextafter(np.float32(1), np.float32(0))])
+    assert set(words.tolist()) <= {2, 4, 5, 6}
+
+
+def test_top_k_and_top_p():
+    kept = {4: 0.5 / 0.75, 5: 0.25 / 0.75}
+    by_k = shares(chance(choose_by_filtered_chance, EVEN, top_k=2))
+    assert by_k == pytest.approx(kept, abs=2e-3)
+    # 0.5 alone does not reach 0.6, so the nucleus takes one word more.
+    by_p = shares(chance(choose_by_filtered_chance, EVEN, top_p=0.6))
+    assert by_p == pytest.approx(kept, abs=2e-3)
+    assert set(chance(choose_by_filtered_chance, EVEN, top_p=1e-6)) == {4}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return seeded_model(tiny_config())
+
+
+@pytest.fixture(scope="module")
+def features():
+    return np.random.default_rng(3).normal(size=(4, 6, 7)).astype(np.float32)
+
+
+def run(model, features, **settings):
+    options = DecodingOptions(**({"max_words": 4} | settings))
+    return decode(Generator(model, choosers(options), options.rows), features, options)
+
+
+def log_probability(model, features, ids) -> np.ndarray:
+    """Of each word of one caption of one image, by teacher forcing."""
+    words = np.array([[[START, *ids[:-1]]]], np.int32)
+    logits = np.asarray(model({"features": features[None], "words": words}))[0, 0]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return log_probs[np.arange(len(ids)), list(ids)]
+
+
+@pytest.mark.parametrize("strategy", ["sample", "greedy", "beam"])
+def test_what_every_strategy_must_keep(model, features, strategy):
+    decoded = run(model, features, strategy=strategy, num_captions=3, max_words=8)
+    assert decoded.words.shape == decoded.log_probs.shape == decoded.attention.shape[:3]
+    for image, row in np.ndindex(decoded.words.shape[:2]):
+        ids = decoded.words[image, row].tolist()
+        length = ids.index(END) + 1 if END in ids else len(ids)
+        assert not {PAD, START, UNK} & set(ids[:length]), "a special token was said"
+        assert ids[0] != END, "an empty caption"
+        assert set(ids[length:]) <= {PAD}
+        maps = decoded.attention[image, row]
+        np.testing.assert_allclose(maps[:length].sum(-1), 1, atol=1e-5)
+        expected = log_probability(model, features[image], ids[:length])
+        np.testing.assert_allclose(decoded.log_probs[image, row, :length], expected, atol=1e-4)
+
+
+def test_greedy_is_the_best_word_at_each_step(model, features):
+    ids = run(model, features[:1], strategy="greedy").words[0, 0].tolist()
+    for step in range(4):
+        options = [
+            (log_probability(model, features[0], [*ids[:step], w])[-1], w)
+            for w in range(20)
+            if w not in (PAD, START, UNK) and (step or w != END)
+        ]
+        assert max(options)[1] == ids[step]
+        if ids[step] == END:
+            break
+
+
+def test_a_wide_beam_finds_the_best_caption_there_is(model, features):
+    """Against exhaustive search over all captions of up to two words."""
+    words = [w for w in range(20) if w not in (PAD, START, UNK, END)]
+    captions = [[*c, END] for n in (1, 2) for c in itertools.product(words, repeat=n)]
+    captions += [list(c) for c in itertools.product(words, repeat=3)]
+    scored = [
+        (log_probability(model, features[0], c).sum() / len(c) ** 0.7, c) for c in captions[:272]
+    ]
+    best = max(scored)[1]
+    found = run(
+        model, features[:1], strategy="beam", beam_width=100, num_captions=100, max_words=2
+    ).words[0]
+    complete = [f.tolist() for f in found if END in f]
+    assert [w for w in complete[0] if w != PAD] == best
+
+
+def test_beam_rows_differ_and_beam_of_one_is_greedy(model, features):
+    wide = run(model, features, strategy="beam", beam_width=5, num_captions=5).words
+    for rows in wide:
+        assert len({tuple(r) for r in rows.tolist()}) == 5
+    narrow = run(model, features, strategy="beam", beam_width=1, num_captions=1)
+    greedy = run(model, features, strategy="greedy")
+    np.testing.assert_array_equal(narrow.words, greedy.words)
+
+
+def test_seeds(model, features):
+    once = run(model, features, num_captions=4, seed=1, temperature=2.0).words
+    again = run(model, features, num_captions=4, seed=1, temperature=2.0).words
+    other = run(model, features, num_captions=4, seed=2, temperature=2.0).words
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+    alone = run(model, features[2:3], num_captions=4, seed=1, temperature=2.0).words
+    np.testing.assert_array_equal(once[2], alone[0])  # the batch does not matter
+    fewer = run(model, features, num_captions=2, seed=1, temperature=2.0).words
+    np.testing.assert_array_equal(once[:, :2], fewer)  # nor how many are asked for
+
+
+def test_uniforms_are_uniform():
+    draws = uniforms(0, 1, 200, 50)
+    assert draws.min() >= 0 and draws.max() < 1
+    assert abs(draws.mean() - 0.5) < 0.01 and abs(draws.std() - 12**-0.5) < 0.01
+
+
+@pytest.mark.parametrize("strategy", ["sample", "greedy", "beam"])
+def test_forced_words_come_out_and_the_rest_is_free(model, features, strategy):
+    options = DecodingOptions(strategy, num_captions=3, max_words=5)
+    forced = np.zeros((4, options.rows, 6), np.int32)
+    forced[:, :, :2] = [9, 5]
+    generator = Generator(model, choosers(options), options.rows)
+    decoded = decode(generator, features, options, forced=forced)
+    assert (decoded.words[:, :, :2] == [9, 5]).all()
+    expected = log_probability(model, features[1], [9, 5])
+    np.testing.assert_allclose(decoded.log_probs[1, 0, :2], expected, atol=1e-4)
+
+
+def test_a_bias_steers_the_attention(model, features):
+    options = DecodingOptions("greedy")
+    bias = np.full((4, 1, 6), -50, np.float32)
+    bias[:, :, 2] = 0
+    generator = Generator(model, choosers(options), 1)
+    decoded = decode(generator, features, options, bias=bias)
+    np.testing.assert_allclose(decoded.attention[:, 0, 0, 2], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "best"},
+        {"num_captions": 0},
+        {"num_captions": 2.5},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"beam_width": 0},
+        {"seed": -1},
+    ],
+)
+def test_bad_options_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        DecodingOptions(**settings)

@@ -1,0 +1,114 @@
+"""Files that are whole or not there, on a real disk and on a full one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captioner.files import atomic_file, write_bytes
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_writing_and_overwriting(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    for content in (b"first, and longer", b"", b"second"):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    with atomic_file(path) as file:
+        file.write(b"x" * 100_000)
+        file.flush()
+        assert not path.exists()
+    assert path.stat().st_size == 100_000
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_an_exception_leaves_everything_as_it_was(tmp_path: Path, error: type, old) -> None:
+    path = tmp_path / "file.bin"
+    if old is not None:
+        path.write_bytes(old)
+    before = names(tmp_path)
+    with pytest.raises(error), atomic_file(path) as file:
+        file.write(b"new")
+        raise error
+    assert names(tmp_path) == before
+    if old is not None:
+        assert path.read_bytes() == old
+
+
+def test_what_a_killed_program_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    program = (
+        "import os, signal, sys; from pathlib import Path; from files import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    modules = Path(__file__).parents[1] / "captioner"  # without TensorFlow: see test_images
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], env=os.environ | {"PYTHONPATH": str(modules)}
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists() and len(names(tmp_path)) == 1
+    write_bytes(path, b"whole")
+    assert names(tmp_path) == ["file.bin"], "one name for all tries: the next one takes it away"
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "nowhere" / "file.bin", tmp_path / "folder"):
+        with pytest.raises(OSError, match=path.name):
+            write_bytes(path, b"new")
+    assert names(tmp_path) == ["folder"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"mounting a small disk needs root and the right to mount ({error})")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_leaves_the_old_content_and_says_so(small_disk: Path) -> None:
+    path = small_disk / "file.bin"
+    write_bytes(path, b"old")
+    with pytest.raises(OSError, match=r"No space left on device.*file\.bin") as caught:
+        write_bytes(path, bytes(3_000_000))
+    assert caught.value.errno == errno.ENOSPC
+    with (
+        pytest.raises(OSError, match=r"No space left on device.*file\.bin"),
+        atomic_file(path) as file,
+    ):
+        np.save(file, np.zeros(3_000_000, np.uint8))  # NumPy forgets why it could not write
+    assert names(small_disk) == ["file.bin"]
+    assert path.read_bytes() == b"old"
+    write_bytes(path, bytes(900_000))  # the failures left the disk free
+
+
+def test_an_error_of_the_caller_keeps_its_own_words(tmp_path: Path) -> None:
+    other = FileNotFoundError(errno.ENOENT, "No such file or directory", "input.txt")
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "file.bin"):
+        raise other
+    assert caught.value is other
