@@ -1,14 +1,34 @@
 """An image captioner with visual attention: `Captioner.from_pretrained(...).caption(photo)`."""
 
+from __future__ import annotations
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports TensorFlow: its notes about missing GPUs and CPU instructions are not
 # errors, but they look like it to whoever starts the app.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from captioner.captioner import Caption, Captioner
-from captioner.checkpoint import CheckpointError
-from captioner.decoding import DecodingOptions
-from captioner.images import ImageError
+if TYPE_CHECKING:
+    from captioner.captioner import Caption, Captioner
+    from captioner.checkpoint import CheckpointError
+    from captioner.decoding import DecodingOptions
+    from captioner.images import ImageError
 
+_HOMES = {
+    "Caption": "captioner",
+    "Captioner": "captioner",
+    "CheckpointError": "checkpoint",
+    "DecodingOptions": "decoding",
+    "ImageError": "images",
+}
 __all__ = ["Caption", "Captioner", "CheckpointError", "DecodingOptions", "ImageError"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, because importing TensorFlow takes seconds that reading a data set or printing
+    # --help does not need.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"captioner.{_HOMES[name]}"), name)

@@ -7,8 +7,8 @@ a checkpoint carries them: training and serving then see the very same network.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-
 
 import keras
 import numpy as np
@@ -34,6 +34,11 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
             f"no backbone weights at {weights}. Give the path of an InceptionV3 .weights.h5 or "
             '.safetensors file, or "imagenet" to download the public ones.'
         )
+    if image_size < 75:
+        raise BackboneError(f"images of {image_size} pixels: InceptionV3 needs at least 75.")
+    policy = keras.config.dtype_policy()
+    # Whatever the precision of a training run, its features are those that serving computes.
+    keras.config.set_dtype_policy("float32")
     try:
         backbone = keras.applications.InceptionV3(
             include_top=False, weights=source, input_shape=(image_size, image_size, 3)
@@ -43,6 +48,8 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
             f"the ImageNet weights of InceptionV3 could not be downloaded ({error}). Check the "
             "network, or give a local file with --backbone-weights FILE."
         ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
     backbone.trainable = False
     if source is None:
         _load_local(backbone, Path(weights))

@@ -32,7 +32,7 @@ def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
 
 def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     """The checkpoint's README: what it is, what it was trained on, how good it is."""
-    dataset = DATASET_TITLES.get(config.dataset, config.dataset)
+    training, dataset = config.training, DATASET_TITLES.get(config.dataset, config.dataset)
     best = min((h["val_nll"] for h in metrics["history"]), default=float("nan"))
     return f"""---
 license: mit
@@ -56,10 +56,10 @@ for caption in captioner.caption("photo.jpg", num_captions=3):
 
 ## Training
 
-Made by `train.py` on {dataset}: {len(metrics["history"])} epochs of at most
-{config.training.epochs}, batches of {config.training.batch_size} images, seed {config.training.seed}; the epoch with the
-lowest validation loss was kept ({best:.3f} nats a word). The vocabulary is the
-{config.model.vocabulary_size - 4} most frequent words of the training captions.
+Made by `train.py` on {dataset}, {len(metrics["history"])} epochs of at most {training.epochs},
+batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
+loss was kept ({best:.3f} nats a word). The vocabulary is the {config.model.vocabulary_size - 4}
+most frequent words of the training captions.
 
 {_backbone_note(config)}
 

@@ -111,10 +111,19 @@ class FeatureCache:
         try:
             index = json.loads(index_file.read_text(encoding="utf-8"))
             ids, expected = index["ids"], index["sha256"]
+            named_after = f"shard-{_key(ids)}"
             features = np.load(data_file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # a flipped bit in a header raises nearly anything
             raise FeatureError(f"{data_file} cannot be read ({error}). {remedy}") from error
-        if len(ids) != len(features) or _sha256(features) != expected:
+        # The checksum is of the bytes alone: their type is the header's word, and that the ids are
+        # as they were written, only the name tells.
+        intact = (
+            features.dtype == np.float16
+            and features.shape[:1] == (len(ids),)
+            and index_file.stem == named_after
+            and _sha256(features) == expected
+        )
+        if not intact:
             raise FeatureError(f"{data_file} is damaged: its checksum does not match. {remedy}")
         for row, image_id in enumerate(ids):
             self._where.setdefault(image_id, (len(self._shards), row))
@@ -134,7 +143,7 @@ def extract(
     """
     stamp = extractor.stamp()
     cache = FeatureCache(folder, stamp)
-    missing = [r for r in records if r.image_id not in cache]
+    missing = list({r.image_id: r for r in records if r.image_id not in cache}.values())
     if not missing:
         return cache
     unreadable: list[str] = []
@@ -199,11 +208,18 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
     """Leaves the stamp in a new cache; refuses a cache that something else has made."""
     path = folder / "stamp.json"
     if not path.exists():
+        if any(folder.glob("shard-*.json")):
+            raise FeatureError(
+                f"{path} is missing, so what made the features is unknown. Delete the folder "
+                f"{folder}, or give another one."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps(asdict(stamp), indent=2).encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
     except ValueError as error:
         raise FeatureError(f"{path} is damaged ({error}). Delete the folder {folder}.") from error
     for key, wanted in asdict(stamp).items():
@@ -215,12 +231,16 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
 
 
 def _write_shard(folder: Path, ids: Sequence[str], features: np.ndarray) -> None:
-    key = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    key = _key(ids)
     data_file = folder / f"shard-{key}.npy"
     with atomic_file(data_file) as file:
         np.save(file, features, allow_pickle=False)
     index = {"ids": list(ids), "sha256": _sha256(features)}
     write_bytes(folder / f"shard-{key}.json", json.dumps(index).encode())
+
+
+def _key(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def _sha256(array: np.ndarray) -> str:

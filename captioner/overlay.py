@@ -75,7 +75,7 @@ def write_attention_grid(
 
 def format_probability(probability: float) -> str:
     """A probability in 0..1 as a title shows it: "34%", and "<1%" rather than "0%"."""
-    return "<1%" if probability < 0.005 else f"{100 * probability:.0f}%"
+    return "<1%" if probability < 0.01 else f"{100 * probability:.0f}%"
 
 
 def _layers(photo: Image.Image) -> tuple[Image.Image, Image.Image]:

@@ -31,7 +31,7 @@ from captioner.checkpoint import Checkpoint, read_json, write_checkpoint, write_
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.datasets import Record, check_no_leak
 from captioner.evaluation import MetricsUnavailable, evaluate, require_metrics
-from captioner.features import FeatureCache, FeatureExtractor, extract
+from captioner.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
 from captioner.files import write_bytes
 from captioner.model import CaptionModel
 from captioner.vocabulary import Vocabulary
@@ -53,6 +53,7 @@ class RunOptions:
     output: Path
     backbone_weights: str = IMAGENET
     features: Path | None = None  # default: a folder of the output
+    shard_images: int = SHARD_IMAGES
     training: TrainingConfig = field(default_factory=TrainingConfig)
     model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
 
@@ -90,7 +91,8 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
     if training.mixed_precision:
         keras.config.set_dtype_policy("mixed_bfloat16")
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
-    cache = extract([*train, *val], extractor, options.features or output / "features")
+    features = options.features or output / "features"
+    cache = extract([*train, *val], extractor, features, options.shard_images)
     vocabulary = Vocabulary.build(
         (caption for r in train for caption in r.captions), training.vocabulary_limit
     )

@@ -13,7 +13,7 @@ const make = (tag, attributes, ...children) => {
 
 const percent = (logProb) => {
   const p = 100 * Math.exp(logProb);
-  return p < 0.5 ? "<1%" : `${p.toFixed(0)}%`;
+  return p < 1 ? "<1%" : `${p.toFixed(0)}%`;
 };
 
 // The rendering of overlay.draw_attention, as a transparent layer: a mix of the two layers in

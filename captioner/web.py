@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import matplotlib
+import numpy as np
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
@@ -32,8 +33,12 @@ else: choose a word to see where.
 """
 _CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
-#viewer { padding: 0 !important; }
+#viewer .html-container { padding: 0 !important; }
 """
+# Screen readers find no name on Gradio's example buttons, which hold nothing but a picture.
+_NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach((button, i) => {
+    button.ariaLabel = `Example photo ${i + 1}`;
+})"""
 _NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
 _ADDRESS = "This server does not fetch addresses. Send the picture itself, as a file."
 _FAILED = "Something went wrong with this photo on the server, and its log has the details."
@@ -78,7 +83,7 @@ def build_page(captioner: Captioner) -> gr.Blocks:
             with gr.Column(scale=2, min_width=320):
                 options = _controls()
                 button = gr.Button("Caption it again", variant="primary")
-                gr.Examples([[str(p)] for p in example_photos()], options[0], label="Examples")
+                gr.Examples([[str(p)] for p in example_photos()], options[0], elem_id="examples")
             with gr.Column(scale=3, min_width=320):
                 viewer = _viewer()
         picture = gr.DownloadButton(visible="hidden", elem_id="picture")
@@ -102,6 +107,7 @@ def build_page(captioner: Captioner) -> gr.Blocks:
         viewer.download(
             _write_picture, [shown], [picture], api_visibility="private", show_progress="hidden"
         ).success(fn=None, js="() => document.querySelector('#picture').click()")
+        page.load(fn=None, js=_NAME_EXAMPLES)
     return page.queue(max_size=64)
 
 
@@ -112,8 +118,12 @@ def launch_options() -> dict[str, Any]:
     """
     fonts = ["system-ui", "sans-serif"]  # Gradio's own default is fetched from Google
     theme = gr.themes.Default(primary_hue="amber", font=fonts, font_mono=["monospace"])
-    # Gradio's white on amber cannot be read.
-    theme.set(button_primary_text_color="*neutral_950", button_primary_text_color_dark="black")
+    # Gradio's own colours for these have contrasts of 2:1, and 4.5:1 is what it takes to read.
+    theme.set(
+        button_primary_text_color="*neutral_950",
+        button_primary_text_color_dark="*neutral_950",
+        body_text_color_subdued="*neutral_600",
+    )
     return {
         "theme": theme,
         "css": _CSS,
@@ -207,7 +217,8 @@ def _caption(
     }
     try:
         photo = load_image(_source(image))
-        return photo, captioner.caption(photo, **options)
+        # As pixels: a picture may still carry the EXIF orientation that was applied to it.
+        return photo, captioner.caption(np.asarray(photo), **options)
     except ImageError as error:
         logger.warning("refused a picture: %s", error)
         raise gr.Error(str(error), title="This picture", print_exception=False) from None

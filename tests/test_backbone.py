@@ -99,10 +99,8 @@ def test_files_that_are_not_weights(tmp_path: Path, backbone_file: Path) -> None
     half = backbone_file.read_bytes()[: backbone_file.stat().st_size // 2]
     for name, content in {
         "garbage.weights.h5": b"<html>404 Not Found</html>" * 100,
-        "empty.weights.h5": b"",
         "half.weights.h5": half,
         "garbage.safetensors": b"<html>404 Not Found</html>" * 100,
-        "empty.safetensors": b"",
     }.items():
         path = tmp_path / name
         path.write_bytes(content)
@@ -153,7 +151,7 @@ def test_a_download_that_fails(tmp_path: Path) -> None:
 
 def test_the_stand_in_weights_see_a_photo(shared: Path) -> None:
     backbone = build_backbone(shared / "weights/inception_v3_standin.weights.h5", image_size=128)
-    photos = sorted((shared / "data").rglob("*.jpg"))[:2]
+    photos = sorted((shared / "data/coco-mini/val2014").glob("*.jpg"))[:2]
     images = np.stack([to_network_input(load_image(path), 128) for path in photos])
     features = backbone.predict_on_batch(images)
     assert features.shape == (2, 2, 2, 2048)

@@ -182,7 +182,7 @@ def test_the_grid_is_written_as_a_png_for_print() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "text"), [(1.0, "100%"), (0.344, "34%"), (0.005, "0%"), (0.0049, "<1%")]
+    ("probability", "text"), [(1.0, "100%"), (0.344, "34%"), (0.01, "1%"), (0.0099, "<1%")]
 )
 def test_probabilities_are_short(probability: float, text: str) -> None:
     assert format_probability(probability) == text
