@@ -1,4 +1,4 @@
-"""The page: `python app.py`, then open the address it prints. `python app.py --help` lists the options."""
+"""The page: `python app.py`, then open the address it prints (`--help` lists the options)."""
 
 from __future__ import annotations
 

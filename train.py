@@ -19,6 +19,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=int, help="at most; stops earlier if validation does not improve")
     add("--batch-size", type=int, help="images a step, each with its captions")
     add("--learning-rate", type=float)
+    add("--cider-epochs", type=int, help="of self-critical training on CIDEr-D afterwards")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")
     add("--seed", type=int)

@@ -89,6 +89,8 @@ class TrainingConfig:
     vocabulary_limit: int = 5000  # words, besides the four special tokens
     seed: int = 0
     mixed_precision: bool = False
+    cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
+    cider_learning_rate: float = 5e-5
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_size", "captions_per_image", "patience", "max_words")

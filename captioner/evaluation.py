@@ -83,7 +83,7 @@ def describe(
     """The best caption of each photo."""
     captions: list[Caption] = []
     size = captioner.extractor.batch_size
-    with tqdm(total=len(records), unit="image", desc="captions", leave=False) as progress:
+    with tqdm(total=len(records), unit="image", desc="captions", disable=None) as progress:
         for start in range(0, len(records), size):
             batch = records[start : start + size]
             if cache is not None:

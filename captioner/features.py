@@ -147,7 +147,9 @@ def extract(
     if not missing:
         return cache
     unreadable: list[str] = []
-    with tqdm(total=len(records), initial=len(records) - len(missing), unit="image") as progress:
+    with tqdm(
+        total=len(records), initial=len(records) - len(missing), unit="image", disable=None
+    ) as progress:
         progress.set_description("features")
         for start in range(0, len(missing), shard_images):
             chunk = missing[start : start + shard_images]

@@ -138,7 +138,9 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    rgb = image.convert("RGB")
+    rgb.info = {}  # or its orientation would be applied once more when this image is loaded again
+    return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -202,13 +202,16 @@ class CaptionModel(keras.Model):
         """Cross-entropy in nats, averaged over the real words `y` (batch, captions, steps).
 
         Smoothed labels are for training; the `nll` metric and the validation loss go without, so
-        that they compare across recipes.
+        that they compare across recipes. `sample_weight` (batch, captions) weighs the captions:
+        the advantage of each, in self-critical training.
         """
         log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)
         chosen = ops.take_along_axis(log_probs, ops.expand_dims(y, -1), axis=-1)
         nll = -ops.squeeze(chosen, -1)  # (batch, captions, steps)
         real = ops.cast(y != PAD, "float32")
         words = ops.maximum(ops.sum(real), 1.0)
+        if sample_weight is not None:
+            return ops.sum(nll * real * ops.expand_dims(sample_weight, -1)) / words
         loss = ops.sum(nll * real) / words
         self.nll.update_state(loss, sample_weight=words)
         if training and self.label_smoothing:

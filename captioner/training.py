@@ -13,15 +13,13 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.numpy import load_file, save
 
 from captioner.backbone import IMAGENET, build_backbone
 from captioner.batches import CaptionBatches
@@ -32,13 +30,24 @@ from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, Train
 from captioner.datasets import Record, check_no_leak
 from captioner.evaluation import MetricsUnavailable, evaluate, require_metrics
 from captioner.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
-from captioner.files import write_bytes
 from captioner.model import CaptionModel
+from captioner.selfcritical import SelfCritic, make_reward, mean_cider
+from captioner.state import (
+    History,
+    StateError,
+    load_weights,
+    restore_state,
+    save_state,
+    save_weights,
+)
 from captioner.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 STATE, BEST, RUN, LOCK = "state.safetensors", "best.safetensors", "run.json", "run.lock"
+CIDER_STATE, CIDER_BEST = "cider_state.safetensors", "cider_best.safetensors"
+# These may change: they only add to what the folder already holds.
+EXTENDABLE = ("cider_epochs", "cider_learning_rate")
 
 
 class TrainingError(RuntimeError):
@@ -75,7 +84,10 @@ def run(records: Sequence[Record], options: RunOptions) -> Path:
     except OSError as error:
         raise TrainingError(f"{output} cannot be written to ({error}).") from error
     with lock:
-        return _run(records, options)
+        try:
+            return _run(records, options)
+        except StateError as error:
+            raise TrainingError(str(error)) from error
 
 
 def _run(records: Sequence[Record], options: RunOptions) -> Path:
@@ -110,8 +122,15 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
     _check_same_run(output / RUN, config, records)
     model = CaptionModel(config.model, training.label_smoothing)
     history = _fit(model, config, vocabulary, cache, train, val, output)
+    cider_history: History = []
+    if training.cider_epochs:
+        cider_history = _fit_cider(model, config, vocabulary, cache, train, val, output)
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
-    metrics = {"history": history, "scores": _scores(checkpoint, val, cache)}
+    metrics = {
+        "history": history,
+        "cider_history": cider_history,
+        "scores": _scores(checkpoint, val, cache),
+    }
     extra = {
         "loss.png": loss_plot(history),
         "README.md": model_card(config, metrics).encode(),
@@ -129,14 +148,16 @@ def _fit(
     train: Sequence[Record],
     val: Sequence[Record],
     output: Path,
-) -> list[dict[str, float]]:
-    """Leaves the weights of the best epoch in `model`; returns the losses by epoch."""
+) -> History:
+    """Epochs of cross-entropy; leaves the weights of the best in `model`."""
     training = config.training
     steps = CaptionBatches(train, cache, vocabulary, training, epoch=0).num_batches
     model.compile(optimizer=make_optimizer(training, steps), jit_compile=uses_jit())
     model.optimizer.build(model.trainable_variables)
-    history = _restore(model, output)
-    if not history:
+    history = restore_state(output / STATE, model)
+    if history:
+        logger.info("going on after epoch %d", len(history))
+    else:
         model.encoder.standardize(*_mean_and_std(cache, train))
     for epoch in range(len(history), training.epochs):
         if _patience_is_over(history, training.patience):
@@ -151,12 +172,49 @@ def _fit(
         history.append({"nll": float(fitted.history["nll"][0]), "val_nll": float(val_nll)})
         logger.info("epoch %d: %s", epoch + 1, json.dumps(history[-1]))
         if val_nll <= min(h["val_nll"] for h in history):
-            _save(output / BEST, _weights(model))
+            save_weights(output / BEST, model)
         # Last, for this is what says that the epoch is done: killed before, it is done again.
-        _save(output / STATE, _state(model), history)
-    arrays = load_file(output / BEST)
-    for name, variable in _weights(model).items():
-        variable.assign(arrays[name])
+        save_state(output / STATE, model, history)
+    load_weights(output / BEST, model)
+    return history
+
+
+def _fit_cider(
+    model: CaptionModel,
+    config: CaptionerConfig,
+    vocabulary: Vocabulary,
+    cache: FeatureCache,
+    train: Sequence[Record],
+    val: Sequence[Record],
+    output: Path,
+) -> History:
+    """Self-critical epochs, from the weights in `model`; leaves the best of them in it."""
+    training = config.training
+    # Without dropout, what is sampled is what is trained.
+    talker = CaptionModel(replace(config.model, dropout=0.0))
+    for ours, theirs in zip(talker.weights, model.weights, strict=True):
+        ours.assign(theirs)
+    optimizer = keras.optimizers.Adam(
+        training.cider_learning_rate, global_clipnorm=training.clip_norm
+    )
+    talker.compile(optimizer=optimizer, jit_compile=uses_jit())
+    optimizer.build(talker.trainable_variables)
+    history = restore_state(output / CIDER_STATE, talker)
+    critic = SelfCritic(talker, train, cache, vocabulary, training)
+    reward = make_reward(val, vocabulary)
+    if not history:
+        save_weights(output / CIDER_BEST, talker)
+        history = [{"val_cider": mean_cider(talker, val, cache, reward)}]
+        logger.info("before self-critical training: %s", json.dumps(history[-1]))
+    for epoch in range(len(history) - 1, training.cider_epochs):
+        sampled = critic.train_epoch(epoch)
+        val_cider = mean_cider(talker, val, cache, reward)
+        history.append({"reward": sampled, "val_cider": val_cider})
+        logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
+        if val_cider >= max(h["val_cider"] for h in history):
+            save_weights(output / CIDER_BEST, talker)
+        save_state(output / CIDER_STATE, talker, history)
+    load_weights(output / CIDER_BEST, model)
     return history
 
 
@@ -218,8 +276,10 @@ def _check_same_run(path: Path, config: CaptionerConfig, records: Sequence[Recor
             detail = ", ".join(
                 f"{section}.{k} was {old.get(k)!r}, now {v!r}"
                 for k, v in value.items()
-                if old.get(k) != v
+                if k not in EXTENDABLE and old.get(k) != v
             )
+            if not detail:
+                continue
         raise TrainingError(
             f"{path.parent} holds another run ({detail}). Give the options of that run to go on "
             "with it, or another --output."
@@ -230,44 +290,6 @@ def _mean_and_std(cache: FeatureCache, train: Sequence[Record]) -> tuple[float, 
     """Of all features, estimated from up to 512 training images."""
     sample = cache.gather([r.image_id for r in train[:512]]).astype(np.float32)
     return float(sample.mean()), float(sample.std())
-
-
-def _weights(model: CaptionModel) -> dict[str, keras.Variable]:
-    return {v.path: v for v in model.weights}
-
-
-def _state(model: CaptionModel) -> dict[str, keras.Variable]:
-    """All that the next step depends on: weights, dropout generators, the optimizer's moments and
-    step count (the learning rate's schedule goes by it)."""
-    variables = [*model.variables, *model.optimizer.variables]
-    return {f"{i:03d}/{v.path}": v for i, v in enumerate(variables)}
-
-
-def _save(
-    path: Path, variables: dict[str, keras.Variable], history: Sequence[Any] | None = None
-) -> None:
-    arrays = {name: np.asarray(v) for name, v in variables.items()}
-    write_bytes(path, save(arrays, metadata={"history": json.dumps(history)}))
-
-
-def _restore(model: CaptionModel, output: Path) -> list[dict[str, float]]:
-    """The losses of the epochs that are done; their state goes into `model`."""
-    path = output / STATE
-    if not path.exists():
-        return []
-    try:
-        with safe_open(path, framework="numpy") as file:
-            history = json.loads(file.metadata()["history"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, variable in _state(model).items():
-            variable.assign(arrays[name])
-    except Exception as error:
-        raise TrainingError(
-            f"{path} is damaged ({error}). Delete it to train from the first epoch again; the "
-            "features are kept."
-        ) from error
-    logger.info("going on after epoch %d", len(history))
-    return history
 
 
 def _patience_is_over(history: Sequence[dict[str, float]], patience: int) -> bool:

@@ -65,7 +65,7 @@ const stop = () => {
 };
 
 const play = () => {
-  if (film) return stop();
+  if (film || caption().words.length === 0) return stop();
   let word = 0;
   showWord(word);
   find(".play").textContent = "■ Stop";

@@ -156,4 +156,4 @@ def test_the_stand_in_weights_see_a_photo(shared: Path) -> None:
     features = backbone.predict_on_batch(images)
     assert features.shape == (2, 2, 2, 2048)
     assert 0.1 < features.max() < 1000 and features.min() == 0, "within float16, after a ReLU"
-    assert np.abs(features[0] - features[1]).mean() > 0.05
+    assert np.abs(features[0] - features[1]).max() > 0.2 * features.max(), "photos are told apart"

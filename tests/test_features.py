@@ -128,10 +128,10 @@ def test_a_second_run_extracts_nothing(records, whole, extractor) -> None:
 
 def test_new_photos_alone_are_extracted(records, whole, extractor, tmp_path: Path) -> None:
     folder = tmp_path / "features"
-    extract(records[:6], extractor, folder, SHARD)
+    extract(records[: SHARD + 1], extractor, folder, SHARD)
     before, extractor.images = contents(folder), 0
     cache = extract(records, extractor, folder, SHARD)
-    assert extractor.images == 4
+    assert extractor.images == 10 - SHARD - 1
     assert before.items() <= contents(folder).items(), "what was there was not touched"
     reference = FeatureCache(whole, extractor.stamp())
     found, wanted = features(cache, records), features(reference, records)
@@ -338,6 +338,7 @@ def test_unreadable_photos_are_named_after_all_others_are_cached(
             "photo8",
         ]
         assert extractor.images == 4
+        assert len(list(folder.glob("shard-*.npy"))) == 2, "none of nothing"
     for record in mine:
         if record.image_id not in cache:
             photo(99).save(record.path)

@@ -301,3 +301,13 @@ def test_fine_patterns_are_averaged_not_picked_from() -> None:
 def test_extreme_shapes(width: int, height: int) -> None:
     found = to_network_input(load_image(Image.new("RGB", (width, height), RED)))
     assert (found == (1, -1, -1)).all()
+
+
+def test_a_loaded_image_can_be_loaded_again(tmp_path, photo):
+    """The orientation was applied already: the second time must leave the pixels alone."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    photo(1, 40, 20).save(tmp_path / "turned.jpg", exif=exif)
+    once = load_image(tmp_path / "turned.jpg")
+    assert once.size == (20, 40)
+    np.testing.assert_array_equal(np.asarray(load_image(once)), np.asarray(once))

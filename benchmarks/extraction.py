@@ -1,0 +1,63 @@
+"""Is the network ever kept waiting for photos to be decoded?
+
+    python benchmarks/extraction.py --images DIR --backbone-weights FILE
+
+Compares `captioner.features.extract` (read, decode, resize, network, shards on disk) with the bare
+network on batches that stand ready in memory, by turns, in one process. Prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from captioner.backbone import build_backbone
+from captioner.datasets import Record
+from captioner.features import FeatureExtractor, extract
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG files")
+    parser.add_argument("--backbone-weights", default="imagenet")
+    parser.add_argument("--count", type=int, default=256, help="photos a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    extractor = FeatureExtractor(build_backbone(options.backbone_weights))
+    paths = sorted(options.images.glob("*.jpg"))[: options.count]
+    records = [Record(p.stem, p, (), "train") for p in paths]
+    size = extractor.image_size
+    ready = np.random.default_rng(0).uniform(-1, 1, (extractor.batch_size, size, size, 3))
+    ready = ready.astype(np.float32)
+    extractor(ready)  # compiles
+
+    rates: dict[str, list[float]] = {"bare network": [], "extract": []}
+    for _ in range(options.rounds):
+        batches = max(1, len(paths) // extractor.batch_size)
+        start = time.perf_counter()
+        for _ in range(batches):
+            extractor.backbone.predict_on_batch(ready)
+        seconds = time.perf_counter() - start
+        rates["bare network"].append(batches * extractor.batch_size / seconds)
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            extract(records, extractor, Path(folder))
+            rates["extract"].append(len(records) / (time.perf_counter() - start))
+
+    print("| | images/s, median | min | max |\n| --- | --- | --- | --- |")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"| {name} | {median:.1f} | {min(values):.1f} | {max(values):.1f} |")
+    pairs = zip(rates["extract"], rates["bare network"], strict=True)
+    ratios = [a / b for a, b in pairs]
+    print(f"\nextract / bare network, median of {len(ratios)} rounds: {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

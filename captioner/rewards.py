@@ -1,0 +1,71 @@
+"""CIDEr-D as a reward: fast enough to be computed for every sampled caption of every step.
+
+Vedantam et al. 2015 (arXiv 1411.5726), in the form that the COCO evaluation computes (clipped
+counts, a Gaussian penalty on the difference in length, sigma 6, n-grams up to 4). It works on word
+ids, so nothing is tokenized; document frequencies are counted once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+ORDERS = 4
+SIGMA = 6.0
+
+NGrams = Counter[tuple[int, ...]]
+
+
+class CiderD:
+    """CIDEr-D against the references of a data set: `references[image_id]` is a list of captions,
+    each a sequence of word ids. Put an end token on references and captions alike, and stopping in
+    the wrong place costs reward too."""
+
+    def __init__(self, references: Mapping[str, Sequence[Sequence[int]]]) -> None:
+        self.references = references
+        self.document_frequency: NGrams = Counter()
+        for captions in references.values():
+            self.document_frequency.update({g for c in captions for g in ngrams(c)})
+        self.log_images = math.log(max(1, len(references)))
+
+    def scores(self, image_id: str, captions: Sequence[Sequence[int]]) -> np.ndarray:
+        """float64 (len(captions),): the score of each as a caption of `image_id`, times 10 as is
+        usual, so that 1.0 is what tables print as 100."""
+        vectors = [self._vector(c) for c in self.references[image_id]]
+        return np.array([self._score(self._vector(c), vectors) for c in captions])
+
+    def _vector(self, caption: Sequence[int]) -> tuple[dict, list[float], int]:
+        """TF-IDF weights of the n-grams, their norm by order, and the length."""
+        weights = {}
+        norms = [0.0] * ORDERS
+        for gram, count in ngrams(caption).items():
+            rarity = self.log_images - math.log(max(1, self.document_frequency[gram]))
+            weights[gram] = count * rarity
+            norms[len(gram) - 1] += weights[gram] ** 2
+        return weights, [math.sqrt(n) for n in norms], len(caption)
+
+    def _score(self, caption: tuple, references: Sequence[tuple]) -> float:
+        weights, norms, length = caption
+        total = 0.0
+        for theirs, their_norms, their_length in references:
+            products = [0.0] * ORDERS
+            for gram, weight in weights.items():
+                other = theirs.get(gram)
+                if other is not None:
+                    products[len(gram) - 1] += min(weight, other) * other
+            cosines = sum(
+                p / (a * b) for p, a, b in zip(products, norms, their_norms, strict=True) if a and b
+            )
+            total += cosines * math.exp(-((length - their_length) ** 2) / (2 * SIGMA**2))
+        return 10 * total / (ORDERS * len(references))
+
+
+def ngrams(caption: Sequence[int]) -> NGrams:
+    """How often each n-gram of order 1 to 4 stands in a caption."""
+    words = tuple(caption)
+    return Counter(
+        words[i : i + n] for n in range(1, ORDERS + 1) for i in range(len(words) - n + 1)
+    )

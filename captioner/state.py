@@ -1,0 +1,71 @@
+"""What a training run needs to go on after it was killed: variables and history in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+
+from captioner.files import write_bytes
+from captioner.model import CaptionModel
+
+History = list[dict[str, float]]
+
+
+class StateError(RuntimeError):
+    """A saved state that cannot be used; the message names the file and the remedy."""
+
+
+def save_weights(path: Path, model: CaptionModel) -> None:
+    """The weights alone, by path."""
+    write_bytes(path, save({v.path: np.asarray(v) for v in model.weights}))
+
+
+def load_weights(path: Path, model: CaptionModel) -> None:
+    """Raises `StateError` if the file is damaged or of another model."""
+    try:
+        arrays = load_file(path)
+        for variable in model.weights:
+            variable.assign(arrays[variable.path])
+    except Exception as error:  # safetensors, NumPy and Keras each have their own
+        raise StateError(f"{path} is damaged ({error}). Delete it and run again.") from error
+
+
+def save_state(path: Path, model: CaptionModel, history: Sequence[Any]) -> None:
+    """All that the next step depends on, and the history of the epochs so far."""
+    arrays = {name: np.asarray(v) for name, v in _variables(model).items()}
+    write_bytes(path, save(arrays, metadata={"history": json.dumps(history)}))
+
+
+def restore_state(path: Path, model: CaptionModel) -> History:
+    """The history in `path`, and the variables into `model`; nothing, if there is no such file.
+
+    Raises `StateError` if it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, framework="numpy") as file:
+            history = json.loads(file.metadata()["history"])
+            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        for name, variable in _variables(model).items():
+            variable.assign(arrays[name])
+    except Exception as error:
+        raise StateError(
+            f"{path} is damaged ({error}). Delete it to train this phase from its first epoch "
+            "again; the features are kept."
+        ) from error
+    return history
+
+
+def _variables(model: CaptionModel) -> dict[str, keras.Variable]:
+    """Weights, dropout generators, and the optimizer's moments and step count, by which the
+    schedule of the learning rate goes."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return {f"{i:03d}/{v.path}": v for i, v in enumerate(variables)}

@@ -1,0 +1,56 @@
+"""CIDEr-D as a reward, against the COCO evaluation's own scorer."""
+
+import numpy as np
+import pytest
+
+from captioner.rewards import CiderD
+
+
+@pytest.fixture(scope="module")
+def corpus() -> tuple[dict[str, list[list[int]]], dict[str, list[int]]]:
+    """References and captions of 40 images, with words shared within an image."""
+    rng = np.random.default_rng(0)
+    references, captions = {}, {}
+    for i in range(40):
+        near = rng.integers(0, 60, 12)
+
+        def say(near=near) -> list[int]:
+            return rng.choice(near, rng.integers(1, 15)).tolist()
+
+        references[str(i)] = [say() for _ in range(rng.integers(1, 6))]
+        captions[str(i)] = say()
+    captions["0"] = references["0"][0]
+    captions["1"] = references["1"][0] * 3  # repeated words meet the clipping
+    captions["2"] = [99, 98]  # words that no reference has
+    return references, captions
+
+
+def test_it_agrees_with_pycocoevalcap(corpus):
+    scorer = pytest.importorskip("pycocoevalcap.cider.cider_scorer").CiderScorer()
+    references, captions = corpus
+
+    def text(ids):
+        return " ".join(map(str, ids))
+
+    for i in references:
+        scorer += (text(captions[i]), [text(r) for r in references[i]])
+    _, expected = scorer.compute_score()
+    reward = CiderD(references)
+    ours = [reward.scores(i, [captions[i]])[0] for i in references]
+    # theirs takes the number of bigrams for the length, so differences in length agree for
+    # captions of at least one word: all of these.
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+    assert max(ours) > 1 and min(ours) == 0
+
+
+def test_the_empty_caption_scores_nothing(corpus):
+    assert CiderD(corpus[0]).scores("0", [[]]).tolist() == [0.0]
+
+
+def test_ending_in_the_wrong_place_costs(corpus):
+    END = 1000
+    references = {i: [[*c, END] for c in captions] for i, captions in corpus[0].items()}
+    whole = references["0"][0]
+    reward = CiderD(references)
+    right, cut = reward.scores("0", [whole, [*whole[:-2], END]])
+    assert right > cut
