@@ -60,10 +60,12 @@ def main() -> int:
         )
     except (
         backbone.BackboneError,
+        config.ConfigError,
         datasets.DatasetError,
         download.DownloadError,
         features.FeatureError,
         training.TrainingError,
+        OSError,
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

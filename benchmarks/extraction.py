@@ -56,7 +56,9 @@ def main() -> None:
         print(f"| {name} | {median:.1f} | {min(values):.1f} | {max(values):.1f} |")
     pairs = zip(rates["extract"], rates["bare network"], strict=True)
     ratios = [a / b for a, b in pairs]
-    print(f"\nextract / bare network, median of {len(ratios)} rounds: {statistics.median(ratios):.2f}")
+    print(
+        f"\nextract / bare network, median of {len(ratios)} rounds: {statistics.median(ratios):.2f}"
+    )
 
 
 if __name__ == "__main__":

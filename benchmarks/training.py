@@ -1,0 +1,188 @@
+"""Training and captioning, side by side with the tutorial this architecture comes from.
+
+    python benchmarks/training.py --data-dir FLICKR8K --features CACHE
+
+CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders use
+the same features and the same captions of the same images, by turns, in one process; each turn
+trains on the same number of captions. Prints the tables of `benchmarks/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+CAPTIONS = 640  # a turn: 10 batches of the tutorial, 4 of ours
+CONTENDERS = {
+    "tutorial": {},
+    "+ keys once": {"keys_once": True},
+    "+ one output product": {"keys_once": True, "project_once": True},
+    "+ padding to the batch": {"keys_once": True, "project_once": True, "fit_padding": True},
+}
+OURS = "ours (+ encoder shared by an image's captions, loop)"
+
+
+def load(data_dir: Path, features: Path):
+    from captioner.datasets import read_dataset
+    from captioner.features import FeatureCache, Stamp
+    from captioner.vocabulary import Vocabulary
+
+    stamp = Stamp(**json.loads((features / "stamp.json").read_text()))
+    cache = FeatureCache(features, stamp)
+    records = [r for r in read_dataset("flickr8k", data_dir) if r.split == "train"]
+    vocabulary = Vocabulary.build((c for r in records for c in r.captions), 5000)
+    return cache, [r for r in records if r.image_id in cache], vocabulary
+
+
+def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: Path):
+    """A generator: each `next` trains on CAPTIONS captions and gives captions a second."""
+    import tensorflow as tf
+
+    from benchmarks.tutorial import Tutorial, Variant, batches, train_step
+    from captioner.vocabulary import END, START
+
+    variant = Variant(**CONTENDERS[name])
+    pairs = []
+    for r in records:
+        path = folder / f"{r.image_id}.npy"
+        if not path.exists():
+            np.save(path, cache.gather([r.image_id])[0].astype(np.float32))
+        pairs += [(path, [START, *vocabulary.encode(c), END]) for c in r.captions]
+    model = Tutorial(len(vocabulary), variant)
+    step = train_step(model)
+    while True:
+        data, done, start = batches(pairs, variant, longest), 0, time.perf_counter()
+        for features, captions in data:
+            loss = step(features, captions)
+            done += len(captions)
+            if done >= CAPTIONS:
+                break
+        float(tf.convert_to_tensor(loss))
+        yield done / (time.perf_counter() - start)
+
+
+def our_turns(records, cache, vocabulary):
+    from captioner.batches import CaptionBatches
+    from captioner.config import ModelConfig, TrainingConfig
+    from captioner.model import CaptionModel
+    from captioner.training import make_optimizer, uses_jit
+
+    training = TrainingConfig()
+    plain = {"initial_state": "zeros", "gate": False, "deep_output": False, "dropout": 0.0}
+    model = CaptionModel(ModelConfig(len(vocabulary), **plain))
+    model.compile(optimizer=make_optimizer(training, 100), jit_compile=uses_jit())
+    count = CAPTIONS // training.captions_per_image
+    epoch = 0
+    while True:
+        data = CaptionBatches(records[:count], cache, vocabulary, training, epoch=0)
+        start = time.perf_counter()
+        model.fit(data, epochs=1, shuffle=False, verbose=0)
+        yield CAPTIONS / (time.perf_counter() - start)
+        epoch += 1
+
+
+def waiting_share(records, cache, vocabulary) -> float:
+    """The share of a training step that reading its batch from the cache would take, were it not
+    done in a thread beside it: an upper limit of the time spent waiting."""
+    from captioner.batches import CaptionBatches
+    from captioner.config import TrainingConfig
+
+    data = CaptionBatches(records, cache, vocabulary, TrainingConfig(), epoch=1)
+    start = time.perf_counter()
+    for i in range(min(10, len(data))):
+        data[i]
+    return (time.perf_counter() - start) / min(10, len(data))
+
+
+def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]]:
+    """Seconds for 10 samples of one image of 20 words, features given."""
+    from benchmarks.tutorial import Tutorial, Variant, generate
+    from captioner.config import ModelConfig
+    from captioner.decoding import DecodingOptions, Generator, choosers, decode
+    from captioner.model import CaptionModel
+    from captioner.vocabulary import START
+
+    features = cache.gather([records[0].image_id])
+    tutorial = Tutorial(len(vocabulary), Variant())
+    options = DecodingOptions("sample", num_captions=10, temperature=1.0, max_words=20)
+    model = CaptionModel(ModelConfig(len(vocabulary)))
+    generator = Generator(model, choosers(options), options.rows)
+    decode(generator, features, options)
+    seconds: dict[str, list[float]] = {"tutorial": [], "ours": []}
+    for _ in range(rounds):
+        start = time.perf_counter()
+        generate(tutorial, features[0].astype(np.float32), 10, START, 20)
+        seconds["tutorial"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        decode(generator, features, options)
+        seconds["ours"].append(time.perf_counter() - start)
+    return seconds
+
+
+def peak_memory(options: argparse.Namespace, contender: str) -> float:
+    """MB at the most, of a process of its own that trains one turn."""
+    command = [sys.executable, __file__, "--data-dir", options.data_dir, "--features"]
+    command += [options.features, "--memory-of", contender]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    cache, records, vocabulary = load(options.data_dir, options.features)
+    longest = 2 + max(len(vocabulary.encode(c)) for r in records for c in r.captions)
+    records = records[: CAPTIONS // 5]
+    with tempfile.TemporaryDirectory() as folder:
+        turns = {
+            name: tutorial_turns(name, records, longest, cache, vocabulary, Path(folder))
+            for name in CONTENDERS
+        }
+        turns[OURS] = our_turns(records, cache, vocabulary)
+        if options.memory_of:
+            next(turns[options.memory_of])
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+            return
+        for turn in turns.values():
+            next(turn)  # compiles
+        rates: dict[str, list[float]] = {name: [] for name in turns}
+        for _ in range(options.rounds):
+            for name, turn in turns.items():
+                rates[name].append(next(turn))
+    medians = {name: statistics.median(r) for name, r in rates.items()}
+    print("| training | captions/s, median | min - max | ratio |\n| --- | --- | --- | --- |")
+    for name, r in rates.items():
+        ratio = medians[name] / medians["tutorial"]
+        print(f"| {name} | {medians[name]:.0f} | {min(r):.0f} - {max(r):.0f} | {ratio:.1f} |")
+    batch = 160 / medians[OURS]
+    print(f"\nReading a batch: {waiting_share(records, cache, vocabulary) / batch:.1%} of a step.")
+    seconds = generation(records, cache, vocabulary, options.rounds)
+    slow, fast = (statistics.median(seconds[k]) for k in ("tutorial", "ours"))
+    print(
+        f"10 samples of an image: tutorial {slow:.3f} s, ours {fast:.4f} s, ratio {slow / fast:.0f}"
+    )
+    memory = {name: peak_memory(options, name) for name in ("tutorial", OURS)}
+    print(f"Peak memory: tutorial {memory['tutorial']:.0f} MB, ours {memory[OURS]:.0f} MB")
+    print(f"Disk an image: tutorial {64 * 2048 * 4 + 128} bytes, ours {64 * 2048 * 2} bytes")
+
+
+if __name__ == "__main__":
+    main()
