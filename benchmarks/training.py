@@ -2,8 +2,8 @@
 
     python benchmarks/training.py --data-dir FLICKR8K --features CACHE
 
-CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders use
-the same features and the same captions of the same images, by turns, in one process; each turn
+CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders
+use the same features and the same captions of the same images, by turns, in one process; each turn
 trains on the same number of captions. Prints the tables of `benchmarks/README.md`.
 """
 

@@ -1,18 +1,32 @@
-"""The model card and the loss plot: the parts of a checkpoint that are for people."""
+"""The model card and the loss plot: the parts of a checkpoint that are for people.
+
+The card's first lines are metadata for the Hub, after its specification of model cards
+(https://github.com/huggingface/hub-docs/blob/main/modelcard.md). Its last line is a seal, by which
+a card that was changed by hand is told from one that this program wrote.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from captioner.config import CaptionerConfig
 
 METRIC_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
-DATASET_TITLES = {"flickr8k": "Flickr8k", "coco": "MS-COCO 2014"}
+DATASET_TITLES = {"flickr8k": "Flickr8k", "coco": "MS-COCO 2014", "folder": "a folder of photos"}
+PUBLIC_DATASETS = ("flickr8k", "coco")  # names that mean the same to everybody
+
+_METRIC_TYPES = {"BLEU": "bleu", "METEOR": "meteor", "ROUGE": "rouge", "CIDEr": "cider"}
+_SEARCH_OPTIONS = ("strategy", "beam_width", "length_penalty", "images")
+_SEAL = re.compile(r"<!-- Made by captioner; SHA-256 of the above: ([0-9a-f]{64}) -->\s*\Z")
 
 
 def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
@@ -32,34 +46,29 @@ def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
 
 def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     """The checkpoint's README: what it is, what it was trained on, how good it is."""
-    training, dataset = config.training, DATASET_TITLES.get(config.dataset, config.dataset)
-    best = min((h["val_nll"] for h in metrics["history"]), default=float("nan"))
-    return f"""---
-license: mit
-library_name: keras
-pipeline_tag: image-to-text
-tags: [image-captioning, visual-attention]
+    text = f"""---
+{card_data(config, metrics).to_yaml()}
 ---
 
-# Image captioner with visual attention, trained on {dataset}
+# Image captioner with visual attention, trained on {_title(config.dataset)}
 
-InceptionV3 features (8 x 8 x 2048), a dense encoder, Bahdanau attention and a GRU decoder, in the
-line of Show, Attend and Tell (arXiv 1502.03044). For each word it gives a map of where it looked.
+InceptionV3 features ({config.model.rows} x {config.model.columns} x {config.model.channels}), a
+dense encoder, Bahdanau attention and a GRU decoder, in the line of Show, Attend and Tell
+(arXiv 1502.03044). For each word it gives a map of where it looked.
 
 ```python
 from captioner import Captioner
 
-captioner = Captioner.from_pretrained("path/of/this/directory")
+captioner = Captioner.from_pretrained("USER/NAME")  # this repository, or a copy of its folder
 for caption in captioner.caption("photo.jpg", num_captions=3):
     print(caption.text)
 ```
 
+The weights are safetensors files, which hold numbers and nothing that could be executed.
+
 ## Training
 
-Made by `train.py` on {dataset}, {len(metrics["history"])} epochs of at most {training.epochs},
-batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
-loss was kept ({best:.3f} nats a word). The vocabulary is the {config.model.vocabulary_size - 4}
-most frequent words of the training captions.
+{_training_note(config, metrics)}
 
 {_backbone_note(config)}
 
@@ -67,26 +76,93 @@ most frequent words of the training captions.
 
 ## Scores
 
-{_score_table(metrics["scores"])}
+{_score_table(metrics.get("scores", ()))}
 
 Computed by `python -m captioner.evaluation` with `pycocoevalcap` and its own tokenizer, in percent
-(CIDEr times 100), one caption a photo.
+(CIDEr times 100), one caption a photo. A dash: not computed.
 
 ## Limits
 
 It knows the words and the scenes of its training captions, mostly people, dogs and sports outdoors
 in the case of Flickr8k, names what it has seen often before what is there, miscounts, and repeats
 the prejudices of those who wrote the captions. Not for decisions about people.
+
 """
+    return f"{text}<!-- Made by captioner; SHA-256 of the above: {_digest(text)} -->\n"
+
+
+def is_untouched(card: str) -> bool:
+    """Whether a card is as `model_card` of this version or another wrote it.
+
+    Line endings do not count: editors change them unasked.
+    """
+    card = card.replace("\r\n", "\n")
+    seal = _SEAL.search(card)
+    return seal is not None and seal[1] == _digest(card[: seal.start()])
+
+
+def card_data(config: CaptionerConfig, metrics: Mapping[str, Any]) -> ModelCardData:
+    """The card's metadata. The model index has one result for every metric of every score."""
+    results = list(_eval_results(metrics.get("scores", ())))
+    name = "-".join(filter(None, ("captioner", config.dataset)))
+    return ModelCardData(
+        language="en",
+        license="mit",
+        library_name="keras",
+        pipeline_tag="image-to-text",
+        tags=["image-captioning", "visual-attention", "show-attend-and-tell"],
+        datasets=[config.dataset] if config.dataset in PUBLIC_DATASETS else None,
+        metrics=list(dict.fromkeys(r.metric_type for r in results)) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _eval_results(scores: Sequence[Mapping[str, Any]]) -> Iterator[EvalResult]:
+    for entry in scores:
+        search = {key: entry[key] for key in _SEARCH_OPTIONS if key in entry}
+        for name in METRIC_NAMES:
+            value = _value(entry, name)
+            if value is None:
+                continue
+            family, _, order = name.partition("-")
+            yield EvalResult(
+                task_type="image-to-text",
+                task_name="Image Captioning",
+                dataset_type=entry["dataset"],
+                dataset_name=_title(entry["dataset"]),
+                dataset_split=entry["split"],
+                metric_type=_METRIC_TYPES[family],
+                metric_name=f"{name} ({entry['strategy']})",
+                metric_value=value,
+                metric_args=search | ({"max_order": int(order)} if order.isdigit() else {}),
+            )
+
+
+def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
+    training, history = config.training, metrics.get("history", ())
+    best = min((h["val_nll"] for h in history), default=None)
+    loss = "" if best is None else f" ({best:.3f} nats a word)"
+    rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
+    then = f"""
+
+Then {rewarded} epochs of self-critical training on CIDEr-D (arXiv 1612.00563), of which the best on
+the validation photos was kept."""
+    return f"""\
+Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
+batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
+loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
+the training captions.{then if rewarded > 0 else ""}"""
 
 
 def _backbone_note(config: CaptionerConfig) -> str:
     if config.backbone.weights == "imagenet":
         return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
     return (
-        "**The backbone is not the public ImageNet InceptionV3.** Its weights were given with "
-        "`--backbone-weights` and come with this checkpoint, in float16. Scores are not "
-        "comparable with published ones made with ImageNet features."
+        "**The backbone is a stand-in, weaker than the public ImageNet InceptionV3.** Its weights\n"
+        "were given with `--backbone-weights` and come with this checkpoint, in float16. Expect\n"
+        "worse captions than the same training gives with ImageNet features, and do not compare\n"
+        "the scores with published ones."
     )
 
 
@@ -95,9 +171,22 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
         return "Not computed yet: run `python -m captioner.evaluation` with `--save`."
     head = ["data", "split", "images", "search", *METRIC_NAMES]
     rows = [
-        [DATASET_TITLES.get(s["dataset"], s["dataset"]), s["split"], s["images"], s["strategy"]]
-        + [f"{s[name]:.1f}" for name in METRIC_NAMES]
+        [_title(s["dataset"]), s["split"], s.get("images", "-"), s["strategy"]]
+        + ["-" if (value := _value(s, name)) is None else f"{value:.1f}" for name in METRIC_NAMES]
         for s in scores
     ]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _value(entry: Mapping[str, Any], metric: str) -> float | None:
+    value = entry.get(metric)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _title(dataset: str) -> str:
+    return DATASET_TITLES.get(dataset, dataset) or "unnamed data"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

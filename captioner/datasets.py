@@ -1,4 +1,4 @@
-"""Captioned photos on disk: Flickr8k and MS-COCO 2014 read into one list of records.
+"""Captioned photos on disk, read into one list of records: Flickr8k, MS-COCO 2014, or one's own.
 
 Flickr8k: Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", JAIR 2013.
 MS-COCO captions: Chen et al., "Microsoft COCO Captions", 2015, https://arxiv.org/abs/1504.00325.
@@ -18,6 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from captioner.captions_file import (
+    CaptionsFile,
+    DatasetError,
+    abbreviate,
+    find_captions_file,
+    read_captions_file,
+    read_karpathy_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +48,18 @@ _FLICKR8K_PHOTO_FOLDERS = (
     "",
 )
 _FLICKR8K_REMEDY = "unpack the official Flickr8k_text.zip and Flickr8k_Dataset.zip again"
+_OWN_PHOTO_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
 _COCO_REMEDY = (
     "take it from the official annotations_trainval2014.zip, or delete it and let the trainer "
     "download it"
 )
 
 
-class DatasetError(ValueError):
-    """A data set that cannot be used; the message names the file and the remedy."""
-
-
 @dataclass(frozen=True)
 class Record:
     """One photo and all its captions, as their authors wrote them.
 
-    `image_id` is unique in the data set: the file's stem for Flickr8k, the number for COCO.
+    `image_id` is unique in the data set: the number for COCO, the file's stem for all others.
     `path` is where the photo is or, for COCO, where a download will put it. `split` is "train",
     "val" or "test". `url` is where the photo can be had from, None if nowhere.
     """
@@ -152,6 +158,45 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
     return records
 
 
+def read_folder(
+    data_dir: str | os.PathLike[str], *, seed: int = 0, val_fraction: float = 0.1
+) -> list[Record]:
+    """Read a folder of images with one captions file, in a form that `captions_file` knows.
+
+    `data_dir` may also be the captions file itself, where a folder has several. Images are looked
+    for beside the captions file, in the folder, and in its `images/` and the like. If the file
+    has splits, they are kept. If it has none, or no "val" among them, `val_fraction` of the
+    training images, chosen by `select_subset` with `seed`, become "val". Blank captions, captions
+    of images not listed, and missing images as long as there are others, are skipped with a
+    warning.
+
+    Raises DatasetError if there is no captions file or several, if it is malformed, or if all its
+    images are missing; ValueError if `val_fraction` is not in [0, 1).
+    """
+    path, home = find_captions_file(Path(data_dir))
+    content = read_captions_file(path)
+    folders = [path.parent, *(home / name for name in _OWN_PHOTO_FOLDERS)]
+    records = _locate(path, content, folders)
+    if not any(file.split == "val" for file in content.files):
+        train = [record for record in records if record.split == "train"]
+        others = [record for record in records if record.split != "train"]
+        records = select_subset(train, None, seed, val_fraction) + others
+    return records
+
+
+def read_karpathy(
+    json_file: str | os.PathLike[str], images_dir: str | os.PathLike[str]
+) -> list[Record]:
+    """Read Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
+
+    COCO's images belong in `train2014/` and `val2014/` of `images_dir`, and their ids are COCO's
+    numbers. "restval" counts as "train", as in all published results. Missing images are skipped
+    with a warning. Raises DatasetError if the file is malformed or all its images are missing.
+    """
+    path = Path(json_file)
+    return _locate(path, read_karpathy_file(path), [Path(images_dir)])
+
+
 def sample_records(records: Iterable[Record], num_images: int | None, seed: int) -> list[Record]:
     """Pick `num_images` images (None, or more than there are: all), shuffled by `seed`.
 
@@ -201,25 +246,27 @@ def select_subset(
 def read_dataset(
     name: str, data_dir: str | os.PathLike[str], *, num_images: int | None = None, seed: int = 0
 ) -> list[Record]:
-    """Read the records to train with: "coco" or "flickr8k".
+    """Read the records to train with: "coco", "flickr8k" or "folder".
 
     COCO: `num_images` of the train2014 images (None: all), divided 80/20 into "train" and "val" by
     `select_subset`. Flickr8k: the official splits; `num_images` limits the training photos alone,
-    so that scores on "val" and "test" stay comparable with published ones.
+    so that scores on "val" and "test" stay comparable with published ones. Folder: `read_folder`'s
+    splits, limited in the same way.
 
     Raises DatasetError if the data cannot be read or the name is another, ValueError if
     `num_images` is less than 1.
     """
     if name == "coco":
         return select_subset(read_coco(data_dir, "train"), num_images, seed)
-    if name == "flickr8k":
-        records = read_flickr8k(data_dir)
+    if name in ("flickr8k", "folder"):
+        folder = name == "folder"
+        records = read_folder(data_dir, seed=seed) if folder else read_flickr8k(data_dir)
         if num_images is None:
             return records
         train = [record for record in records if record.split == "train"]
         others = [record for record in records if record.split != "train"]
         return sample_records(train, num_images, seed) + others
-    raise DatasetError(f'no data set "{name}"; there are "coco" and "flickr8k"')
+    raise DatasetError(f'no data set "{name}"; there are "coco" and "flickr8k", and "folder"')
 
 
 def check_no_leak(records: Sequence[Record]) -> None:
@@ -234,11 +281,32 @@ def check_no_leak(records: Sequence[Record]) -> None:
                 )
 
 
-def abbreviate(names: Iterable[str], limit: int = 5) -> str:
-    """The first `limit` names for a message, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _locate(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> list[Record]:
+    """Records of the images that are in one of the folders, "train" where no split is given."""
+    folders = list(dict.fromkeys(folders))
+    records, missing = [], []
+    for file in content.files:
+        # Unlike Path.is_file, this is also False for a name that no file system takes.
+        found = (folder / file.name for folder in folders if os.path.isfile(folder / file.name))
+        if path := next(found, None):
+            records.append(Record(file.image_id, path, file.captions, file.split or "train"))
+        else:
+            missing.append(file.name)
+    places = ", ".join(str(folder) for folder in folders if folder.is_dir())
+    what = f"{source}: {len(missing)} of its {len(content.files)} images are missing in {places}"
+    if not records:
+        raise DatasetError(f"{what}: {abbreviate(missing)}; put them there, or correct the names")
+    if missing:
+        logger.warning(f"{what} and skipped: {abbreviate(missing)}")
+    for rows, reason in ((content.empty, "are blank"), (content.orphans, "have no image listed")):
+        if rows:
+            logger.warning(
+                f"{source}: {len(rows)} captions {reason} and are skipped: {abbreviate(rows)}"
+            )
+    if len({record.path for record in records}) < len(records):
+        raise DatasetError(f"{source} names an image in two ways; write its name in one")
+    check_no_leak(records)
+    return records
 
 
 def _find_flickr8k_text(data_dir: Path, name: str) -> Path:
