@@ -12,10 +12,15 @@ from pathlib import Path
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--dataset", choices=("coco", "flickr8k"), default="coco")
+    add(
+        "--dataset",
+        choices=("coco", "flickr8k", "folder"),
+        default="coco",
+        help="folder: your own photos with a captions file (CSV, JSON lines, COCO, Karpathy)",
+    )
     add("--data-dir", type=Path, help="where the data is, or goes to (default: data/DATASET)")
     add("--output", type=Path, default=Path("output"), help="features, state and checkpoint")
-    add("--images", metavar="N|all", help="how many to train on (default: coco 6000, flickr8k all)")
+    add("--images", metavar="N|all", help="how many to train on (default: coco 6000, others all)")
     add("--epochs", type=int, help="at most; stops earlier if validation does not improve")
     add("--batch-size", type=int, help="images a step, each with its captions")
     add("--learning-rate", type=float)

@@ -12,6 +12,8 @@ from captioner.datasets import Record
 from captioner.features import FeatureCache
 from captioner.vocabulary import END, PAD, START, Vocabulary
 
+# The images of a batch and, for each, which of its captions.
+Batch = tuple[list[int], list[list[int]]]
 WINDOW = 20  # batches; within a window, images of like caption length are put together
 
 
@@ -22,8 +24,8 @@ class CaptionBatches(keras.utils.PyDataset):
     the targets one step ahead of the words. Padding only reaches the longest caption of the batch.
     The captions of an image stand in one row, so that they share its encoding.
 
-    With `epoch` given, images come in an order that depends on seed and epoch alone; without, in
-    the order of their longest captions, for validation.
+    With `epoch` given, images come in an order that depends on seed and epoch alone, from batch
+    number `first` on; without, in the order of their longest captions, for validation.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class CaptionBatches(keras.utils.PyDataset):
         vocabulary: Vocabulary,
         training: TrainingConfig,
         epoch: int | None = None,
+        first: int = 0,
     ) -> None:
         super().__init__(workers=1, max_queue_size=4)
         self.cache = cache
@@ -41,7 +44,7 @@ class CaptionBatches(keras.utils.PyDataset):
         self.ids = [image_id for image_id, captions in encoded.items() if captions]
         self.captions = [encoded[image_id] for image_id in self.ids]
         self.rng = None if epoch is None else np.random.default_rng([training.seed, epoch])
-        self.order = self._order()
+        self.order = self._order()[first:]
 
     @property
     def num_batches(self) -> int:
@@ -50,12 +53,15 @@ class CaptionBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self.num_batches
 
+    def may_stop_after(self, done: int) -> bool:
+        """Whether the batches after the first `done` can start an epoch: see `_order`."""
+        rest = self.order[done : done + 2]
+        return len(rest) < 2 or self._length(rest[0]) != self._length(rest[1])
+
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         rows, chosen = self.order[index]
         size, count = self.training.batch_size, self.training.captions_per_image
-        longest = max(
-            len(self.captions[row][c]) for row, few in zip(rows, chosen, strict=True) for c in few
-        )
+        longest = self._length((rows, chosen))
         if keras.backend.backend() == "jax":
             longest = -(-longest // 4) * 4  # every new shape is compiled: have few
         # The last batch is filled up with images that have no words, and so no loss.
@@ -70,8 +76,12 @@ class CaptionBatches(keras.utils.PyDataset):
         features = np.pad(features, ((0, size - len(rows)), (0, 0), (0, 0)))
         return {"features": features, "words": words}, targets
 
-    def _order(self) -> list[tuple[list[int], list[list[int]]]]:
-        """For each batch, the images and, for each image, its captions of this epoch."""
+    def _length(self, batch: Batch) -> int:
+        """Words of the longest caption, the end included."""
+        return max(len(self.captions[row][c]) for row, few in zip(*batch, strict=True) for c in few)
+
+    def _order(self) -> list[Batch]:
+        """The batches of the epoch."""
         count = self.training.captions_per_image
         images = np.arange(len(self.ids))
         if self.rng is not None:
@@ -89,12 +99,13 @@ class CaptionBatches(keras.utils.PyDataset):
             batches += [near[i : i + size] for i in range(0, len(near), size)]
         if self.rng is not None:
             self.rng.shuffle(batches)
+        order = [(batch, [chosen[i] for i in batch]) for batch in batches]
         # Keras takes a dimension that is equal in the first two batches for a constant.
-        lengths = [max(map(longest, batch)) for batch in batches]
+        lengths = [self._length(batch) for batch in order]
         other = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
         if other is not None:
-            batches.insert(1, batches.pop(other))
-        return [(batch, [chosen[i] for i in batch]) for batch in batches]
+            order.insert(1, order.pop(other))
+        return order
 
     def _choose(self, available: int, count: int) -> list[int]:
         if self.rng is None or available <= count:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from captioner.captioner import Caption, Captioner
 from captioner.checkpoint import METRICS, CheckpointError, read_json, write_json
-from captioner.datasets import DatasetError, Record, read_coco, read_flickr8k
+from captioner.datasets import DatasetError, Record, read_coco, read_flickr8k, read_folder
 from captioner.decoding import STRATEGIES, DecodingOptions
 from captioner.features import FeatureCache, FeatureError
 from captioner.images import ImageError, load_image, to_network_input
@@ -125,11 +125,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _read_split(dataset: str, data_dir: Path, split: str) -> list[Record]:
+def _read_split(dataset: str, data_dir: Path, split: str, seed: int) -> list[Record]:
+    """`seed` is the checkpoint's: a folder without splits of its own was split by it."""
     if dataset == "coco":
         if split != "val":
             raise DatasetError("COCO's test captions are not public: use --split val.")
         records = [r for r in read_coco(data_dir, "val") if r.path.is_file()]
+    elif dataset == "folder":
+        records = [r for r in read_folder(data_dir, seed=seed) if r.split == split]
     else:
         records = [r for r in read_flickr8k(data_dir) if r.split == split]
     if not records:
@@ -140,7 +143,7 @@ def _read_split(dataset: str, data_dir: Path, split: str) -> list[Record]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m captioner.evaluation", description=__doc__)
     parser.add_argument("checkpoint", help="a checkpoint directory or a Hub id")
-    parser.add_argument("--dataset", choices=("flickr8k", "coco"), required=True)
+    parser.add_argument("--dataset", choices=("flickr8k", "coco", "folder"), required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--split", choices=("test", "val"), required=True)
     parser.add_argument("--strategy", choices=STRATEGIES, default="beam")
@@ -152,8 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         require_metrics()
-        records = _read_split(options.dataset, options.data_dir, options.split)[: options.limit]
         captioner = Captioner.from_pretrained(options.checkpoint)
+        seed = captioner.config.training.seed
+        records = _read_split(options.dataset, options.data_dir, options.split, seed)
+        records = records[: options.limit]
         cache = options.features and FeatureCache(options.features, captioner.extractor.stamp())
         scores = evaluate(captioner, records, options.strategy, cache)
     except (DatasetError, CheckpointError, FeatureError, ImageError, MetricsUnavailable) as error:

@@ -8,19 +8,26 @@ decoding is needed.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from captioner.config import TrainingConfig
 from captioner.datasets import Record
 from captioner.decoding import DecodingOptions, Generator, choosers, decode
-from captioner.features import FeatureCache
+from captioner.fitting import Session, uses_jit
 from captioner.model import CaptionModel
 from captioner.rewards import CiderD
+from captioner.state import History, load_weights, restore_state, save_state, save_weights
 from captioner.vocabulary import END, PAD, START, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
 
 
 def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
@@ -28,22 +35,47 @@ def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
     return CiderD({r.image_id: [[*vocabulary.encode(c), END] for c in r.captions] for r in records})
 
 
-class SelfCritic:
-    """Trains `model`, which should have no dropout: what is sampled is then what is trained."""
+def fit_cider(model: CaptionModel, session: Session) -> History:
+    """Self-critical epochs from the weights in `model`, or from what `session.output` holds; leaves
+    the weights of the epoch with the highest CIDEr-D of greedy validation captions in it."""
+    training, output = session.config.training, session.output
+    # Without dropout, what is sampled is what is trained.
+    talker = CaptionModel(replace(session.config.model, dropout=0.0))
+    for ours, theirs in zip(talker.weights, model.weights, strict=True):
+        ours.assign(theirs)
+    optimizer = keras.optimizers.Adam(
+        training.cider_learning_rate, global_clipnorm=training.clip_norm
+    )
+    talker.compile(optimizer=optimizer, jit_compile=uses_jit())
+    optimizer.build(talker.trainable_variables)
+    history = restore_state(output / STATE, talker)
+    critic = SelfCritic(talker, session)
+    reward = make_reward(session.val, session.vocabulary)
+    if not history:
+        save_weights(output / BEST, talker)
+        history = [{"val_cider": mean_cider(talker, session, reward)}]
+        logger.info("before self-critical training: %s", json.dumps(history[-1]))
+    for epoch in range(len(history) - 1, training.cider_epochs):
+        sampled = critic.train_epoch(epoch)
+        val_cider = mean_cider(talker, session, reward)
+        history.append({"reward": sampled, "val_cider": val_cider})
+        logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
+        if val_cider >= max(h["val_cider"] for h in history):
+            save_weights(output / BEST, talker)
+        save_state(output / STATE, talker, history)
+    load_weights(output / BEST, model)
+    return history
 
-    def __init__(
-        self,
-        model: CaptionModel,
-        records: Sequence[Record],
-        cache: FeatureCache,
-        vocabulary: Vocabulary,
-        training: TrainingConfig,
-    ) -> None:
+
+class SelfCritic:
+    """Trains `model`, which should have no dropout."""
+
+    def __init__(self, model: CaptionModel, session: Session) -> None:
         self.model = model
-        self.ids = [r.image_id for r in records]
-        self.cache = cache
-        self.training = training
-        self.reward = make_reward(records, vocabulary)
+        self.ids = [r.image_id for r in session.train]
+        self.cache = session.cache
+        self.training = training = session.config.training
+        self.reward = make_reward(session.train, session.vocabulary)
         self.options = DecodingOptions(
             "sample", num_captions=training.captions_per_image, temperature=1.0
         )
@@ -84,13 +116,10 @@ class SelfCritic:
 
 
 def mean_cider(
-    model: CaptionModel,
-    records: Sequence[Record],
-    cache: FeatureCache,
-    reward: CiderD,
-    batch_size: int = 32,
+    model: CaptionModel, session: Session, reward: CiderD, batch_size: int = 32
 ) -> float:
-    """Mean CIDEr-D of greedy captions, in percent: for choosing the best epoch, without Java."""
+    """Mean CIDEr-D of greedy validation captions, in percent: needs no Java."""
+    records, cache = session.val, session.cache
     options = DecodingOptions("greedy")
     generator = Generator(model, choosers(options), options.rows)
     scores: list[float] = []

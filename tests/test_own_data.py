@@ -45,6 +45,12 @@ def write(path: Path, content: str | bytes | dict) -> Path:
     return path
 
 
+def as_csv(rows: list[tuple[str, ...]]) -> str:
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows(rows)
+    return file.getvalue()
+
+
 def captions(records: list[Record]) -> dict[str, tuple[str, ...]]:
     return {r.image_id: r.captions for r in records}
 
@@ -72,7 +78,8 @@ def karpathy_content() -> dict:
 
 
 FORMS = {
-    "captions.txt": 'image,caption\na.jpg,A dog .\nb.jpg,"A cat, asleep"\na.jpg,One dog\nc.jpg,Nobody\n',
+    "captions.txt": 'image,caption\na.jpg,A dog .\nb.jpg,"A cat, asleep"\na.jpg,One dog\n'
+    "c.jpg,Nobody\n",
     "headerless.csv": 'a.jpg,A dog .\nb.jpg,"A cat, asleep"\na.jpg,One dog\nc.jpg,Nobody',
     "order.csv": 'n,Text,FileName\n1,A dog .,a.jpg\n2,"A cat, asleep",b.jpg\n'
     "3,One dog,a.jpg\n4,Nobody,c.jpg\n",
@@ -80,11 +87,13 @@ FORMS = {
     b",\r\na.jpg,One dog\r\nc.jpg,Nobody,\r\n\r\n",
     "semicolons.csv": "file_name;caption\na.jpg;A dog .\nb.jpg;A cat, asleep\na.jpg;One dog\n"
     "c.jpg;Nobody\n",
-    "tabs.tsv": "image\tcaption\na.jpg\tA dog .\nb.jpg\tA cat, asleep\na.jpg\tOne dog\nc.jpg\tNobody",
+    "tabs.tsv": "image\tcaption\na.jpg\tA dog .\nb.jpg\tA cat, asleep\na.jpg\tOne dog\n"
+    "c.jpg\tNobody",
     "flickr30k.csv": "image_name| comment_number| comment\na.jpg| 0| A dog .\n"
     "b.jpg| 0| A cat, asleep\na.jpg| 1| One dog\nc.jpg| 0| Nobody\n",
-    "metadata.jsonl": b'\xef\xbb\xbf{"file_name": "a.jpg", "captions": ["A dog .", "One dog"]}\r\n'
-    b'\r\n{"file_name": "b.jpg", "text": "A cat, asleep"}\r\n{"image": "./c.jpg", "caption": "Nobody"}',
+    "metadata.jsonl": b'\xef\xbb\xbf{"file_name": "a.jpg", "captions": ["A dog ."]}\r\n'
+    b'\r\n{"file_name": "b.jpg", "text": "A cat, asleep"}\r\n'
+    b'{"image": "./a.jpg", "caption": "One dog"}\n{"file": "c.jpg", "text": "Nobody"}',
     "coco.json": coco_content(),
 }
 
@@ -109,9 +118,8 @@ def test_quotes_new_lines_and_other_scripts_survive(tmp_path: Path) -> None:
         '"quoted"',
         "a,b;c",
     ]
-    file = io.StringIO(newline="")
-    csv.writer(file).writerows([("image", "caption"), *(("ö 1.jpg", text) for text in texts)])
-    write(tmp_path / "csv" / "captions.csv", file.getvalue())
+    rows = [("image", "caption"), *(("ö 1.jpg", text) for text in texts)]
+    write(tmp_path / "csv" / "captions.csv", as_csv(rows))
     lines = [json.dumps({"file_name": "ö 1.jpg", "text": t}, ensure_ascii=False) for t in texts]
     write(tmp_path / "lines" / "metadata.jsonl", "\n".join(lines))
     for form in ("csv", "lines"):
@@ -126,7 +134,7 @@ def test_quotes_new_lines_and_other_scripts_survive(tmp_path: Path) -> None:
         ("captions.csv", "Images/a.jpg"),
         ("annotations/captions.csv", "a.jpg"),
         ("annotations/captions.csv", "images/a.jpg"),
-        ("images/captions.csv", "images/a.jpg"),
+        ("text/captions.csv", "text/a.jpg"),
     ],
 )
 def test_images_are_found_in_the_usual_folders(tmp_path: Path, file: str, photo: str) -> None:
@@ -158,11 +166,9 @@ def test_splits_are_taken_from_the_file(tmp_path: Path) -> None:
     touch(tmp_path, *images)
     rows = [f"{image},some,{split} \n" for image, split in zip(images, names, strict=True)]
     write(tmp_path / "c" / "captions.csv", "image,caption,split\n" + "".join(rows))
-    entries = [
-        {"id": i, "file_name": image, "split": split}
-        for i, (image, split) in enumerate(zip(images, names, strict=True))
-    ]
-    texts = [{"image_id": i, "caption": "some"} for i in range(len(names))]
+    numbers = range(len(names))
+    entries = [{"id": i, "file_name": images[i], "split": names[i]} for i in numbers]
+    texts = [{"image_id": i, "caption": "some"} for i in numbers]
     write(tmp_path / "j" / "captions.json", {"images": entries, "annotations": texts})
     for form in ("c", "j"):
         (tmp_path / form / "images").symlink_to(tmp_path)
@@ -170,9 +176,9 @@ def test_splits_are_taken_from_the_file(tmp_path: Path) -> None:
 
 
 def test_a_file_without_validation_images_is_divided(tmp_path: Path) -> None:
-    numbers = range(40)
-    touch(tmp_path, *(f"{i}.jpg" for i in numbers))
-    lines = [json.dumps({"image": f"{i}.jpg", "text": "t", "split": "train"}) for i in numbers]
+    names = [f"{i}.jpg" for i in range(40)]
+    touch(tmp_path, *names)
+    lines = [json.dumps({"image": name, "text": "t", "split": "train"}) for name in names]
     lines[0] = lines[0].replace("train", "test")
     write(tmp_path / "captions.jsonl", "\n".join(lines))
     records = read_folder(tmp_path)
@@ -196,11 +202,12 @@ def test_division_depends_on_nothing_but_the_seed(tmp_path: Path) -> None:
 
 
 def test_num_images_limits_only_training(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{i}.jpg" for i in range(50)))
-    write(tmp_path / "captions.csv", "".join(f"{i}.jpg,some text\n" for i in range(50)))
+    names = [f"{i}.jpg" for i in range(50)]
+    touch(tmp_path, *names)
+    write(tmp_path / "captions.csv", "".join(f"{name},some text\n" for name in names))
     everything = read_dataset("folder", tmp_path, seed=3)
     limited = read_dataset("folder", tmp_path, num_images=7, seed=3)
-    assert splits(everything) == splits(read_folder(tmp_path, seed=3))
+    assert everything == read_folder(tmp_path, seed=3)
     assert Counter(r.split for r in limited) == {"train": 7, "val": 5}
     assert set(limited) < set(everything)
 
@@ -210,6 +217,8 @@ def test_images_of_one_stem_keep_their_endings(tmp_path: Path) -> None:
     write(tmp_path / "c.csv", "a.jpg,one\na.png,two\nx/a.jpg,three\nb.jpg,four\n")
     expected = {"a.jpg": ("one",), "a.png": ("two",), "x/a": ("three",), "b": ("four",)}
     assert captions(read_folder(tmp_path)) == expected
+    (tmp_path / "a.jpg").unlink()
+    assert "a.png" in captions(read_folder(tmp_path))  # an id does not depend on what is missing
 
 
 def test_one_image_by_two_names_is_an_error(tmp_path: Path) -> None:
@@ -254,7 +263,6 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
         ("c.csv", "a.jpg,x,y\n", r"first line neither"),
         ("c.csv", "", r"first line neither"),
         ("c.csv", "image,caption\n\n", r"c\.csv holds no captions"),
-        ("c.csv", "image,caption\na.jpg,\n", r"c\.csv holds no captions"),
         ("c.csv", b"image,caption\na.jpg,\xff\n", r"c\.csv is not UTF-8 text .* save it as UTF-8"),
         ("c.csv", "image,caption,split\na.jpg,x,half\n", r"line 2 \(its split is 'half', none of"),
         ("c.csv", "image,caption,split\na.jpg,x,val\nb.jpg,x,\n", r"none to 1 others: b\.jpg"),
@@ -276,7 +284,6 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
         ("j.json", {"images": []}, r"has neither"),
         ("j.json", {"annotations": [{"caption": "x"}]}, r"annotations\[0\] \(no 'image_id'\)"),
         ("j.json", {"images": [{"id": []}], "annotations": []}, r"images\[0\]: unhashable"),
-        ("j.json", {"images": ["x"], "annotations": []}, r"j\.json: images\[0\]: "),
         ("j.json", {"images": [{}], "annotations": []}, r"images\[0\] has no 'id'"),
         ("j.json", {"images": [{"id": 1}, {"id": 1}], "annotations": []}, r"a second image 1"),
         ("j.json", {"images": [{"sentences": []}]}, r"images\[0\] \(no 'filename'\)"),
@@ -305,20 +312,11 @@ def test_missing_images_are_reported_and_skipped(
         read_folder(tmp_path)
 
 
-def test_a_missing_image_does_not_move_the_others(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", *(f"{i}.jpg" for i in range(30)))
-    write(tmp_path / "c.csv", "a.jpg,x\na.png,x\n" + "".join(f"{i}.jpg,x\n" for i in range(30)))
-    assert "a.png" in captions(read_folder(tmp_path))
-
-
 def test_blank_captions_and_captions_of_no_image_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = coco_content()
-    content["annotations"] += [
-        {"image_id": 7, "caption": " "},
-        {"image_id": 99, "caption": "of nothing"},
-    ]
+    content["annotations"] += [{"image_id": i, "caption": t} for i, t in ((7, " "), (99, "x"))]
     write(tmp_path / "coco.json", content)
     touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     assert captions(read_folder(tmp_path)) == THREE
@@ -367,15 +365,13 @@ def test_malformed_karpathy(tmp_path: Path) -> None:
 
 @needs_flickr8k
 def test_flickr8k_as_csv_comes_back_as_it_was(tmp_path: Path) -> None:
-    official = read_flickr8k(FLICKR8K)
     (tmp_path / "images").symlink_to(FLICKR8K / "images")
-    here = [replace(r, path=tmp_path / "images" / r.path.name) for r in official]
+    here = [replace(r, path=tmp_path / "images" / r.path.name) for r in read_flickr8k(FLICKR8K)]
     rows = [(r.path.name, caption, r.split) for r in here for caption in r.captions]
-    with (tmp_path / "captions.txt").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("image", "caption", "split"), *rows])
+    rows.insert(0, ("image", "caption", "split"))
+    write(tmp_path / "captions.txt", as_csv(rows))
     assert read_folder(tmp_path) == here
-    with (tmp_path / "captions.txt").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("image", "caption"), *(row[:2] for row in rows)])
+    write(tmp_path / "captions.txt", as_csv([row[:2] for row in rows]))
     assert read_folder(tmp_path, seed=4) == select_subset(here, None, 4, 0.1)
 
 
@@ -391,16 +387,14 @@ def test_flickr8k_in_karpathys_form_comes_back_as_it_was(tmp_path: Path) -> None
         }
         for number, r in enumerate(official)
     ]
-    path = write(tmp_path / "dataset_flickr8k.json", {"images": images, "dataset": "flickr8k"})
+    path = write(tmp_path / "dataset_flickr8k.json", {"images": images})
     assert read_karpathy(path, FLICKR8K / "images") == official
 
 
 @needs_coco_mini
 def test_official_coco_file_as_a_folder(tmp_path: Path) -> None:
-    write(
-        tmp_path / "captions.json",
-        (COCO_MINI / "annotations" / "captions_val2014.json").read_bytes(),
-    )
+    official = COCO_MINI / "annotations" / "captions_val2014.json"
+    write(tmp_path / "captions.json", official.read_bytes())
     (tmp_path / "images").symlink_to(COCO_MINI / "val2014")
     ours = {r.path.name: sorted(r.captions) for r in read_folder(tmp_path)}
     assert ours == {r.path.name: sorted(r.captions) for r in read_coco(COCO_MINI, "val")}

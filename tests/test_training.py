@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,8 +29,11 @@ from captioner.datasets import read_dataset
 from captioner.training import RunOptions, TrainingError, run
 logging.basicConfig(level="INFO")
 data, output, backbone, epochs = sys.argv[1:]
-training = TrainingConfig(epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99)
 model = {"embedding_dim": 16, "units": 32, "attention_units": 16}
+if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
+    training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4)
+else:
+    training = TrainingConfig(epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99)
 try:
     run(read_dataset("flickr8k", Path(data)), RunOptions(
         "flickr8k", Path(output), backbone, shard_images=8, training=training, model=model))
@@ -58,7 +62,7 @@ def data(tmp_path_factory, photo) -> Path:
     return folder
 
 
-def start(data: Path, output: Path, epochs: int = 3) -> subprocess.Popen:
+def start(data: Path, output: Path, epochs: int | str = 3) -> subprocess.Popen:
     # Without Java the run skips the caption scores, which have a test of their own.
     environment = os.environ | {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -102,7 +106,7 @@ def test_a_run_learns_and_leaves_a_working_checkpoint(finished, data):
     # The vocabulary knows training captions only: photo 25 is in the test list.
     assert "19" in captioner.vocabulary and "25" not in captioner.vocabulary
     card = (output / "checkpoint" / "README.md").read_text()
-    assert "not the public ImageNet InceptionV3" in card
+    assert "public ImageNet InceptionV3" in card
     assert (output / "checkpoint" / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -130,6 +134,37 @@ def test_killed_twice_it_ends_with_the_very_same_weights(finished, data, tmp_pat
     for name in theirs:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     assert not list(output.rglob("*.tmp")), "leftovers"
+
+
+@pytest.mark.slow
+def test_interrupted_in_an_epoch_it_goes_on_with_the_next_batch(data, tmp_path):
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    finish(start(data, whole, "slow"))
+
+    process = start(data, output, "slow")
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "epoch 1 of 2" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            break
+    said += process.communicate(timeout=200)[0]
+    assert "stopping after this step" in said and process.returncode != 0
+
+    said = finish(start(data, output, "slow"))
+    done = re.search(r"going on after epoch 0, batch (\d+)", said)
+    assert done and 0 < int(done[1]) < 20, said
+    ours, theirs = (
+        load_file(run / "checkpoint" / "decoder.safetensors") for run in (output, whole)
+    )
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    losses = [
+        json.loads((run / "checkpoint" / "metrics.json").read_text())["history"]
+        for run in (output, whole)
+    ]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
 
 
 @pytest.mark.slow

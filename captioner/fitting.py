@@ -1,0 +1,176 @@
+"""Epochs of cross-entropy with teacher forcing, saved after each and at every Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import keras
+import numpy as np
+
+from captioner.batches import CaptionBatches
+from captioner.config import CaptionerConfig, TrainingConfig
+from captioner.datasets import Record
+from captioner.features import FeatureCache
+from captioner.model import CaptionModel
+from captioner.state import History, load_weights, restore_state, save_state, save_weights
+from captioner.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every phase of a run needs."""
+
+    config: CaptionerConfig
+    vocabulary: Vocabulary
+    cache: FeatureCache
+    train: Sequence[Record]
+    val: Sequence[Record]
+    output: Path
+
+    def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
+        """Training batches of an epoch from number `first` on, or those of validation."""
+        records = self.val if epoch is None else self.train
+        return CaptionBatches(
+            records, self.cache, self.vocabulary, self.config.training, epoch, first
+        )
+
+
+def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
+    """Trains `model`, or goes on with what `session.output` holds; leaves the weights of the epoch
+    with the lowest validation loss in it.
+
+    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
+    """
+    training, output = session.config.training, session.output
+    steps = len(session.batches(epoch=0))
+    model.compile(optimizer=make_optimizer(training, steps), jit_compile=uses_jit())
+    model.optimizer.build(model.trainable_variables)
+    history = restore_state(output / STATE, model)
+    if not history:
+        model.encoder.standardize(*_mean_and_std(session))
+    # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed loss and words.
+    begun = history.pop() if history and "batches" in history[-1] else {}
+    if history or begun:
+        logger.info("going on after epoch %d, batch %d", len(history), _done(begun))
+    with _interrupt_set() as interrupted:
+        for epoch in range(len(history), training.epochs):
+            if _patience_is_over(history, training.patience):
+                logger.info("no better validation loss in %d epochs", training.patience)
+                break
+            logger.info("epoch %d of %d", epoch + 1, training.epochs)
+            begun = _fit_epoch(model, session.batches(epoch, _done(begun)), begun, interrupted)
+            if _done(begun) < steps:
+                save_state(output / STATE, model, [*history, begun])
+                raise KeyboardInterrupt
+            val_nll = model.evaluate(session.batches(None), verbose=0, return_dict=True)["nll"]
+            history.append({"nll": begun["loss"] / begun["words"], "val_nll": float(val_nll)})
+            begun = {}
+            logger.info("epoch %d: %s", epoch + 1, json.dumps(history[-1]))
+            if val_nll <= min(h["val_nll"] for h in history):
+                save_weights(output / BEST, model)
+            # Last, for this is what says that the epoch is done: killed before, it is done again.
+            save_state(output / STATE, model, history)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    load_weights(output / BEST, model)
+    return history
+
+
+def make_optimizer(training: TrainingConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), warmed up, then along a cosine."""
+    total = training.epochs * steps_per_epoch
+    warmup = min(training.warmup_steps, total // 4)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        warmup_target=training.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(1, total - warmup),
+        alpha=0.02,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def uses_jit() -> bool:
+    # TensorFlow's XLA cannot compile the gradient of a loop of unknown length.
+    return keras.backend.backend() == "jax"
+
+
+class _StopAfterStep(keras.callbacks.Callback):
+    """Ends an epoch early once `wanted` is set, after a batch at which `possible` says so."""
+
+    def __init__(self, wanted: Event, possible: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.possible = possible
+        self.done = 0
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.done = batch + 1
+        if self.wanted.is_set() and self.possible(self.done):
+            self.model.stop_training = True
+
+
+def _fit_epoch(
+    model: CaptionModel, batches: CaptionBatches, begun: dict[str, float], interrupted: Event
+) -> dict[str, float]:
+    """Trains on the `batches` that `begun` has left of an epoch; returns it brought up to date."""
+    stop = _StopAfterStep(interrupted, batches.may_stop_after)
+    model.stop_training = False
+    verbose = 1 if sys.stdout.isatty() else 0  # a bar for people; log files get our own lines
+    model.fit(batches, epochs=1, shuffle=False, verbose=verbose, callbacks=[stop])
+    return {
+        "batches": _done(begun) + stop.done,
+        "loss": begun.get("loss", 0.0) + float(model.nll.total),
+        "words": begun.get("words", 0.0) + float(model.nll.count),
+    }
+
+
+def _done(begun: dict[str, float]) -> int:
+    return int(begun.get("batches", 0))
+
+
+@contextmanager
+def _interrupt_set() -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second one interrupts at once, as usual."""
+    interrupted = Event()
+
+    def note(number: int, frame: object) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+        print("\nstopping after this step ...", file=sys.stderr)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(s, note) for s in signals]
+    try:
+        yield interrupted
+    finally:
+        for s, handler in zip(signals, before, strict=True):
+            signal.signal(s, handler)
+
+
+def _mean_and_std(session: Session) -> tuple[float, float]:
+    """Of all features, estimated from up to 512 training images."""
+    sample = session.cache.gather([r.image_id for r in session.train[:512]]).astype(np.float32)
+    return float(sample.mean()), float(sample.std())
+
+
+def _patience_is_over(history: History, patience: int) -> bool:
+    losses = [h["val_nll"] for h in history]
+    return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience

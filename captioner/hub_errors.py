@@ -1,0 +1,177 @@
+"""What the Hub's client raises: worth another try, worth a look into the cache, and in words."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_WAIT = 60.0  # seconds; whoever asks for more is answered with an error that says so
+PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)
+CONFLICTS = (409, 412)
+T = TypeVar("T")
+
+
+def patiently(call: Callable[[], T], attempts: int) -> T:
+    """The result of `call`, tried again after failures that may pass.
+
+    The client itself repeats most requests, but not those that create a repository, ask for its
+    state or commit. Waits as long as the Hub asks for, up to `MAX_WAIT`.
+    """
+    growing = wait_exponential_jitter(initial=1, max=MAX_WAIT, jitter=0.5)
+
+    def wait(state: RetryCallState) -> float:
+        asked = _retry_after(_error(state))
+        return growing(state) if asked is None else asked
+
+    def note(state: RetryCallState) -> None:
+        error = _error(state)
+        logger.warning(
+            "The Hub does not answer as it should (%s): trying again in %.0f s.",
+            _status(error) or type(error).__name__,
+            state.next_action.sleep if state.next_action else 0,
+        )
+
+    retrying = Retrying(
+        stop=stop_after_attempt(attempts),
+        wait=wait,
+        retry=retry_if_exception(_may_pass),
+        before_sleep=note,
+        reraise=True,
+    )
+    return retrying(call)
+
+
+def was_refused(error: BaseException) -> bool:
+    """Whether the Hub answered, and the answer was no."""
+    status = _status(_root(error))
+    return status is not None and 400 <= status < 500 and status not in PASSING
+
+
+def reason(
+    error: BaseException,
+    repo_id: str,
+    revision: str | None = None,
+    writing: bool = False,
+    token: str | None = None,
+) -> str:
+    """Why a transfer failed and what to do about it, without secrets."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import (
+        DisabledRepoError,
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RevisionNotFoundError,
+    )
+
+    root, access = _root(error), "write" if writing else "read"
+    status = _status(root)
+    token = token or get_token()
+    log_in = f"log in with `hf auth login`, or set HF_TOKEN to a token with {access} access"
+    match root:
+        case HFValidationError():
+            return "a Hub id has the form USER/NAME."
+        case OfflineModeIsEnabled():
+            return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it, or give a directory."
+        case GatedRepoError():
+            return (
+                f"its owner grants access on request. Ask on the page of {repo_id}, and {log_in}."
+            )
+        case DisabledRepoError():
+            return "the repository has been disabled. Its page on the Hub says why."
+        case RevisionNotFoundError():
+            kind = "branch" if writing else "branch, tag or commit"
+            return f"it has no {kind} {revision}. Its page on the Hub lists those it has."
+        case LocalEntryNotFoundError():
+            pass
+        case EntryNotFoundError():
+            return "it is no checkpoint of this program, or not all of one: files are missing."
+    if status == 401 and token:
+        return f"the Hub does not accept the access token, which may have expired: {log_in}."
+    if status in (401, 404):
+        return (
+            "the Hub shows no repository of this name. Check the name; if the repository is "
+            f"private, {log_in}."
+        )
+    if status == 403:
+        return f"the access token does not allow to {access} it: {log_in}, or choose another name."
+    if status in CONFLICTS:
+        return "somebody else is changing the repository at the same time. Try again."
+    if status == 429:
+        asked = _retry_after(root)
+        when = "later" if asked is None else f"in {asked:.0f} seconds"
+        return f"the Hub was asked too often (429). Try again {when}."
+    if status is not None and status >= 500:
+        return f"the Hub has trouble of its own ({status}). Try again later."
+    if isinstance(root, HfHubHTTPError):
+        return f"the Hub refused ({status}): {_plain(root.server_message or '', token)}"
+    if isinstance(root, HTTPError):
+        return (
+            f"the Hub cannot be reached ({type(root).__name__}). Connect to the network and try "
+            "again."
+        )
+    if isinstance(root, json.JSONDecodeError):
+        return "something else than the Hub answers, perhaps a login page of the network."
+    return f"{type(root).__name__}: {_plain(str(root), token)}"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that the client wrapped into one of its own."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wrappers = (LocalEntryNotFoundError, RuntimeError)
+    while isinstance(error, wrappers) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _may_pass(error: BaseException) -> bool:
+    # Not what the client wrapped: it has tried that several times already.
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        asked = _retry_after(error)
+        return _status(error) in PASSING and (asked is None or asked <= MAX_WAIT)
+    cut_short = type(error) is OSError and error.errno is None  # of another size than announced
+    return cut_short or isinstance(error, (HTTPError, json.JSONDecodeError))
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """The seconds for which the Hub asks not to be asked again."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", {})
+    seconds = headers.get("Retry-After", "").strip()
+    return float(seconds) if seconds.isdecimal() else None
+
+
+def _error(state: RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome else None
+    return error or RuntimeError()
+
+
+def _plain(message: str, token: str | None) -> str:
+    """A message in one short line, without tokens and the signatures in addresses."""
+    line = " ".join(message.split()) or "no reason given"
+    if token:
+        line = line.replace(token, "***")
+    return re.sub(r"hf_\w+|\?\S+", "***", line)[:300]
