@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
+
+DEFAULT_COCO_IMAGES, ALL = 6000, "all"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -20,16 +23,30 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--data-dir", type=Path, help="where the data is, or goes to (default: data/DATASET)")
     add("--output", type=Path, default=Path("output"), help="features, state and checkpoint")
-    add("--images", metavar="N|all", help="how many to train on (default: coco 6000, others all)")
+    add(
+        "--images",
+        type=_count,
+        metavar="N|all",
+        help="how many to train on (default: coco 6000, others all)",
+    )
     add("--epochs", type=int, help="at most; stops earlier if validation does not improve")
     add("--batch-size", type=int, help="images a step, each with its captions")
     add("--learning-rate", type=float)
     add("--cider-epochs", type=int, help="of self-critical training on CIDEr-D afterwards")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
+    add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")
     add("--seed", type=int)
+    add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint when it is done")
+    add("--private", action="store_true", help="with --push-to-hub: visible to you alone")
     add("--mixed-precision", action="store_true", default=None, help="bfloat16, for GPUs")
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int | str:
+    if text != ALL and int(text) < 1:
+        raise ValueError
+    return text if text == ALL else int(text)
 
 
 def main() -> int:
@@ -37,17 +54,23 @@ def main() -> int:
     logging.basicConfig(level="INFO", format="%(message)s")
     logging.getLogger("httpx").setLevel("WARNING")
     # Here and not above, so that --help and mistakes in the options answer at once.
-    from captioner import backbone, config, datasets, download, features, training
+    from captioner import backbone, checkpoint, config, datasets, download, features, hub, training
 
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
     data_dir = options.data_dir or Path("data") / options.dataset
     try:
-        images = options.images or ("6000" if options.dataset == "coco" else "all")
-        num_images = None if images == "all" else int(images)
+        if options.push_to_hub:
+            hub.require_login()  # now, and not after hours of training
+        images = options.images or (DEFAULT_COCO_IMAGES if options.dataset == "coco" else ALL)
+        num_images = None if images == ALL else images
         if options.dataset == "coco":
             records = download.download_coco(
-                data_dir, num_images=num_images, seed=given.get("seed", 0)
+                data_dir,
+                num_images=num_images,
+                seed=given.get("seed", 0),
+                base_url=os.environ.get("CAPTIONER_COCO_URL", datasets.COCO_URL),
+                progress=sys.stderr.isatty(),
             )
         else:
             records = datasets.read_dataset(
@@ -59,16 +82,22 @@ def main() -> int:
                 dataset=options.dataset,
                 output=options.output,
                 backbone_weights=options.backbone_weights,
+                backbone_note=options.backbone_note,
                 features=options.features,
                 training=config.TrainingConfig(**{k: v for k, v in given.items() if k in known}),
             ),
         )
+        print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")
+        if options.push_to_hub:
+            print(f"Published: {hub.push(folder, options.push_to_hub, private=options.private)}")
     except (
         backbone.BackboneError,
+        checkpoint.CheckpointError,
         config.ConfigError,
         datasets.DatasetError,
         download.DownloadError,
         features.FeatureError,
+        hub.HubError,
         training.TrainingError,
         OSError,
     ) as error:
@@ -77,7 +106,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nstopped. The same command goes on from here.", file=sys.stderr)
         return 130
-    print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")
     return 0
 
 

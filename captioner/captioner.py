@@ -13,6 +13,7 @@ import numpy as np
 from captioner.checkpoint import Checkpoint, read_checkpoint
 from captioner.decoding import Decoded, DecodingOptions, Generator, choosers, decode
 from captioner.features import FeatureExtractor
+from captioner.hub import download, push
 from captioner.images import ImageSource, load_image, to_network_input
 
 
@@ -40,7 +41,10 @@ class Captioner:
     Calls may come from several threads; each is computed on its own.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int = 32) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, batch_size: int = 32, folder: Path | None = None
+    ) -> None:
+        self.folder = folder  # where the checkpoint's files are, if they are anywhere
         self.config = checkpoint.config
         self.vocabulary = checkpoint.vocabulary
         self.model = checkpoint.model
@@ -56,7 +60,17 @@ class Captioner:
 
         Raises `CheckpointError` saying what is wrong with it.
         """
-        return cls(read_checkpoint(find_checkpoint(checkpoint, revision)))
+        folder = find_checkpoint(checkpoint, revision)
+        return cls(read_checkpoint(folder), folder=folder)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publishes the checkpoint this was loaded from as USER/NAME on the Hugging Face Hub.
+
+        `options` are those of `hub.push`. Returns the address of the commit. Raises `HubError`.
+        """
+        if self.folder is None:
+            raise ValueError("only a captioner made by from_pretrained has files to push")
+        return push(self.folder, repo_id, **options)
 
     def caption(
         self,
@@ -145,8 +159,6 @@ class Captioner:
 
 def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:
     """The directory of a checkpoint: the one given, or the local copy of a Hub repository."""
-    from captioner.hub import download
-
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
     return download(str(checkpoint), revision)

@@ -146,7 +146,7 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
     then = f"""
 
-Then {rewarded} epochs of self-critical training on CIDEr-D (arXiv 1612.00563), of which the best on
+Then self-critical training on CIDEr-D (arXiv 1612.00563), epochs: {rewarded}; the best of them on
 the validation photos was kept."""
     return f"""\
 Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
@@ -159,11 +159,10 @@ def _backbone_note(config: CaptionerConfig) -> str:
     if config.backbone.weights == "imagenet":
         return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
     return (
-        "**The backbone is a stand-in, weaker than the public ImageNet InceptionV3.** Its weights\n"
-        "were given with `--backbone-weights` and come with this checkpoint, in float16. Expect\n"
-        "worse captions than the same training gives with ImageNet features, and do not compare\n"
-        "the scores with published ones."
-    )
+        "**The backbone is not the public ImageNet InceptionV3.** Its weights were given with\n"
+        "`--backbone-weights` and come with this checkpoint, in float16. Do not compare the scores\n"
+        f"with published ones made with ImageNet features. {config.backbone.note}"
+    ).rstrip()
 
 
 def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:

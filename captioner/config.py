@@ -30,6 +30,7 @@ class BackboneConfig:
     image_size: int = 299  # pixels, both sides
     weights: str = "imagenet"
     fingerprint: str = ""
+    note: str = ""  # what people should know about the weights; stands in the model card
 
     def __post_init__(self) -> None:
         if self.name != "inception_v3":

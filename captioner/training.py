@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 RUN, LOCK = "run.json", "run.lock"
 # These may change: they only add to what the folder already holds.
-EXTENDABLE = ("cider_epochs", "cider_learning_rate")
+EXTENDABLE = ("cider_epochs", "cider_learning_rate", "note")
 
 
 class TrainingError(RuntimeError):
@@ -51,6 +51,7 @@ class RunOptions:
     dataset: str
     output: Path
     backbone_weights: str = IMAGENET
+    backbone_note: str = ""
     features: Path | None = None  # default: a folder of the output
     shard_images: int = SHARD_IMAGES
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -105,6 +106,7 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
             image_size=extractor.image_size,
             weights="bundled" if own else IMAGENET,
             fingerprint=extractor.stamp().fingerprint,
+            note=options.backbone_note,
         ),
         training=training,
         dataset=options.dataset,

@@ -96,17 +96,20 @@ class Client:
         shutil.rmtree(self.home / "hub", ignore_errors=True)
 
     def close(self) -> None:
-        self.process.communicate(timeout=30)
+        self.process.kill()
+        self.process.communicate()
 
 
-def make_checkpoint(folder: Path, seed: int = 0, weights: str = "bundled") -> Path:
+def make_checkpoint(
+    folder: Path, seed: int = 0, weights: str = "bundled", size: int = 300_000
+) -> Path:
     """A directory that is a checkpoint to whoever looks at files and hashes only."""
     folder.mkdir()
     config = CaptionerConfig(ModelConfig(1000), BackboneConfig(weights=weights), dataset="flickr8k")
     names = ["vocabulary.json", "decoder.safetensors", "backbone.safetensors"]
     hashes = {}
     for name in names[: 3 if weights == "bundled" else 2]:
-        (folder / name).write_bytes(random.Random(f"{name}{seed}").randbytes(300_000))
+        (folder / name).write_bytes(random.Random(f"{name}{seed}").randbytes(size))
         hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / "config.json").write_text(json.dumps(config.to_dict() | {"files": hashes}))
     score = {"dataset": "flickr8k", "split": "test", "strategy": "beam", "BLEU-4": 20.0 + seed}

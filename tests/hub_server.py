@@ -17,7 +17,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -117,10 +117,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: int(len(body) * self.share)])
         if self.share < 1:
             self.close_connection = True
-
-    def finish(self) -> None:
-        with suppress(ConnectionError):
-            super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -146,3 +146,18 @@ def test_dropout_only_in_training(inputs):
     once, again = np.asarray(model(inputs)), np.asarray(model(inputs))
     np.testing.assert_array_equal(once, again)
     assert np.abs(np.asarray(model(inputs, training=True)) - once).max() > 1e-3
+
+
+def test_it_trains_in_mixed_precision(inputs):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = CaptionModel(tiny_config(dropout=0.1))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(optimizer="adamw", jit_compile=keras.backend.backend() == "jax")
+    first = model.train_on_batch(inputs, inputs["words"], return_dict=True)["nll"]
+    assert first == pytest.approx(np.log(20), rel=0.2)  # untrained: all words alike
+    assert keras.backend.standardize_dtype(model(inputs).dtype) == "float32"
+    assert {keras.backend.standardize_dtype(v.dtype) for v in model.trainable_weights} == {
+        "float32"
+    }
