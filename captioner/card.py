@@ -160,8 +160,9 @@ def _backbone_note(config: CaptionerConfig) -> str:
         return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
     return (
         "**The backbone is not the public ImageNet InceptionV3.** Its weights were given with\n"
-        "`--backbone-weights` and come with this checkpoint, in float16. Do not compare the scores\n"
-        f"with published ones made with ImageNet features. {config.backbone.note}"
+        "`--backbone-weights` and come with this checkpoint, in float16. Do not compare the\n"
+        "scores with published ones made with ImageNet features.\n"
+        f"{config.backbone.note}"
     ).rstrip()
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from captioner.images import ImageError, load_image, to_network_input
 logger = logging.getLogger(__name__)
 
 SHARD_IMAGES = 256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
+STALLED = 600.0  # seconds without a new shard after which other hosts are given up
 
 
 class FeatureError(RuntimeError):
@@ -136,23 +138,37 @@ def extract(
     folder: Path,
     shard_images: int = SHARD_IMAGES,
     workers: int | None = None,
+    part: int = 0,
+    parts: int = 1,
+    stalled: float = STALLED,
 ) -> FeatureCache:
     """The cache of `records`' features in `folder`: what is there is kept, the rest is extracted.
 
-    Raises `FeatureError` after everything else is done if some photos cannot be read, naming them.
+    `parts` processes, on any hosts that share the folder, split the work: each is called with the
+    same records and its own `part`, and returns when the work of all is done.
+
+    Raises `FeatureError` after everything else is done if some photos cannot be read, naming them,
+    or if the other processes have left some undone and written nothing for `stalled` seconds.
     """
     stamp = extractor.stamp()
+    if part:  # the first process writes the stamp: two at once would be in each other's way
+        _wait_for(folder, set(), stalled)
     cache = FeatureCache(folder, stamp)
-    missing = list({r.image_id: r for r in records if r.image_id not in cache}.values())
+    distinct = list({r.image_id: r for r in records}.values())
+    missing = [r for r in distinct if r.image_id not in cache]
     if not missing:
         return cache
+    # What is missing depends on when one looks, and processes that share the work must cut it up in
+    # the same way. Alone, one rather has full shards.
+    cut = missing if parts == 1 else distinct
+    chunks = [cut[i : i + shard_images] for i in range(0, len(cut), shard_images)][part::parts]
+    mine = [[r for r in chunk if r.image_id not in cache] for chunk in chunks]
     unreadable: list[str] = []
-    with tqdm(
-        total=len(records), initial=len(records) - len(missing), unit="image", disable=None
-    ) as progress:
+    total = sum(map(len, chunks))
+    left = sum(map(len, mine))
+    with tqdm(total=total, initial=total - left, unit="image", disable=None) as progress:
         progress.set_description("features")
-        for start in range(0, len(missing), shard_images):
-            chunk = missing[start : start + shard_images]
+        for chunk in mine:
             ids, features = _features_of(chunk, extractor, workers, unreadable, progress.update)
             if ids:
                 _write_shard(folder, ids, features)
@@ -162,7 +178,34 @@ def extract(
             f"{len(unreadable)} of {len(records)} photos cannot be read: {shown} Replace or remove "
             "them and run again; the features of all others are kept."
         )
+    if parts > 1:
+        _wait_for(folder, {r.image_id for r in missing}, stalled)
     return FeatureCache(folder, stamp)
+
+
+def _wait_for(folder: Path, ids: set[str], stalled: float) -> None:
+    """Returns once other processes have put the stamp and the features of all `ids` in `folder`."""
+    seen: set[Path] = set()
+    last = time.monotonic()
+    while ids or not (folder / "stamp.json").exists():
+        new = set(folder.glob("shard-*.json")) - seen
+        for index_file in new:
+            ids = ids - set(json.loads(index_file.read_text(encoding="utf-8"))["ids"])
+        if new:
+            seen |= new
+            last = time.monotonic()
+        elif time.monotonic() - last > stalled:
+            raise FeatureError(
+                f"the other processes have left {len(ids)} photos undone, among them "
+                f"{', '.join(sorted(ids)[:3])}, and written nothing to {folder} for {stalled:g} "
+                "seconds. See what they said, and start the same command on all hosts again; the "
+                "features that are there are kept."
+                if ids
+                else f"the first process has not begun the features in {folder} for {stalled:g} "
+                "seconds. Start the same command on all hosts; they must share that folder."
+            )
+        else:
+            time.sleep(0.2)
 
 
 def _features_of(

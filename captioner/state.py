@@ -68,4 +68,5 @@ def _variables(model: CaptionModel) -> dict[str, keras.Variable]:
     """Weights, dropout generators, and the optimizer's moments and step count, by which the
     schedule of the learning rate goes."""
     variables = [*model.variables, *model.optimizer.variables]
-    return {f"{i:03d}/{v.path}": v for i, v in enumerate(variables)}
+    # By number, for Keras numbers the generators' paths across the whole process.
+    return {f"{i:03d}.{v.name}": v for i, v in enumerate(variables)}
