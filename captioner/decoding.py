@@ -245,13 +245,13 @@ def decode(
     options: DecodingOptions,
     forced: np.ndarray | None = None,
     bias: np.ndarray | None = None,
-    seed: int | None = None,
+    draws: np.ndarray | None = None,
 ) -> Decoded:
     """Captions of features (batch, locations, channels).
 
     `forced` (batch, rows, steps) holds words that the captions must have at their step, PAD where
-    the search is free. `bias` (batch, 1, locations) is added to the attention scores. `seed` takes
-    the place of the options' own.
+    the search is free. `bias` (batch, 1, locations) is added to the attention scores. `draws`
+    (batch, rows, steps) in [0, 1) takes the place of those made from the options' seed.
     """
     batch, locations, _ = features.shape
     steps = options.max_words + 1  # the end takes one
@@ -260,7 +260,7 @@ def decode(
         "features": features,
         "forced": np.zeros(shape, np.int32) if forced is None else forced,
         "bias": np.zeros((batch, 1, locations), np.float32) if bias is None else bias,
-        "draws": uniforms(options.seed if seed is None else seed, *shape),
+        "draws": uniforms(options.seed, *shape) if draws is None else draws,
         "temperature": np.float32([options.temperature]),
         "top_k": np.int32([options.top_k or 2**31 - 1]),
         "top_p": np.float32([options.top_p or 1.0]),

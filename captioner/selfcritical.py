@@ -93,8 +93,10 @@ class SelfCritic:
         for rows in tqdm(batches, unit="batch", desc=f"CIDEr epoch {epoch + 1}", disable=None):
             ids = [self.ids[row] for row in rows]
             features = self.cache.gather(ids)
-            seed = int(rng.integers(2**31))
-            words = decode(self.generator, features, self.options, seed=seed).words
+            # Each image has draws of its own: with common ones the batch would be no average.
+            shape = (len(ids), self.options.rows, self.options.max_words + 1)
+            draws = rng.random(shape, np.float32)
+            words = decode(self.generator, features, self.options, draws=draws).words
             reward = np.stack(
                 [self.reward.scores(i, _spoken(w)) for i, w in zip(ids, words, strict=True)]
             )
