@@ -18,7 +18,6 @@ test: .venv/dev.done lint
 
 # The same model tests with JAX instead of TensorFlow.
 test-jax: .venv/dev.done
-	$(BIN)/python -m pip install --quiet 'jax[cpu]'
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/test_model.py tests/test_decoding.py
 
 lint: .venv/dev.done

@@ -39,6 +39,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int)
     add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint when it is done")
     add("--private", action="store_true", help="with --push-to-hub: visible to you alone")
+    add(
+        "--distribute",
+        choices=("none", "devices", "hosts"),
+        default="none",
+        help="train on all devices of this host, or of several (needs JAX; see the README)",
+    )
     add("--mixed-precision", action="store_true", default=None, help="bfloat16, for GPUs")
     return parser.parse_args(arguments)
 
@@ -52,14 +58,28 @@ def _count(text: str) -> int | str:
 def main() -> int:
     options = parse()
     logging.basicConfig(level="INFO", format="%(message)s")
-    logging.getLogger("httpx").setLevel("WARNING")
+    for chatty in ("httpx", "jax"):
+        logging.getLogger(chatty).setLevel("WARNING")
     # Here and not above, so that --help and mistakes in the options answer at once.
-    from captioner import backbone, checkpoint, config, datasets, download, features, hub, training
+    from captioner import (
+        backbone,
+        checkpoint,
+        config,
+        datasets,
+        distribution,
+        download,
+        features,
+        hub,
+        training,
+    )
 
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
     data_dir = options.data_dir or Path("data") / options.dataset
     try:
+        settings = config.TrainingConfig(**{k: v for k, v in given.items() if k in known})
+        # First of all: hosts have to find each other before anything is computed.
+        processes = distribution.distribute(options.distribute, settings.batch_size)
         if options.push_to_hub:
             hub.require_login()  # now, and not after hours of training
         images = options.images or (DEFAULT_COCO_IMAGES if options.dataset == "coco" else ALL)
@@ -84,9 +104,12 @@ def main() -> int:
                 backbone_weights=options.backbone_weights,
                 backbone_note=options.backbone_note,
                 features=options.features,
-                training=config.TrainingConfig(**{k: v for k, v in given.items() if k in known}),
+                training=settings,
+                distribution=processes,
             ),
         )
+        if not processes.is_main:  # the first one has written the checkpoint
+            return 0
         print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")
         if options.push_to_hub:
             print(f"Published: {hub.push(folder, options.push_to_hub, private=options.private)}")
@@ -95,6 +118,7 @@ def main() -> int:
         checkpoint.CheckpointError,
         config.ConfigError,
         datasets.DatasetError,
+        distribution.DistributionError,
         download.DownloadError,
         features.FeatureError,
         hub.HubError,

@@ -26,6 +26,8 @@ class CaptionBatches(keras.utils.PyDataset):
 
     With `epoch` given, images come in an order that depends on seed and epoch alone, from batch
     number `first` on; without, in the order of their longest captions, for validation.
+
+    With `parts` processes, each gives its `part` of the rows of the same batches.
     """
 
     def __init__(
@@ -36,10 +38,14 @@ class CaptionBatches(keras.utils.PyDataset):
         training: TrainingConfig,
         epoch: int | None = None,
         first: int = 0,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         super().__init__(workers=1, max_queue_size=4)
         self.cache = cache
         self.training = training
+        self.size = training.batch_size // parts
+        self.mine = slice(part * self.size, (part + 1) * self.size)
         encoded = {r.image_id: _encode(r, vocabulary, training.max_words) for r in records}
         self.ids = [image_id for image_id, captions in encoded.items() if captions]
         self.captions = [encoded[image_id] for image_id in self.ids]
@@ -60,11 +66,14 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         rows, chosen = self.order[index]
-        size, count = self.training.batch_size, self.training.captions_per_image
-        longest = self._length((rows, chosen))
+        size, count = self.size, self.training.captions_per_image
+        longest = self._length((rows, chosen))  # of all parts, which have the same shape
         if keras.backend.backend() == "jax":
             longest = -(-longest // 4) * 4  # every new shape is compiled: have few
-        # The last batch is filled up with images that have no words, and so no loss.
+        # The last batch is filled up with images that have no words, and so no loss: a part of it
+        # may have no others.
+        some = rows[:1]
+        rows, chosen = rows[self.mine], chosen[self.mine]
         both = np.full((size, count, longest + 1), PAD, np.int32)
         for i, (row, few) in enumerate(zip(rows, chosen, strict=True)):
             for j, c in enumerate(few):
@@ -72,7 +81,7 @@ class CaptionBatches(keras.utils.PyDataset):
                 both[i, j, 0] = START
                 both[i, j, 1 : len(ids) + 1] = ids
         words, targets = both[:, :, :-1], both[:, :, 1:]
-        features = self.cache.gather([self.ids[row] for row in rows])
+        features = self.cache.gather([self.ids[row] for row in rows or some])[: len(rows)]
         features = np.pad(features, ((0, size - len(rows)), (0, 0), (0, 0)))
         return {"features": features, "words": words}, targets
 

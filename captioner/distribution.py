@@ -28,7 +28,9 @@ import numpy as np
 
 KINDS = ("none", "devices", "hosts")
 # How JAX's runtime words it when another process is gone; the exception's class says nothing.
-_LOST = re.compile("gloo|nccl|coordination|heartbeat|connection (closed|reset)", re.IGNORECASE)
+_LOST = re.compile(
+    "(gloo|nccl|coordination|heartbeat|connection (closed|reset|refused)).{,160}", re.IGNORECASE
+)
 
 
 class DistributionError(RuntimeError):
@@ -69,12 +71,13 @@ class Distribution:
                 self.agree("the end of training", "")
                 _disconnect()
         except Exception as error:
-            if self.parts == 1 or not _LOST.search(str(error)):
+            lost = _LOST.search(str(error))
+            if self.parts == 1 or not lost:
                 raise
             raise DistributionError(
-                f"another process of this run has ended ({str(error).splitlines()[0][:200]}). Its "
-                "own output says why. Start the same command on all hosts again: it goes on from "
-                "the last epoch that was saved."
+                f"another process of this run has ended ({lost[0]}). Its own output says why. "
+                "Start the same command on all hosts again: it goes on from the last epoch that "
+                "was saved."
             ) from error
 
     def agree(self, what: str, value: str) -> None:

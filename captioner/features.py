@@ -196,7 +196,7 @@ def _wait_for(folder: Path, ids: set[str], stalled: float) -> None:
             last = time.monotonic()
         elif time.monotonic() - last > stalled:
             raise FeatureError(
-                f"the other processes have left {len(ids)} photos undone, among them "
+                f"the other processes have left {len(ids)} of the photos undone, among them "
                 f"{', '.join(sorted(ids)[:3])}, and written nothing to {folder} for {stalled:g} "
                 "seconds. See what they said, and start the same command on all hosts again; the "
                 "features that are there are kept."

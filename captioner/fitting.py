@@ -7,8 +7,8 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
@@ -18,6 +18,7 @@ import numpy as np
 from captioner.batches import CaptionBatches
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.datasets import Record
+from captioner.distribution import Distribution
 from captioner.features import FeatureCache
 from captioner.model import CaptionModel
 from captioner.state import History, load_weights, restore_state, save_state, save_weights
@@ -38,12 +39,20 @@ class Session:
     train: Sequence[Record]
     val: Sequence[Record]
     output: Path
+    distribution: Distribution = field(default_factory=Distribution)
 
     def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
         """Training batches of an epoch from number `first` on, or those of validation."""
         records = self.val if epoch is None else self.train
         return CaptionBatches(
-            records, self.cache, self.vocabulary, self.config.training, epoch, first
+            records,
+            self.cache,
+            self.vocabulary,
+            self.config.training,
+            epoch,
+            first,
+            self.distribution.part,
+            self.distribution.parts,
         )
 
 
@@ -53,7 +62,7 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
 
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
     """
-    training, output = session.config.training, session.output
+    training, output, distribution = session.config.training, session.output, session.distribution
     steps = len(session.batches(epoch=0))
     model.compile(optimizer=make_optimizer(training, steps), jit_compile=uses_jit())
     model.optimizer.build(model.trainable_variables)
@@ -64,7 +73,9 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
     begun = history.pop() if history and "batches" in history[-1] else {}
     if history or begun:
         logger.info("going on after epoch %d, batch %d", len(history), _done(begun))
-    with _interrupt_set() as interrupted:
+    # Among several processes the one that stops after a step would leave the others waiting: there
+    # Ctrl-C ends at once, and loses the epoch.
+    with _interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
         for epoch in range(len(history), training.epochs):
             if _patience_is_over(history, training.patience):
                 logger.info("no better validation loss in %d epochs", training.patience)
@@ -78,12 +89,14 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
             history.append({"nll": begun["loss"] / begun["words"], "val_nll": float(val_nll)})
             begun = {}
             logger.info("epoch %d: %s", epoch + 1, json.dumps(history[-1]))
-            if val_nll <= min(h["val_nll"] for h in history):
+            if distribution.is_main and val_nll <= min(h["val_nll"] for h in history):
                 save_weights(output / BEST, model)
             # Last, for this is what says that the epoch is done: killed before, it is done again.
-            save_state(output / STATE, model, history)
+            if distribution.is_main:
+                save_state(output / STATE, model, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
+    distribution.agree("their history", json.dumps(history))  # and the best weights are written
     load_weights(output / BEST, model)
     return history
 

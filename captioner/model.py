@@ -20,7 +20,7 @@ import keras
 from keras import layers, ops
 
 from captioner.config import ModelConfig
-from captioner.vocabulary import PAD
+from captioner.vocabulary import PAD, START, UNK
 
 Tensor = Any
 
@@ -205,7 +205,13 @@ class CaptionModel(keras.Model):
         that they compare across recipes. `sample_weight` (batch, captions) weighs the captions:
         the advantage of each, in self-critical training.
         """
-        log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)
+        logits = ops.cast(y_pred, "float32")
+        if sample_weight is not None:
+            # What was never to be said must not be learnt as a way out of what scored badly.
+            ids = ops.arange(logits.shape[-1])
+            spoken = ops.logical_and(ids != UNK, ops.logical_and(ids != PAD, ids != START))
+            logits = ops.where(spoken, logits, -1e9)
+        log_probs = ops.log_softmax(logits, axis=-1)
         chosen = ops.take_along_axis(log_probs, ops.expand_dims(y, -1), axis=-1)
         nll = -ops.squeeze(chosen, -1)  # (batch, captions, steps)
         real = ops.cast(y != PAD, "float32")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from captioner.card import loss_plot, model_card
 from captioner.checkpoint import Checkpoint, read_json, write_checkpoint, write_json
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.datasets import Record, check_no_leak
+from captioner.distribution import Distribution
 from captioner.evaluation import MetricsUnavailable, evaluate, require_metrics
 from captioner.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
-from captioner.fitting import Session, fit_cross_entropy
+from captioner.fitting import BEST, STATE, Session, fit_cross_entropy
 from captioner.model import CaptionModel
 from captioner.selfcritical import fit_cider
-from captioner.state import StateError
+from captioner.state import StateError, load_weights
 from captioner.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class RunOptions:
     features: Path | None = None  # default: a folder of the output
     shard_images: int = SHARD_IMAGES
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    distribution: Distribution = field(default_factory=Distribution)
     model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
 
 
@@ -64,10 +67,12 @@ def run(records: Sequence[Record], options: RunOptions) -> Path:
     Raises `TrainingError`, and the `DatasetError` and `FeatureError` of what it calls.
     """
     output = options.output
+    lock: AbstractContextManager[Any] = nullcontext()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / LOCK)
-        lock.acquire(timeout=0)
+        if options.distribution.is_main:  # the other processes of a run only read there
+            lock = FileLock(output / LOCK)
+            lock.acquire(timeout=0)
     except Timeout:
         raise TrainingError(
             f"another run is writing to {output}. Wait for it, or give another --output."
@@ -82,7 +87,7 @@ def run(records: Sequence[Record], options: RunOptions) -> Path:
 
 
 def _run(records: Sequence[Record], options: RunOptions) -> Path:
-    training, output = options.training, options.output
+    training, output, distribution = options.training, options.output, options.distribution
     check_no_leak(records)
     train = [r for r in records if r.split == "train"]
     val = [r for r in records if r.split == "val"]
@@ -95,7 +100,14 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         keras.config.set_dtype_policy("mixed_bfloat16")
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
     features = options.features or output / "features"
-    cache = extract([*train, *val], extractor, features, options.shard_images)
+    cache = extract(
+        [*train, *val],
+        extractor,
+        features,
+        options.shard_images,
+        part=distribution.part,
+        parts=distribution.parts,
+    )
     vocabulary = Vocabulary.build(
         (caption for r in train for caption in r.captions), training.vocabulary_limit
     )
@@ -111,10 +123,22 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         training=training,
         dataset=options.dataset,
     )
-    _check_same_run(output / RUN, config, records)
-    model = CaptionModel(config.model, training.label_smoothing)
-    session = Session(config, vocabulary, cache, train, val, output)
-    history = fit_cross_entropy(model, session)
+    described = _describe(config, records)
+    if distribution.is_main:
+        _check_same_run(output / RUN, described)
+    state = output / STATE
+    seen = hashlib.sha256(state.read_bytes() if state.exists() else b"").hexdigest()
+    session = Session(config, vocabulary, cache, train, val, output, distribution)
+    with distribution.scope():
+        distribution.agree("options, data or what is in the output folder", f"{described} {seen}")
+        model = CaptionModel(config.model, training.label_smoothing)
+        history = fit_cross_entropy(model, session)
+    folder = output / "checkpoint"
+    if not distribution.is_main:
+        return folder  # the first process writes it
+    if distribution.engine:  # that model is on all devices; from here on, one is enough
+        model = CaptionModel(config.model, training.label_smoothing)
+        load_weights(output / BEST, model)
     cider_history = fit_cider(model, session) if training.cider_epochs else []
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
     metrics = {
@@ -126,7 +150,6 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         "loss.png": loss_plot(history),
         "README.md": model_card(config, metrics).encode(),
     }
-    folder = output / "checkpoint"
     write_checkpoint(folder, checkpoint, metrics, extra)
     return folder
 
@@ -147,12 +170,16 @@ def _scores(
     ]
 
 
-def _check_same_run(path: Path, config: CaptionerConfig, records: Sequence[Record]) -> None:
-    """A folder holds one run: another's options or data in it are refused."""
+def _describe(config: CaptionerConfig, records: Sequence[Record]) -> dict[str, Any]:
+    """What a run may not change on its way."""
     digest = hashlib.sha256()
     for r in sorted(records, key=lambda r: r.image_id):
         digest.update(json.dumps([r.image_id, r.split, r.captions]).encode())
-    now = asdict(config) | {"records": digest.hexdigest(), "backend": keras.backend.backend()}
+    return asdict(config) | {"records": digest.hexdigest(), "backend": keras.backend.backend()}
+
+
+def _check_same_run(path: Path, now: dict[str, Any]) -> None:
+    """A folder holds one run: another's options or data in it are refused."""
     if not path.exists():
         write_json(path, now)
         return

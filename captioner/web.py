@@ -167,7 +167,7 @@ def _controls() -> list[gr.components.Component]:
             info="Samples differ; greedy takes the best next word; beam looks further ahead.",
         )
         temperature = gr.Slider(
-            0.1, 2.0, 0.7, step=0.1, label="Temperature", info="For samples: higher is wilder."
+            0.1, 2.0, 0.5, step=0.1, label="Temperature", info="For samples: higher is wilder."
         )
         seed = gr.Number(
             0, label="Seed", precision=0, minimum=0, info="The same seed, the same samples."

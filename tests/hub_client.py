@@ -68,7 +68,6 @@ class Client:
             "HF_HUB_DISABLE_XET": "1",  # the server has Git LFS only
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_VERBOSITY": "debug",
-            "KERAS_BACKEND": "numpy",
             "HOME": str(home.parent),
         }
         environment |= settings | ({} if token is None else {"HF_TOKEN": token})

@@ -19,7 +19,7 @@ def captioner() -> Captioner:
 
 @pytest.fixture(scope="module")
 def photo() -> Path:
-    return PHOTOS / "cheetah.jpg"
+    return PHOTOS / "lion.jpg"
 
 
 @pytest.mark.parametrize("strategy", ["sample", "greedy", "beam"])
@@ -38,10 +38,10 @@ def test_the_contract(captioner, photo, strategy):
     assert means == sorted(means, reverse=True)
 
 
-def test_an_animal_is_recognised(captioner, photo):
-    """The real model on a real file: it has seen dogs, not cheetahs."""
-    text = captioner.caption(photo, strategy="beam", num_captions=1)[0].text
-    assert {"dog", "animal", "cat"} & set(text.split()), text
+def test_an_animal_is_recognised(captioner):
+    """The real model on a real file: it has seen dogs, and no lions."""
+    text = captioner.caption(PHOTOS / "lion.jpg", strategy="beam", num_captions=1)[0].text
+    assert {"dog", "dogs", "animal"} & set(text.split()), text
 
 
 def test_seeds(captioner, photo):
@@ -60,7 +60,7 @@ def test_a_path_its_bytes_and_its_pixels_give_the_same_captions(captioner, photo
 
 
 def test_a_batch_is_captioned_as_its_photos_alone(captioner):
-    photos = [PHOTOS / name for name in ("cheetah.jpg", "lion.jpg", "tower.jpg")]
+    photos = [PHOTOS / name for name in ("cheetah1.jpg", "lion.jpg", "tower.jpg")]
     options = DecodingOptions("beam", num_captions=2)
     together = captioner.caption_batch(photos, options)
     for photo, captions in zip(photos, together, strict=True):

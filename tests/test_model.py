@@ -7,7 +7,7 @@ from keras import ops
 
 from captioner.config import ModelConfig
 from captioner.model import CaptionModel
-from captioner.vocabulary import PAD, START
+from captioner.vocabulary import PAD, START, UNK
 
 BATCH, CAPTIONS, STEPS = 3, 2, 5
 PLAIN = {"initial_state": "zeros", "gate": False, "deep_output": False}
@@ -123,6 +123,27 @@ def test_loss_is_the_mean_over_real_words_only(inputs):
     assert float(plain) == pytest.approx(nll, rel=1e-5)
     assert float(smooth) == pytest.approx(0.7 * nll + 0.3 * uniform, rel=1e-5)
     assert float(model.nll.result()) == pytest.approx(nll, rel=1e-5)
+
+
+def test_weighted_captions_are_those_of_the_sampled_distribution(inputs):
+    """In self-critical training, special tokens are never sampled: pushing a word down must not
+    push them up, where no reward would ever see it."""
+    model = seeded_model(tiny_config())
+    targets = np.random.default_rng(2).integers(4, 20, (BATCH, CAPTIONS, STEPS)).astype("int32")
+    logits = np.asarray(model(inputs))
+    weights = np.array([[1.0, -1.0]] * BATCH, "float32")
+
+    def loss(logits) -> float:
+        y_pred = ops.convert_to_tensor(logits)
+        return float(model.compute_loss(y=targets, y_pred=y_pred, sample_weight=weights))
+
+    moved = logits.copy()
+    moved[..., [PAD, START, UNK]] += 7.0
+    assert loss(moved) == pytest.approx(loss(logits), rel=1e-5)
+    sayable = np.delete(logits.astype(np.float64), [PAD, START, UNK], axis=-1)
+    chosen = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    nll = np.log(np.exp(sayable).sum(-1)) - chosen
+    assert loss(logits) == pytest.approx((nll * weights[..., None]).mean(), rel=1e-4, abs=1e-5)
 
 
 def test_it_learns_by_heart(inputs):

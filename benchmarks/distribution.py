@@ -1,0 +1,239 @@
+"""What training on several devices and hosts changes, and what a dead host costs.
+
+    python benchmarks/distribution.py
+
+trains a tiny model on made-up features three times, with the same global batch: by one process on
+one device, by one process on two, and by two processes that find each other over loopback, as two
+hosts would. Then it kills one of two processes. It needs jax, no GPU and about two minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+BATCH, TRAIN, VAL = 4, 10, 3  # the last batch has two images: nothing is left for its second half
+# Longer than any epoch here: what has not happened by then does not happen.
+LIMIT = 180
+
+
+class MadeUpFeatures:
+    """Stands for a feature cache: random features, the same in every process."""
+
+    def gather(self, image_ids: list[str]) -> np.ndarray:
+        rows = [np.random.default_rng(int(i)).normal(size=(4, 8)) for i in image_ids]
+        return np.stack(rows).astype(np.float16)
+
+
+def work(kind: str, output: Path, epochs: int, seed: int) -> int:
+    """One process of a run: exactly what `train.py` does, without photos."""
+    from captioner.distribution import DistributionError, distribute
+
+    logging.basicConfig(level="INFO", format="%(message)s")
+    try:
+        distribution = distribute(kind, BATCH)
+        import keras
+
+        from captioner.config import CaptionerConfig, ModelConfig, TrainingConfig
+        from captioner.datasets import Record
+        from captioner.fitting import Session, fit_cross_entropy
+        from captioner.model import CaptionModel
+        from captioner.vocabulary import Vocabulary
+
+        random = np.random.default_rng(0)
+        words = [f"word{i}" for i in range(20)]
+        records = [
+            Record(
+                image_id=str(i),
+                path=Path(f"{i}.jpg"),
+                # Four to seven words and the end: under JAX all batches have the same eight steps.
+                captions=tuple(" ".join(random.choice(words, n)) for n in random.integers(4, 8, 2)),
+                split="train" if i < TRAIN else "val",
+            )
+            for i in range(TRAIN + VAL)
+        ]
+        train, val = records[:TRAIN], records[TRAIN:]
+        vocabulary = Vocabulary.build(c for r in train for c in r.captions)
+        training = TrainingConfig(
+            epochs=epochs,
+            batch_size=BATCH,
+            captions_per_image=2,
+            learning_rate=1e-2,
+            warmup_steps=4,
+            patience=epochs,
+            seed=seed,
+        )
+        sizes = {"embedding_dim": 8, "units": 12, "attention_units": 8, "rows": 2, "columns": 2}
+        model = ModelConfig(len(vocabulary), channels=8, **sizes)
+        config = CaptionerConfig(model, training=training)
+        keras.utils.set_random_seed(seed)
+        session = Session(
+            config, vocabulary, MadeUpFeatures(), train, val, output, distribution=distribution
+        )
+        with distribution.scope():
+            distribution.agree("their options", str(config))
+            fit_cross_entropy(CaptionModel(config.model, training.label_smoothing), session)
+    except DistributionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def start(
+    kind: str, output: Path, epochs: int, cache: Path, seeds: tuple[int, ...] = (0, 0)
+) -> list[subprocess.Popen]:
+    """The process of a run, or the two for "hosts"; what they say goes to files beside `output`,
+    and what JAX compiles to the folder `cache`."""
+    output.mkdir(exist_ok=True)
+    environment = os.environ | {
+        "KERAS_BACKEND": "jax",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 if kind == 'devices' else 1} "
+        # No speed is measured here: compile quickly.
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    parts = 2 if kind == "hosts" else 1
+    if kind == "hosts":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        environment["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = address
+        environment["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(parts)
+    processes = []
+    for part in range(parts):
+        command = [sys.executable, __file__, "--worker", kind, "--output", output]
+        command += ["--epochs", epochs, "--seed", seeds[part]]
+        with log_of(output, part).open("w") as log:
+            processes.append(
+                subprocess.Popen(
+                    [str(c) for c in command],
+                    env=environment | {"KERAS_DISTRIBUTION_PROCESS_ID": str(part)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return processes
+
+
+def log_of(output: Path, part: int = 0) -> Path:
+    return output.with_name(f"{output.name}-{part}.log")
+
+
+def finish(processes: list[subprocess.Popen], output: Path) -> list[dict[str, float]]:
+    """The history of a run that is expected to end well."""
+    try:
+        codes = [p.wait(timeout=LIMIT) for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    said = [log_of(output, part).read_text() for part in range(len(processes))]
+    if any(codes):
+        raise RuntimeError("\n".join(said))
+    return epochs_in(said[0])
+
+
+def epochs_in(said: str) -> list[dict[str, float]]:
+    """The losses of the epochs that a process said it finished."""
+    lines = [line for line in said.splitlines() if line.startswith("epoch ") and "{" in line]
+    return [json.loads(line[line.index("{") :]) for line in lines]
+
+
+def kill_one(
+    output: Path, epochs: int, cache: Path, victim: int, how: int = signal.SIGKILL
+) -> tuple[int, float]:
+    """Kills a process of two after the first epoch is saved: how the other ended, and how many
+    seconds later."""
+    processes = start("hosts", output, epochs, cache)
+    try:
+        deadline = time.monotonic() + LIMIT
+        while not (output / "state.safetensors").exists():
+            if time.monotonic() > deadline or any(p.poll() is not None for p in processes):
+                raise RuntimeError(log_of(output).read_text())
+            time.sleep(0.02)
+        processes[victim].send_signal(how)
+        then = time.monotonic()
+        code = processes[1 - victim].wait(timeout=LIMIT)
+        return code, time.monotonic() - then
+    finally:
+        for p in processes:
+            p.kill()
+            p.wait()
+
+
+def final_state(output: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(output / "state.safetensors")
+
+
+def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    return max(float(np.abs(a[k].astype(np.float64) - b[k].astype(np.float64)).max()) for k in a)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--frozen", action="store_true", help="stop hosts too: minutes more")
+    options = parser.parse_args()
+    if options.worker:
+        sys.exit(work(options.worker, options.output, options.epochs, options.seed))
+    epochs = options.epochs
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cache = folder / "compiled"
+        histories, states = {}, {}
+        for kind in ("none", "devices", "hosts"):
+            output = folder / kind
+            histories[kind] = finish(start(kind, output, epochs, cache), output)
+            states[kind] = final_state(output)
+        print(
+            "| --distribute | validation loss after each epoch | largest difference of loss |",
+            end="",
+        )
+        print(" of weights, moments and generators |\n|---|---|---|---|")
+        for kind, history in histories.items():
+            curve = [h["val_nll"] for h in history]
+            gap = max(abs(a - h["val_nll"]) for a, h in zip(curve, histories["none"], strict=True))
+            apart = largest_difference(states[kind], states["none"])
+            shown = " ".join(f"{loss:.4f}" for loss in curve)
+            print(f"| {kind} | {shown} | {gap:.1e} | {apart:.1e} |")
+        print()
+        signals = [signal.SIGKILL] + [signal.SIGSTOP] * options.frozen
+        for how in signals:
+            for victim in (1, 0):
+                output = folder / f"{how.name}{victim}"
+                code, seconds = kill_one(output, epochs, cache, victim, how)
+                print(
+                    f"process {victim} gets {how.name}: the other ends after {seconds:.1f} s",
+                    end="",
+                )
+                print(f" with status {code}", end="")
+                finish(start("hosts", output, epochs, cache), output)
+                apart = largest_difference(final_state(output), states["none"])
+                print(
+                    f"; the same command finishes the run, {apart:.1e} from the uninterrupted one"
+                )
+
+
+if __name__ == "__main__":
+    main()
