@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -77,8 +77,8 @@ def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: 
 def our_turns(records, cache, vocabulary):
     from captioner.batches import CaptionBatches
     from captioner.config import ModelConfig, TrainingConfig
+    from captioner.fitting import make_optimizer, uses_jit
     from captioner.model import CaptionModel
-    from captioner.training import make_optimizer, uses_jit
 
     training = TrainingConfig()
     plain = {"initial_state": "zeros", "gate": False, "deep_output": False, "dropout": 0.0}
@@ -159,7 +159,8 @@ def main() -> None:
         turns[OURS] = our_turns(records, cache, vocabulary)
         if options.memory_of:
             next(turns[options.memory_of])
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+            status = Path("/proc/self/status").read_text()  # getrusage would count the parent's
+            print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1000)
             return
         for turn in turns.values():
             next(turn)  # compiles

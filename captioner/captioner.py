@@ -35,10 +35,8 @@ class Caption:
 class Captioner:
     """Photos to captions, from a checkpoint.
 
-        captioner = Captioner.from_pretrained("assets/checkpoint")
-        captions = captioner.caption("photo.jpg", num_captions=3)
-
-    Calls may come from several threads; each is computed on its own.
+    captioner = Captioner.from_pretrained("assets/checkpoint")
+    captions = captioner.caption("photo.jpg", num_captions=3)
     """
 
     def __init__(
@@ -105,8 +103,11 @@ class Captioner:
         The settings are those of `caption`, by name, or one `DecodingOptions`.
         """
         options = options or DecodingOptions(**settings)
-        pixels = [to_network_input(load_image(i), self.extractor.image_size) for i in images]
-        return self.caption_features(self._features(pixels), options)
+        captions: list[list[Caption]] = []
+        for start in range(0, len(images), self.extractor.batch_size):
+            some = images[start : start + self.extractor.batch_size]
+            captions += self.caption_features(self._features(some), options)
+        return captions
 
     def caption_features(
         self, features: np.ndarray, options: DecodingOptions
@@ -122,14 +123,12 @@ class Captioner:
         for choice in options or [DecodingOptions(s) for s in ("sample", "greedy", "beam")]:
             self.caption_batch([blank], choice)
 
-    def _features(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """float16 (n, locations, channels); one photo alone, more in full batches."""
-        if len(pixels) == 1:
-            return self.extractor(np.stack(pixels))
-        size = self.extractor.batch_size
-        parts = [np.stack(pixels[i : i + size]) for i in range(0, len(pixels), size)]
-        empty = np.empty((0, *self.extractor.shape), np.float16)
-        return np.concatenate([empty, *(self.extractor.padded(p) for p in parts)])
+    def _features(self, images: Sequence[ImageSource]) -> np.ndarray:
+        """float16 (images, locations, channels) of up to a batch of photos."""
+        size = self.extractor.image_size
+        pixels = np.stack([to_network_input(load_image(image), size) for image in images])
+        # One photo alone is what the page sends: it should not cost a whole batch.
+        return self.extractor(pixels) if len(images) == 1 else self.extractor.padded(pixels)
 
     def _generator(self, options: DecodingOptions) -> Generator:
         chooser = choosers(options)

@@ -20,15 +20,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from captioner.captioner import Caption, Captioner
-from captioner.checkpoint import METRICS, CheckpointError, read_json, write_json
+from captioner.card import is_untouched, model_card
+from captioner.checkpoint import METRICS, CheckpointError, read_config, read_json, write_json
 from captioner.datasets import DatasetError, Record, read_coco, read_flickr8k, read_folder
 from captioner.decoding import STRATEGIES, DecodingOptions
 from captioner.features import FeatureCache, FeatureError
-from captioner.images import ImageError, load_image, to_network_input
+from captioner.files import write_bytes
+from captioner.images import ImageError
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +87,12 @@ def describe(
     with tqdm(total=len(records), unit="image", desc="captions", disable=None) as progress:
         for start in range(0, len(records), size):
             batch = records[start : start + size]
-            if cache is not None:
-                features = cache.gather([r.image_id for r in batch])
+            if cache is None:
+                found = captioner.caption_batch([r.path for r in batch], options)
             else:
-                side = captioner.extractor.image_size
-                pixels = [to_network_input(load_image(r.path), side) for r in batch]
-                features = captioner.extractor.padded(np.stack(pixels))
-            captions += [best[0] for best in captioner.caption_features(features, options)]
+                features = cache.gather([r.image_id for r in batch])
+                found = captioner.caption_features(features, options)
+            captions += [best[0] for best in found]
             progress.update(len(batch))
     return captions
 
@@ -172,17 +172,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def save_scores(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Adds `entry` to the checkpoint's metrics and its model card, in place of an older one."""
-    from captioner.card import model_card
-    from captioner.checkpoint import read_config
-    from captioner.files import write_bytes
-
+    """Adds `entry` to the checkpoint's metrics, in place of an older one of the same kind, and to
+    its model card, unless somebody has edited that."""
     metrics = read_json(folder / METRICS)
     same = ("dataset", "split", "strategy")
     others = [s for s in metrics["scores"] if any(s[k] != entry[k] for k in same)]
     metrics["scores"] = [*others, dict(entry)]
     write_json(folder / METRICS, metrics)
-    write_bytes(folder / "README.md", model_card(read_config(folder)[0], metrics).encode())
+    card = folder / "README.md"
+    if card.exists() and not is_untouched(card.read_text(encoding="utf-8")):
+        logger.warning("%s was edited by hand and is left as it is", card)
+        return
+    write_bytes(card, model_card(read_config(folder)[0], metrics).encode())
 
 
 if __name__ == "__main__":

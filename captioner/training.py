@@ -23,7 +23,13 @@ from filelock import FileLock, Timeout
 from captioner.backbone import IMAGENET, build_backbone
 from captioner.captioner import Captioner
 from captioner.card import loss_plot, model_card
-from captioner.checkpoint import Checkpoint, read_json, write_checkpoint, write_json
+from captioner.checkpoint import (
+    Checkpoint,
+    file_sha256,
+    read_json,
+    write_checkpoint,
+    write_json,
+)
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.datasets import Record, check_no_leak
 from captioner.distribution import Distribution
@@ -126,11 +132,13 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
     described = _describe(config, records)
     if distribution.is_main:
         _check_same_run(output / RUN, described)
-    state = output / STATE
-    seen = hashlib.sha256(state.read_bytes() if state.exists() else b"").hexdigest()
     session = Session(config, vocabulary, cache, train, val, output, distribution)
     with distribution.scope():
-        distribution.agree("options, data or what is in the output folder", f"{described} {seen}")
+        if distribution.parts > 1:
+            seen = file_sha256(output / STATE) if (output / STATE).exists() else ""
+            distribution.agree(
+                "options, data or what the output folder holds", f"{described}{seen}"
+            )
         model = CaptionModel(config.model, training.label_smoothing)
         history = fit_cross_entropy(model, session)
     folder = output / "checkpoint"
