@@ -37,6 +37,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")
     add("--seed", type=int)
+    add(
+        "--deterministic",
+        action="store_true",
+        help="the same weights to the last bit at every run; TensorFlow extracts features slower",
+    )
     add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint when it is done")
     add("--private", action="store_true", help="with --push-to-hub: visible to you alone")
     add(
@@ -60,6 +65,9 @@ def main() -> int:
     logging.basicConfig(level="INFO", format="%(message)s")
     for chatty in ("httpx", "jax"):
         logging.getLogger(chatty).setLevel("WARNING")
+    if options.deterministic:
+        # oneDNN's products differ in the last bit from run to run. Only before TensorFlow is loaded.
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     # Here and not above, so that --help and mistakes in the options answer at once.
     from captioner import (
         backbone,

@@ -42,6 +42,7 @@ def start(options: argparse.Namespace, folder: Path, url: str, log: Path) -> sub
     command += ["--data-dir", str(folder / "data"), "--output", str(folder / "output")]
     command += ["--backbone-weights", str(options.backbone_weights.resolve())]
     command += ["--images", str(options.images), "--epochs", "3", "--cider-epochs", "1"]
+    command += ["--deterministic"]
     environment = os.environ | {"CAPTIONER_COCO_URL": url}
     with log.open("a") as file:
         return subprocess.Popen(command, env=environment, stdout=file, stderr=file)

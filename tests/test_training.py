@@ -65,6 +65,7 @@ def data(tmp_path_factory, photo) -> Path:
 def start(data: Path, output: Path, epochs: int | str = 3) -> subprocess.Popen:
     # Without Java the run skips the caption scores, which have a test of their own.
     environment = os.environ | {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
+    environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # what train.py --deterministic does
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(data), str(output), str(BACKBONE), str(epochs)],
         env=environment,
