@@ -66,7 +66,7 @@ def main() -> int:
     for chatty in ("httpx", "jax"):
         logging.getLogger(chatty).setLevel("WARNING")
     if options.deterministic:
-        # oneDNN's products differ in the last bit from run to run. Only before TensorFlow is loaded.
+        # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     # Here and not above, so that --help and mistakes in the options answer at once.
     from captioner import (
