@@ -3,8 +3,8 @@
 `run` can be killed at any moment: whatever it has finished (images, shards of features, epochs) is
 on disk, and the same call in the same output folder goes on from there. The order of the images is
 a function of seed and epoch, and the optimizer, the schedule and the dropout generators are saved
-with the weights, so a resumed run takes the steps that an uninterrupted one would have taken. To the
-last bit, that is, without oneDNN, whose products on a CPU differ from run to run.
+with the weights, so a resumed run takes the steps that an uninterrupted one would have taken: to
+the last bit without oneDNN, whose products on a CPU differ from run to run.
 """
 
 from __future__ import annotations
