@@ -76,9 +76,8 @@ class SelfCritic:
         self.cache = session.cache
         self.training = training = session.config.training
         self.reward = make_reward(session.train, session.vocabulary)
-        self.options = DecodingOptions(
-            "sample", num_captions=training.captions_per_image, temperature=1.0
-        )
+        samples = max(2, training.captions_per_image)  # the baseline takes another one
+        self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.generator = Generator(model, choosers(self.options), self.options.rows)
 
     def train_epoch(self, epoch: int) -> float:
