@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from captioner.checkpoint import Checkpoint, read_checkpoint
-from captioner.decoding import Decoded, DecodingOptions, Generator, choosers, decode
+from captioner.decoding import IMPOSSIBLE, Decoded, DecodingOptions, Generator, choosers, decode
 from captioner.features import FeatureExtractor
 from captioner.hub import download, push
 from captioner.images import ImageSource, load_image, to_network_input
+from captioner.steering import LEAK, Region, attention_bias
+from captioner.vocabulary import UNK, split_words
+
+ALTERNATIVES = 5  # other words kept for each word
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Caption:
     words: list[str]
     log_probs: list[float]  # one a word, natural logarithm, before temperature
     attention: np.ndarray  # float32 (n_words, rows, columns), each map sums to 1
+    # For each word, the likeliest other words in its place and the logarithms of their
+    # probabilities, best first: what the model nearly said.
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
 
     @property
     def mean_log_prob(self) -> float:
@@ -106,15 +113,90 @@ class Captioner:
         captions: list[list[Caption]] = []
         for start in range(0, len(images), self.extractor.batch_size):
             some = images[start : start + self.extractor.batch_size]
-            captions += self.caption_features(self._features(some), options)
+            captions += self.caption_features(self.features(some), options)
         return captions
 
+    def complete(
+        self,
+        image: ImageSource,
+        prefix: str,
+        num_captions: int = 1,
+        strategy: str = "beam",
+        **settings: Any,
+    ) -> list[Caption]:
+        """Captions of one photo that begin with the words of `prefix`, best first.
+
+        `prefix` is plain text, such as "a man in"; an empty one leaves everything to the model. The
+        words given have the probabilities and the attention that the model has for them. `settings`
+        are the others of `caption`.
+
+        Raises what `caption` does, and `ValueError` naming words that are not in the vocabulary.
+        """
+        options = DecodingOptions(strategy, num_captions, **settings)
+        forced = self.forced_words(prefix, options)
+        return self.caption_features(self.features([image]), options, forced)[0]
+
+    def caption_region(
+        self,
+        image: ImageSource,
+        region: Region,
+        num_captions: int = 3,
+        strategy: str = "sample",
+        leak: float = LEAK,
+        **settings: Any,
+    ) -> list[Caption]:
+        """Captions of one photo that look at a region of it, best first.
+
+        `region` is a box (left, top, right, bottom) in fractions of the photo, such as
+        (0, 0, 0.5, 1) for its left half, or a mask (any rows and columns) of non-negative weights.
+        It multiplies the attention weights at every step, which then sum to 1 again; outside it the
+        factor is `leak`. `settings` are the others of `caption`.
+
+        Raises what `caption` does, and `ValueError` for a region that is none.
+        """
+        options = DecodingOptions(strategy, num_captions, **settings)
+        bias = self.region_bias(region, leak)
+        return self.caption_features(self.features([image]), options, bias=bias)[0]
+
     def caption_features(
-        self, features: np.ndarray, options: DecodingOptions
+        self,
+        features: np.ndarray,
+        options: DecodingOptions,
+        forced: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
     ) -> list[list[Caption]]:
-        """Captions from features (images, locations, channels), for each image best first."""
-        decoded = decode(self._generator(options), features, options)
+        """Captions from features (images, locations, channels), for each image best first.
+
+        `forced` and `bias` are `decode`'s: `forced_words` and `region_bias` make those of an image.
+        """
+        decoded = decode(self._generator(options), features, options, forced, bias)
         return [self._captions(decoded, i, options) for i in range(len(features))]
+
+    def forced_words(self, prefix: str, options: DecodingOptions) -> np.ndarray:
+        """int32 (1, rows, steps): the words that captions of one photo begin with, for `decode`.
+
+        Raises `ValueError` for words that the model does not know, and for too many words.
+        """
+        words = split_words(prefix)
+        unknown = [word for word in dict.fromkeys(words) if self.vocabulary.encode(word) == [UNK]]
+        if unknown:
+            raise ValueError(
+                "the model does not know the "
+                f"word{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
+            )
+        if len(words) > options.max_words:
+            raise ValueError(f"the beginning has {len(words)} words: at most {options.max_words}")
+        forced = np.zeros((1, options.rows, options.max_words + 1), np.int32)
+        forced[:, :, : len(words)] = self.vocabulary.encode(prefix)
+        return forced
+
+    def region_bias(self, region: Region, leak: float = LEAK) -> np.ndarray:
+        """float32 (1, 1, locations): a region of one photo as `decode` takes it.
+
+        Raises `ValueError` as `steering.attention_bias`.
+        """
+        model = self.config.model
+        return attention_bias(region, model.rows, model.columns, leak)[None, None]
 
     def warm_up(self, options: Iterable[DecodingOptions] = ()) -> None:
         """Compiles the network and the search, so that the first caller does not wait for it."""
@@ -123,8 +205,11 @@ class Captioner:
         for choice in options or [DecodingOptions(s) for s in ("sample", "greedy", "beam")]:
             self.caption_batch([blank], choice)
 
-    def _features(self, images: Sequence[ImageSource]) -> np.ndarray:
-        """float16 (images, locations, channels) of up to a batch of photos."""
+    def features(self, images: Sequence[ImageSource]) -> np.ndarray:
+        """float16 (images, locations, channels) of up to a batch of photos.
+
+        Raises `ImageError` for a picture that cannot be used.
+        """
         size = self.extractor.image_size
         pixels = np.stack([to_network_input(load_image(image), size) for image in images])
         # One photo alone is what the page sends: it should not cost a whole batch.
@@ -134,7 +219,9 @@ class Captioner:
         chooser = choosers(options)
         key = (chooser, options.rows)
         if key not in self._generators:
-            self._generators[key] = Generator(self.model, chooser, options.rows)
+            self._generators[key] = Generator(
+                self.model, chooser, options.rows, alternatives=ALTERNATIVES + 1
+            )
         return self._generators[key]
 
     def _captions(self, decoded: Decoded, image: int, options: DecodingOptions) -> list[Caption]:
@@ -151,9 +238,23 @@ class Captioner:
                     words,
                     [float(x) for x in decoded.log_probs[image, row, :n]],
                     maps.reshape(shape),
+                    self._alternatives(decoded, image, row, words),
                 )
             )
         return sorted(captions, key=lambda c: -c.mean_log_prob)
+
+    def _alternatives(
+        self, decoded: Decoded, image: int, row: int, words: list[str]
+    ) -> list[list[tuple[str, float]]]:
+        alternatives = []
+        for step, chosen in enumerate(words):
+            ids = decoded.alternatives[image, row, step].tolist()
+            log_probs = decoded.alternative_log_probs[image, row, step].tolist()
+            pairs = zip((self.vocabulary.words[i] for i in ids), log_probs, strict=True)
+            # A vocabulary may be so small that impossible words are among the likeliest.
+            others = [(w, p) for w, p in pairs if w != chosen and p > IMPOSSIBLE / 2]
+            alternatives.append(others[:ALTERNATIVES])
+        return alternatives
 
 
 def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:

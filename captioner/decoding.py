@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from captioner.model import CaptionModel, Tensor
-from captioner.vocabulary import END, PAD, START, UNK
+from captioner.vocabulary import END, PAD, SPECIAL_TOKENS, START
 
 STRATEGIES = ("sample", "greedy", "beam")
 IMPOSSIBLE = -1e9  # a log-probability; finite, because sums of it must stay numbers
@@ -83,6 +83,10 @@ class Decoded(NamedTuple):
     words: np.ndarray  # int32 (batch, rows, steps), padded with PAD after END
     log_probs: np.ndarray  # float32 (batch, rows, steps), natural logarithm, before temperature
     attention: np.ndarray  # float32 (batch, rows, steps, locations)
+    # The likeliest words at each step, special tokens left out, best first, as many as the
+    # generator was asked for; the chosen word may be among them.
+    alternatives: np.ndarray  # int32 (batch, rows, steps, alternatives)
+    alternative_log_probs: np.ndarray  # float32, likewise
 
 
 def uniforms(seed: int, batch: int, rows: int, steps: int) -> np.ndarray:
@@ -104,6 +108,8 @@ class Carry(NamedTuple):
     words: Tensor  # (batch, rows, steps)
     log_probs: Tensor  # (batch, rows, steps)
     attention: Tensor  # (batch, rows, steps, locations)
+    alternatives: Tensor  # (batch, rows, steps, alternatives)
+    alternative_log_probs: Tensor  # (batch, rows, steps, alternatives)
 
 
 Choice = tuple[Tensor, Tensor | None]  # the words (batch, rows), the rows they continue or None
@@ -162,19 +168,25 @@ def choosers(options: DecodingOptions) -> Chooser:
 
 
 class Generator(keras.Model):
-    """The loop around a model, as a Keras model so that Keras compiles it on every backend."""
+    """The loop around a model, as a Keras model so that Keras compiles it on every backend.
 
-    def __init__(self, model: CaptionModel, chooser: Chooser, rows: int) -> None:
+    With `alternatives`, it also keeps that many of the likeliest words at each step.
+    """
+
+    def __init__(
+        self, model: CaptionModel, chooser: Chooser, rows: int, alternatives: int = 0
+    ) -> None:
         super().__init__()
         self.model = model
         self.chooser = chooser
         self.rows = rows
+        self.alternatives = min(alternatives, model.config.vocabulary_size)
         self.built = True
         # TensorFlow's graph is the faster start on a CPU; JAX runs uncompiled without this.
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """`inputs` as `decode` makes them; gives words, log-probabilities and attention."""
+        """`inputs` as `decode` makes them; gives the fields of `Decoded`."""
         annotations = self.model.encode(inputs["features"])
         start = self._start(annotations, inputs)
         end = ops.while_loop(
@@ -182,10 +194,14 @@ class Generator(keras.Model):
             lambda carry: self._advance(carry, annotations, inputs),
             (start,),
         )[0]
-        return end.words, end.log_probs, end.attention
+        return end[end._fields.index("words") :]
 
     def _start(self, annotations: Any, inputs: dict[str, Tensor]) -> Carry:
-        state = self.model.initial_state(annotations, self.rows)
+        # The state starts from the mean of what there is to see, which a bias weighs as it does
+        # the attention; without one, every weight is 1.
+        weights = ops.softmax(inputs["bias"], axis=-1) * self.model.config.locations
+        seen = annotations.vectors * ops.transpose(weights, (0, 2, 1))
+        state = self.model.initial_state(annotations._replace(vectors=seen), self.rows)
         none = ops.zeros_like(inputs["forced"])  # (batch, rows, steps), int32
         zeros = ops.cast(none, state.dtype)
         score = zeros[..., 0]
@@ -193,9 +209,10 @@ class Generator(keras.Model):
             # All rows start the same: only the first may speak, or they would stay the same.
             score = score + ops.where(ops.arange(self.rows) == 0, 0.0, IMPOSSIBLE)
         attention = ops.expand_dims(zeros, -1) * ops.zeros((self.model.config.locations,))
+        words = ops.expand_dims(none, -1) * ops.zeros((self.alternatives,), "int32")
         return Carry(
             ops.zeros((), "int32"), state, score, zeros[..., 0], none[..., 0] > 0, none, zeros,
-            attention,
+            attention, words, ops.cast(words, zeros.dtype),
         )  # fmt: skip
 
     def _continues(self, carry: Carry, inputs: dict[str, Tensor]) -> Tensor:
@@ -225,6 +242,13 @@ class Generator(keras.Model):
         # remember that they are.
         gained = ops.where(carry.ended, 0.0, _at(allowed, words))
         now_float = ops.cast(now, chosen.dtype)
+        likeliest, likely = carry.alternatives, carry.alternative_log_probs
+        if self.alternatives:
+            spoken = ops.where(_is_special(log_probs), IMPOSSIBLE, log_probs)
+            values, ids = ops.top_k(spoken, self.alternatives)  # (batch, rows, alternatives)
+            likely = likely + ops.expand_dims(values, 2) * ops.expand_dims(now_float, -1)
+            ids = ops.cast(ids, "int32")
+            likeliest = likeliest + ops.expand_dims(ids, 2) * ops.expand_dims(now, -1)
         return (
             Carry(
                 carry.step + 1,
@@ -235,6 +259,8 @@ class Generator(keras.Model):
                 carry.words + ops.expand_dims(words, -1) * now,
                 carry.log_probs + ops.expand_dims(chosen, -1) * now_float,
                 carry.attention + ops.expand_dims(weights, 2) * ops.expand_dims(now_float, -1),
+                likeliest,
+                likely,
             ),
         )
 
@@ -250,7 +276,8 @@ def decode(
     """Captions of features (batch, locations, channels).
 
     `forced` (batch, rows, steps) holds words that the captions must have at their step, PAD where
-    the search is free. `bias` (batch, 1, locations) is added to the attention scores. `draws`
+    the search is free. `bias` (batch, 1, locations) is added to the attention scores, and the first
+    state is made of what it leaves to see (`steering.attention_bias`). `draws`
     (batch, rows, steps) in [0, 1) takes the place of those made from the options' seed.
     """
     batch, locations, _ = features.shape
@@ -273,10 +300,15 @@ def _allowed(log_probs: Tensor, step: Tensor, forced: Tensor) -> Tensor:
     """Log-probabilities (batch, rows, vocabulary) with what must not be said made impossible: the
     special tokens, an end before the first word, and all but the forced word where there is one."""
     ids = ops.arange(log_probs.shape[-1], dtype="int32")
-    special = ops.logical_or(ids == PAD, ops.logical_or(ids == START, ids == UNK))
-    banned = ops.logical_or(special, ops.logical_and(ids == END, step == 0))
+    ending = ops.logical_and(ids == END, step > 0)
+    banned = ops.logical_and(_is_special(log_probs), ops.logical_not(ending))
     forced = ops.expand_dims(forced, -1)
     return ops.where(ops.where(forced == PAD, banned, ids != forced), IMPOSSIBLE, log_probs)
+
+
+def _is_special(log_probs: Tensor) -> Tensor:
+    """For each word of the vocabulary, whether it is a special token."""
+    return ops.arange(log_probs.shape[-1]) < len(SPECIAL_TOKENS)
 
 
 def _rows_of(values: Tensor, parents: Tensor) -> Tensor:

@@ -80,6 +80,60 @@ def test_temperature_and_nucleus(captioner, photo):
     assert distinct(temperature=1.5, top_p=0.001) == 1
 
 
+def test_every_word_has_alternatives(captioner, photo):
+    caption = captioner.caption(photo, num_captions=1, seed=3)[0]
+    assert len(caption.alternatives) == len(caption.words)
+    for word, alternatives in zip(caption.words, caption.alternatives, strict=True):
+        others = [other for other, _ in alternatives]
+        assert len(set(others)) == 5 and word not in others
+        assert not {"<pad>", "<start>", "<end>", "<unk>"} & set(others)
+        log_probs = [p for _, p in alternatives]
+        assert log_probs == sorted(log_probs, reverse=True) and max(log_probs) < 0
+    # Choosing one gives it the probability that it was listed with.
+    other, log_prob = caption.alternatives[1][0]
+    prefix = f"{caption.words[0]} {other}"
+    chosen = captioner.complete(photo, prefix)[0]
+    assert chosen.words[:2] == prefix.split()
+    assert chosen.log_probs[1] == pytest.approx(log_prob, abs=1e-3)
+
+
+def test_completion(captioner, photo):
+    captions = captioner.complete(photo, "Two dogs,", num_captions=4, strategy="sample", seed=1)
+    assert len(captions) == 4
+    assert all(c.words[:2] == ["two", "dogs"] for c in captions)
+    means = [c.mean_log_prob for c in captions]
+    assert means == sorted(means, reverse=True)
+    free = captioner.caption(photo, strategy="beam", num_captions=1)[0]
+    assert captioner.complete(photo, "")[0].text == free.text
+    # Taking the best word each time, a caption's own beginning leads to it again.
+    greedy = captioner.caption(photo, strategy="greedy")[0]
+    again = captioner.complete(photo, " ".join(greedy.words[:3]), strategy="greedy")[0]
+    assert again.text == greedy.text
+    assert again.log_probs == pytest.approx(greedy.log_probs, abs=1e-4)
+    with pytest.raises(ValueError, match="does not know the word 'xylophagous'"):
+        captioner.complete(photo, "a xylophagous man")
+    with pytest.raises(ValueError, match="'qwxz', 'unk'"):
+        captioner.complete(photo, "qwxz <unk> qwxz")
+    with pytest.raises(ValueError, match="21 words: at most 20"):
+        captioner.complete(photo, "a " * 21)
+
+
+def test_the_attention_stays_in_the_region(captioner, photo):
+    free = captioner.caption(photo, strategy="greedy")[0]
+    left = captioner.caption_region(photo, (0, 0, 0.5, 1), strategy="greedy")[0]
+    right = np.zeros((2, 2))
+    right[:, 1] = 3
+    right = captioner.caption_region(photo, right, strategy="greedy")[0]
+    assert free.attention[:, :, :4].sum((1, 2)).mean() < 0.9
+    assert left.attention[:, :, :4].sum((1, 2)).min() > 0.9
+    assert right.attention[:, :, 4:].sum((1, 2)).min() > 0.9
+    np.testing.assert_allclose(left.attention.sum((1, 2)), 1, atol=1e-4)
+    whole = captioner.caption_region(photo, np.ones((3, 5)), strategy="greedy")[0]
+    assert whole.text == free.text
+    with pytest.raises(ValueError, match="left below right"):
+        captioner.caption_region(photo, (0.5, 0, 0.5, 1))
+
+
 def test_errors_are_documented_ones(captioner, photo, tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(ImageError, match=r"text\.jpg"):

@@ -28,7 +28,7 @@ TOY[[2, 4, 5, 6]] = np.log([0.1, 0.5, 0.25, 0.15])
 
 def carry_at(step: int, rows: int) -> Carry:
     nothing = np.zeros((1, rows), np.float32)
-    return Carry(np.int32(step), nothing, nothing, nothing, nothing > 0, nothing, nothing, nothing)
+    return Carry(np.int32(step), nothing, nothing, nothing, nothing > 0, *[nothing] * 5)
 
 
 def chance(chooser, draws, temperature=1.0, top_k=2**31 - 1, top_p=1.0) -> np.ndarray:
@@ -201,6 +201,50 @@ def test_a_bias_steers_the_attention(model, features):
     generator = Generator(model, choosers(options), 1)
     decoded = decode(generator, features, options, bias=bias)
     np.testing.assert_allclose(decoded.attention[:, 0, 0, 2], 1, atol=1e-5)
+
+
+def test_a_bias_steers_the_first_state_too(model):
+    """Photos that differ only where nothing is left to see are captioned alike."""
+    features = np.random.default_rng(5).normal(size=(2, 6, 7)).astype(np.float32)
+    features[1, 2] = features[0, 2]
+    bias = np.full((2, 1, 6), -50, np.float32)
+    bias[:, :, 2] = 0
+    options = DecodingOptions("greedy", max_words=4)
+    generator = Generator(model, choosers(options), 1)
+    steered = decode(generator, features, options, bias=bias)
+    np.testing.assert_allclose(steered.log_probs[0], steered.log_probs[1], atol=1e-5)
+    free = decode(generator, features, options)
+    assert abs(free.log_probs[0, 0, 0] - free.log_probs[1, 0, 0]) > 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["sample", "greedy", "beam"])
+def test_alternatives_are_the_likeliest_words(model, features, strategy):
+    options = DecodingOptions(strategy, max_words=4)
+    generator = Generator(model, choosers(options), options.rows, alternatives=3)
+    bias = np.random.default_rng(4).normal(size=(4, 1, 6)).astype(np.float32)
+    decoded = decode(generator, features, options, bias=bias)
+    assert decoded.alternatives.shape == (4, options.rows, 5, 3)
+    for image, row in np.ndindex(decoded.words.shape[:2]):
+        for step, word in enumerate(decoded.words[image, row]):
+            if word in (END, PAD):
+                break
+            ids = decoded.alternatives[image, row, step].tolist()
+            values = decoded.alternative_log_probs[image, row, step].tolist()
+            assert values == sorted(values, reverse=True) and len(set(ids)) == 3
+            assert not {PAD, START, END, UNK} & set(ids)
+            said = decoded.log_probs[image, row, step]
+            if word in ids:
+                assert values[ids.index(word)] == pytest.approx(said, abs=1e-5)
+            else:
+                assert values[-1] >= said - 1e-5
+            if strategy == "greedy":
+                assert ids[0] == word
+    # Said instead, an alternative has the probability that was announced for it.
+    forced = np.zeros((4, options.rows, 5), np.int32)
+    forced[:, :, 0] = decoded.alternatives[:, :1, 0, 1]
+    again = decode(generator, features, options, forced=forced, bias=bias)
+    expected = decoded.alternative_log_probs[:, 0, 0, 1]
+    np.testing.assert_allclose(again.log_probs[:, 0, 0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

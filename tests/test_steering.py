@@ -1,0 +1,72 @@
+"""Regions of a photo as a bias on the attention."""
+
+import numpy as np
+import pytest
+
+from captioner.steering import attention_bias, region_coverage
+
+
+def test_a_box_covers_its_cells():
+    expected = np.zeros((4, 8))
+    expected[2:, :4] = 1
+    np.testing.assert_allclose(region_coverage((0, 0.5, 0.5, 1), 4, 8), expected)
+
+
+def test_cells_are_covered_in_part():
+    coverage = region_coverage((0.125, 0, 0.5, 1), 2, 4)
+    np.testing.assert_allclose(coverage, [[0.5, 1, 0, 0]] * 2)
+
+
+def test_a_box_within_a_cell_means_that_cell():
+    coverage = region_coverage((0.3, 0.3, 0.31, 0.31), 4, 4)
+    assert coverage[1, 1] == 1 and coverage.sum() == 1
+
+
+def test_a_mask_of_any_size_is_averaged_over_the_cells():
+    mask = np.zeros((6, 6))
+    mask[:3, :3] = 2
+    np.testing.assert_allclose(region_coverage(mask, 2, 2), [[1, 0], [0, 0]])
+    np.testing.assert_allclose(region_coverage(mask, 4, 4)[:2, :2], [[1, 1], [1, 1]])
+    np.testing.assert_allclose(region_coverage(mask, 3, 3)[0], [1, 0.5, 0])
+    np.testing.assert_allclose(region_coverage([[1.0, 2.0]], 1, 2), [[0.5, 1]])
+
+
+def test_the_bias_multiplies_the_attention_weights():
+    scores = np.random.default_rng(0).normal(size=16)
+    weights = np.exp(scores) / np.exp(scores).sum()
+    bias = attention_bias((0, 0, 0.5, 1), 4, 4, leak=0.1)
+    assert bias.shape == (16,) and bias.dtype == np.float32
+    steered = np.exp(scores + bias) / np.exp(scores + bias).sum()
+    factor = np.tile([1, 1, 0.1, 0.1], 4)
+    np.testing.assert_allclose(steered, weights * factor / (weights * factor).sum(), rtol=1e-5)
+
+
+def test_the_whole_photo_is_no_bias():
+    np.testing.assert_allclose(attention_bias((0, 0, 1, 1), 8, 8), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (0.5, 0, 0.5, 1),
+        (0, 0.9, 1, 0.1),
+        (-0.1, 0, 1, 1),
+        (0, 0, 1, 1.1),
+        (0, 0, float("nan"), 1),
+        (0, 0, 1),
+        np.zeros((4, 4)),
+        np.full((4, 4), -1.0),
+        np.full((4, 4), np.inf),
+        np.zeros((0, 4)),
+        np.zeros((2, 2, 2)),
+    ],
+)
+def test_what_is_no_region_is_refused(region):
+    with pytest.raises(ValueError, match="region"):
+        attention_bias(region, 8, 8)
+
+
+@pytest.mark.parametrize("leak", [0, -1, 1.5, float("nan")])
+def test_the_leak_is_a_factor(leak):
+    with pytest.raises(ValueError, match="leak"):
+        attention_bias((0, 0, 1, 1), 8, 8, leak=leak)
