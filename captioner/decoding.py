@@ -197,11 +197,7 @@ class Generator(keras.Model):
         return end[end._fields.index("words") :]
 
     def _start(self, annotations: Any, inputs: dict[str, Tensor]) -> Carry:
-        # The state starts from the mean of what there is to see, which a bias weighs as it does
-        # the attention; without one, every weight is 1.
-        weights = ops.softmax(inputs["bias"], axis=-1) * self.model.config.locations
-        seen = annotations.vectors * ops.transpose(weights, (0, 2, 1))
-        state = self.model.initial_state(annotations._replace(vectors=seen), self.rows)
+        state = self.model.initial_state(annotations, self.rows)
         none = ops.zeros_like(inputs["forced"])  # (batch, rows, steps), int32
         zeros = ops.cast(none, state.dtype)
         score = zeros[..., 0]
@@ -276,9 +272,9 @@ def decode(
     """Captions of features (batch, locations, channels).
 
     `forced` (batch, rows, steps) holds words that the captions must have at their step, PAD where
-    the search is free. `bias` (batch, 1, locations) is added to the attention scores, and the first
-    state is made of what it leaves to see (`steering.attention_bias`). `draws`
-    (batch, rows, steps) in [0, 1) takes the place of those made from the options' seed.
+    the search is free. `bias` (batch, 1, locations) is added to the attention scores
+    (`steering.attention_bias`). `draws` (batch, rows, steps) in [0, 1) takes the place of those
+    made from the options' seed.
     """
     batch, locations, _ = features.shape
     steps = options.max_words + 1  # the end takes one

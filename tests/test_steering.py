@@ -1,9 +1,23 @@
 """Regions of a photo as a bias on the attention."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from captioner.steering import attention_bias, region_coverage
+from captioner.steering import LEAK, attention_bias, region_coverage
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    path = ROOT / "benchmarks" / "steering.py"
+    specification = importlib.util.spec_from_file_location("benchmark_of_steering", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def test_a_box_covers_its_cells():
@@ -70,3 +84,18 @@ def test_what_is_no_region_is_refused(region):
 def test_the_leak_is_a_factor(leak):
     with pytest.raises(ValueError, match="leak"):
         attention_bias((0, 0, 1, 1), 8, 8, leak=leak)
+
+
+def test_steered_captions_are_about_their_half(shared, benchmark):
+    """The bundled model on pictures of two photos each: the 95% interval lies above 0."""
+    from captioner import Captioner
+
+    captioner = Captioner.from_pretrained(ROOT / "assets" / "checkpoint")
+    pairs = benchmark.choose_pairs(shared / "data" / "coco-mini", 75, seed=0)
+    assert len({record.image_id for pair in pairs for record in pair}) == 150
+    pictures = [benchmark.composite(*pair, 299, "crop") for pair in pairs]
+    features = np.concatenate([captioner.features(pictures[i : i + 25]) for i in (0, 25, 50)])
+    texts = benchmark.steered_captions(captioner, features, "beam", LEAK)
+    assert np.mean([left != right for left, right in texts]) > 0.5
+    figures = benchmark.figures(pairs, texts)
+    assert figures["interval"][0] > 0, figures

@@ -1,0 +1,144 @@
+"""Do captions steered to a region describe what is there?
+
+    python benchmarks/steering.py --coco DIR [--checkpoint DIR] [--composites 100]
+
+Two photos of COCO's validation set stand side by side in one picture, which is captioned with the
+attention steered to its left and to its right half. Reported is the share of a caption's content
+words that occur in the reference captions of the half it was steered to, less the share that occur
+in those of the other half: 0 if steering did nothing. The intervals are 95%, by resampling the
+pictures. Prints a table, then one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from captioner import Captioner, DecodingOptions
+from captioner.bootstrap import interval
+from captioner.datasets import Record, read_coco, sample_records
+from captioner.function_words import FUNCTION_WORDS
+from captioner.images import load_image
+from captioner.steering import LEAK
+from captioner.vocabulary import split_words
+
+HALVES = ((0, 0, 0.5, 1), (0.5, 0, 1, 1))
+NO_STEERING = 1.0  # as a leak: the factor is the same everywhere
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--coco", type=Path, required=True, help="holds annotations/ and val2014/")
+    parser.add_argument("--checkpoint", default="assets/checkpoint")
+    parser.add_argument("--composites", type=int, default=100)
+    parser.add_argument("--strategy", default="beam")
+    parser.add_argument("--fit", choices=("crop", "squeeze"), default="crop")
+    parser.add_argument(
+        "--leaks", type=float, nargs="+", default=[NO_STEERING, 0.3, 0.1, 0.03, LEAK, 0.001]
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    pairs = choose_pairs(options.coco, options.composites, options.seed)
+    captioner = Captioner.from_pretrained(options.checkpoint)
+    size = captioner.extractor.image_size
+    pictures = [composite(*pair, size, options.fit) for pair in pairs]
+    batches = [pictures[i : i + 32] for i in range(0, len(pictures), 32)]
+    features = np.concatenate([captioner.features(batch) for batch in batches])
+    results = []
+    for leak in options.leaks:
+        texts = steered_captions(captioner, features, options.strategy, leak)
+        results.append({"leak": leak, **figures(pairs, texts)})
+    print("factor outside  own half   other  difference  95% interval")
+    for result in results:
+        low, high = result["interval"]
+        print(
+            f"{result['leak']:14g}  {result['own']:8.3f}  {result['other']:6.3f}  "
+            f"{result['difference']:10.3f}  {low:.3f} to {high:.3f}"
+        )
+    settings = {"composites": len(pairs), "strategy": options.strategy, "fit": options.fit}
+    print(json.dumps(settings | {"results": results}))
+
+
+def choose_pairs(coco: Path, count: int, seed: int) -> list[tuple[Record, Record]]:
+    """Photos that are on disk, in an order drawn by `seed`, each with the one after it."""
+    records = [r for r in read_coco(coco, "val") if r.path.is_file()]
+    drawn = sample_records(records, None, seed)
+    pairs = list(zip(drawn, drawn[1:] + drawn[:1], strict=True))
+    # First the pairs that have no photo in common.
+    return (pairs[0 : len(pairs) - 1 : 2] + pairs[1::2])[:count]
+
+
+def composite(left: Record, right: Record, size: int, fit: str) -> Image.Image:
+    """Two photos side by side, RGB (size, size).
+
+    The network knows photos squeezed into a square, so they are squeezed here too, each into a
+    square of its own. "crop" then takes the middle half of each, which keeps the proportions that
+    the network knows; "squeeze" takes all of it, at half its width.
+    """
+    picture = Image.new("RGB", (size, size))
+    for record, start, end in ((left, 0, size // 2), (right, size // 2, size)):
+        photo = load_image(record.path)
+        width = end - start
+        if fit == "squeeze":
+            half = photo.resize((width, size), Image.Resampling.BILINEAR)
+        else:
+            square = photo.resize((size, size), Image.Resampling.BILINEAR)
+            half = square.crop(((size - width) // 2, 0, (size - width) // 2 + width, size))
+        picture.paste(half, (start, 0))
+    return picture
+
+
+def steered_captions(
+    captioner: Captioner, features: np.ndarray, strategy: str, leak: float
+) -> list[tuple[str, str]]:
+    """For each picture, the best caption steered to its left half and to its right one."""
+    options = DecodingOptions(strategy, num_captions=1)
+    sides = []
+    for half in HALVES:
+        texts: list[str] = []
+        for start in range(0, len(features), 32):
+            some = features[start : start + 32]
+            bias = np.repeat(captioner.region_bias(half, leak), len(some), axis=0)
+            texts += [c[0].text for c in captioner.caption_features(some, options, bias=bias)]
+        sides.append(texts)
+    return list(zip(*sides, strict=True))
+
+
+def figures(
+    pairs: Sequence[tuple[Record, Record]], texts: Sequence[tuple[str, str]]
+) -> dict[str, object]:
+    """The mean shares of the half steered to and of the other one, their difference, and the 95%
+    interval of that; both captions of a picture count as one observation."""
+    own, other = [], []
+    for pair, captions in zip(pairs, texts, strict=True):
+        words = [content_words(record.captions) for record in pair]
+        own.append(np.mean([share(captions[i], words[i]) for i in (0, 1)]))
+        other.append(np.mean([share(captions[i], words[1 - i]) for i in (0, 1)]))
+    difference = np.subtract(own, other)
+    columns = np.stack([difference, np.ones(len(difference))], axis=1)
+    return {
+        "own": round(float(np.mean(own)), 4),
+        "other": round(float(np.mean(other)), 4),
+        "difference": round(float(difference.mean()), 4),
+        "interval": [round(x, 4) for x in interval(columns, lambda s: s[:, 0] / s[:, 1])],
+    }
+
+
+def content_words(captions: Sequence[str]) -> set[str]:
+    return {word for caption in captions for word in split_words(caption)} - FUNCTION_WORDS
+
+
+def share(caption: str, words: set[str]) -> float:
+    """Of a caption's distinct content words, how many of them are among `words`, in 0..1."""
+    said = content_words([caption])
+    return len(said & words) / max(len(said), 1)
+
+
+if __name__ == "__main__":
+    main()
