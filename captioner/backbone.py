@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from safetensors.numpy import load_file
 
 IMAGENET = "imagenet"
@@ -56,6 +58,68 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
     return backbone
 
 
+class FoldedBackbone(keras.Model):
+    """The same function as `backbone`, faster: each batch normalisation is multiplied into the
+    convolution before it, where it is a factor and a bias a channel (Jacob et al. 2017,
+    arXiv 1712.05877, section 3.2).
+
+    float32 (batch, size, size, 3) in -1..1 -> (batch, rows, columns, 2048), equal to about 1e-6 of
+    the largest feature. The weights are copies: `backbone` stays what it is, and later changes of
+    it do not show here. Raises `ValueError` unless every normalisation follows a convolution.
+    """
+
+    def __init__(self, backbone: keras.Model) -> None:
+        super().__init__(dtype="float32")
+        layers = backbone.layers[1:]  # after the input, each behind those that it reads
+        norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
+        renamed: dict[int, int] = {}  # what a normalisation puts out, the convolution does now
+        self._steps = []  # (layer, its kernel and bias if it is a convolution, inputs, output)
+        for layer in layers:
+            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+            inputs = [renamed.get(id(x), id(x)) for x in inputs]
+            output = id(layer.output)
+            if isinstance(layer, keras.layers.Conv2D):
+                weights = self._fold(layer, norms.pop(output, None))
+                self._steps.append((_conv_options(layer), weights, inputs, output))
+            elif isinstance(layer, keras.layers.BatchNormalization):
+                renamed[output] = inputs[0]
+            else:
+                self._steps.append((layer, (), inputs, output))
+        if norms:
+            raise ValueError("a batch normalisation follows something that is no convolution")
+        self._ends = (id(backbone.input), id(backbone.output))
+        self.built = True
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        first, last = self._ends
+        values = {first: images}
+        for layer, weights, inputs, output in self._steps:
+            given = [values[i] for i in inputs]
+            given = given if len(given) > 1 else given[0]
+            if weights:
+                values[output] = ops.conv(given, weights[0], **layer) + weights[1]
+            else:
+                values[output] = layer(given)
+        return values[last]
+
+    def _fold(self, conv: keras.layers.Conv2D, norm: keras.layers.BatchNormalization | None):
+        kernel = np.asarray(conv.kernel)  # (height, width, channels in, channels out)
+        bias = np.asarray(conv.bias) if conv.use_bias else np.zeros(kernel.shape[-1], np.float32)
+        if norm is not None:
+            factor = 1 / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)
+            factor = factor * np.asarray(norm.gamma) if norm.scale else factor
+            kernel = kernel * factor
+            bias = (bias - np.asarray(norm.moving_mean)) * factor
+            bias = bias + np.asarray(norm.beta) if norm.center else bias
+        return tuple(
+            self.add_weight(
+                shape=array.shape, initializer=lambda *_, a=array, **__: a, trainable=False
+            )
+            for array in (kernel, bias)
+        )
+
+
 def backbone_arrays(backbone: keras.Model) -> dict[str, np.ndarray]:
     """The weights by name ("000.kernel", ...), in float16 wherever that does not overflow."""
     return {name: _to_float16(np.asarray(v)) for name, v in _named(backbone).items()}
@@ -73,6 +137,17 @@ def fingerprint(backbone: keras.Model) -> str:
 def _named(backbone: keras.Model) -> dict[str, keras.Variable]:
     # Keras numbers layers across the whole process, so its own paths differ from call to call.
     return {f"{i:03d}.{v.name}": v for i, v in enumerate(backbone.variables)}
+
+
+def _conv_options(layer: keras.layers.Conv2D) -> dict[str, Any]:
+    if keras.activations.serialize(layer.activation) != "linear":
+        raise ValueError(f"{layer.name} has an activation of its own")
+    return {
+        "strides": layer.strides,
+        "padding": layer.padding,
+        "dilation_rate": layer.dilation_rate,
+        "data_format": layer.data_format,
+    }
 
 
 def _to_float16(array: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from captioner.backbone import fingerprint
+from captioner.backbone import FoldedBackbone, fingerprint
 from captioner.datasets import Record
 from captioner.files import atomic_file, write_bytes
 from captioner.images import ImageError, load_image, to_network_input
@@ -57,7 +57,8 @@ class FeatureExtractor:
     """
 
     def __init__(self, backbone: keras.Model, batch_size: int = 32) -> None:
-        self.backbone = backbone
+        self.backbone = backbone  # as trained: what the stamp is of
+        self.network = FoldedBackbone(backbone)
         self.batch_size = batch_size
         self.image_size = backbone.input_shape[1]
         self.shape = (
@@ -69,7 +70,7 @@ class FeatureExtractor:
         return Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        features = self.backbone.predict_on_batch(images)  # (batch, rows, columns, channels)
+        features = self.network.predict_on_batch(images)  # (batch, rows, columns, channels)
         return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
 
     def padded(self, images: np.ndarray) -> np.ndarray:

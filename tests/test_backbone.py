@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from captioner.backbone import BackboneError, backbone_arrays, build_backbone, fingerprint
+from captioner.backbone import (
+    BackboneError,
+    FoldedBackbone,
+    backbone_arrays,
+    build_backbone,
+    fingerprint,
+)
 from captioner.images import load_image, to_network_input
 
 
@@ -87,6 +93,35 @@ def test_the_runs_precision_does_not_reach_the_backbone(
     finally:
         keras.config.set_dtype_policy(kept)
     np.testing.assert_array_equal(again.predict_on_batch(photos), backbone.predict_on_batch(photos))
+
+
+def test_folded_batch_normalisation_changes_nothing(backbone, photos: np.ndarray) -> None:
+    folded = FoldedBackbone(backbone)
+    assert len(folded.weights) == 2 * 94, "a kernel and a bias for each of its convolutions"
+    wanted = backbone.predict_on_batch(photos)
+    features = folded.predict_on_batch(photos)
+    assert features.dtype == np.float32 and features.shape == wanted.shape
+    np.testing.assert_allclose(features, wanted, rtol=1e-3, atol=1e-5 * wanted.max())
+
+
+def test_folding_a_normalisation_with_all_its_parameters() -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 6, 3))
+    conv = keras.layers.Conv2D(4, 3, padding="same", use_bias=True, bias_initializer="normal")
+    norm = keras.layers.BatchNormalization()
+    network = keras.Model(image, keras.layers.ReLU()(norm(conv(image))))
+    random = np.random.default_rng(0)
+    norm.set_weights([random.uniform(0.5, 2, 4).astype(np.float32) for _ in norm.weights])
+    pixels = random.uniform(-1, 1, (2, 6, 6, 3)).astype(np.float32)
+    wanted = network.predict_on_batch(pixels)
+    assert np.abs(wanted).max() > 0.1
+    features = FoldedBackbone(network).predict_on_batch(pixels)
+    np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
+
+    with pytest.raises(ValueError, match="no convolution"):
+        FoldedBackbone(keras.Model(image, keras.layers.BatchNormalization()(image)))
+    with pytest.raises(ValueError, match="activation of its own"):
+        FoldedBackbone(keras.Model(image, keras.layers.Conv2D(2, 1, activation="relu")(image)))
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
