@@ -29,6 +29,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="N|all",
         help="how many to train on (default: coco 6000, others all)",
     )
+    add(
+        "--recipe",
+        choices=("best", "tutorial"),
+        default="best",
+        help="sizes and training; the options below change single points of it",
+    )
     add("--epochs", type=int, help="at most; stops earlier if validation does not improve")
     add("--batch-size", type=int, help="images a step, each with its captions")
     add("--learning-rate", type=float)
@@ -85,7 +91,9 @@ def main() -> int:
     known = {f.name for f in fields(config.TrainingConfig)}
     data_dir = options.data_dir or Path("data") / options.dataset
     try:
-        settings = config.TrainingConfig(**{k: v for k, v in given.items() if k in known})
+        recipe = config.RECIPES[options.recipe]
+        chosen = {k: v for k, v in given.items() if k in known}
+        settings = config.TrainingConfig(**recipe.training | chosen)
         # First of all: hosts have to find each other before anything is computed.
         processes = distribution.distribute(options.distribute, settings.batch_size)
         if options.push_to_hub:
@@ -113,6 +121,7 @@ def main() -> int:
                 backbone_note=options.backbone_note,
                 features=options.features,
                 training=settings,
+                model=recipe.model,
                 distribution=processes,
             ),
         )

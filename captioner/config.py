@@ -81,21 +81,25 @@ class TrainingConfig:
     batch_size: int = 32  # images; each brings its captions along
     captions_per_image: int = 5
     learning_rate: float = 1e-3  # peak, after the warm-up
-    warmup_steps: int = 200
+    schedule: str = "cosine"  # of the learning rate; or "constant"
+    warmup_steps: int = 200  # of the cosine
     weight_decay: float = 1e-4
     clip_norm: float = 5.0
     label_smoothing: float = 0.1
     patience: int = 4  # epochs without a better validation loss before stopping
     max_words: int = 30  # longer captions are cut
     vocabulary_limit: int = 5000  # words, besides the four special tokens
+    min_count: int = 1  # words that occur less often in the training captions are unknown
     seed: int = 0
     mixed_precision: bool = False
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
-    cider_learning_rate: float = 5e-5
+    cider_learning_rate: float = 2e-4
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_size", "captions_per_image", "patience", "max_words")
-        _check_range("training", self, 1, 1_000_000, *counts, "vocabulary_limit")
+        _check_range("training", self, 1, 1_000_000, *counts, "vocabulary_limit", "min_count")
+        if self.schedule not in ("cosine", "constant"):
+            raise ConfigError(f'training.schedule is {self.schedule!r}: "cosine" or "constant"')
         _check_range("training", self, 0, 2**32 - 1, "warmup_steps", "seed")
         _check_range("training", self, 1e-12, 1e6, "learning_rate", "clip_norm")
         _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
@@ -124,6 +128,33 @@ class CaptionerConfig:
                 "again."
             )
         return _parse(cls, values, "config")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Fields of `ModelConfig` and `TrainingConfig` that differ from their defaults."""
+
+    model: dict[str, Any]
+    training: dict[str, Any]
+
+
+# `train.py --recipe NAME`; benchmarks/README.md has the time and the scores of each.
+RECIPES = {
+    # The sizes, the optimizer and the 20 epochs of the well-known TensorFlow tutorial, batches of
+    # about its 64 captions, and none of its defects: see `benchmarks/tutorial.py` for those.
+    "tutorial": Recipe(
+        {"dropout": 0.0, "initial_state": "zeros", "gate": False, "deep_output": False},
+        {
+            "epochs": 20,
+            "batch_size": 13,
+            "schedule": "constant",
+            "weight_decay": 0.0,
+            "label_smoothing": 0.0,
+        },
+    ),
+    # What the bundled weights were made by.
+    "best": Recipe({}, {"epochs": 12, "min_count": 4, "cider_epochs": 10}),
+}
 
 
 def _check_range(where: str, config: Any, low: float, high: float, *names: str) -> None:

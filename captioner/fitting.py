@@ -102,16 +102,19 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
 
 
 def make_optimizer(training: TrainingConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), warmed up, then along a cosine."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101): warmed up, then along a cosine, or with
+    a constant learning rate."""
     total = training.epochs * steps_per_epoch
     warmup = min(training.warmup_steps, total // 4)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=training.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(1, total - warmup),
-        alpha=0.02,
-    )
+    schedule = training.learning_rate
+    if training.schedule == "cosine":
+        schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=training.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=max(1, total - warmup),
+            alpha=0.02,
+        )
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm
     )

@@ -116,7 +116,9 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         parts=distribution.parts,
     )
     vocabulary = Vocabulary.build(
-        (caption for r in train for caption in r.captions), training.vocabulary_limit
+        (caption for r in train for caption in r.captions),
+        training.vocabulary_limit,
+        training.min_count,
     )
     own = options.backbone_weights != IMAGENET
     config = CaptionerConfig(

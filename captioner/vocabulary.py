@@ -48,12 +48,14 @@ class Vocabulary:
         return word in self._ids
 
     @classmethod
-    def build(cls, captions: Iterable[str], limit: int = 5000) -> Vocabulary:
-        """The `limit` most frequent words of `captions`: pass the training captions only."""
+    def build(cls, captions: Iterable[str], limit: int = 5000, min_count: int = 1) -> Vocabulary:
+        """The `limit` most frequent words of `captions`, those that occur `min_count` times or
+        more: pass the training captions only."""
         counts = Counter(word for caption in captions for word in split_words(caption))
         # Ties go by the alphabet, so that the order of the captions does not matter.
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls([*SPECIAL_TOKENS, *ranked[:limit]])
+        common = [word for word in ranked[:limit] if counts[word] >= min_count]
+        return cls([*SPECIAL_TOKENS, *common])
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """The ids of a caption's words, `<unk>` for unknown ones; without `<start>` and `<end>`."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from captioner.config import (
+    RECIPES,
     BackboneConfig,
     CaptionerConfig,
     ConfigError,
@@ -168,3 +169,17 @@ def test_other_versions_are_refused(version: Any) -> None:
 def test_absurd_values_are_named(path: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"{path} is"):
         CaptionerConfig.from_dict(json.loads(json.dumps(changed(path, value))))
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ConfigError, match=r"training\.schedule is 'linear'"):
+        TrainingConfig(schedule="linear")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_name_real_options(name):
+    recipe = RECIPES[name]
+    model = ModelConfig(100, **recipe.model)
+    training = TrainingConfig(**recipe.training)
+    assert recipe.model.items() <= dataclasses.asdict(model).items()
+    assert recipe.training.items() <= dataclasses.asdict(training).items()

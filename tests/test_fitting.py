@@ -11,7 +11,7 @@ import pytest
 
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.datasets import Record
-from captioner.fitting import STATE, Session, fit_cross_entropy
+from captioner.fitting import STATE, Session, fit_cross_entropy, make_optimizer
 from captioner.model import CaptionModel
 from captioner.selfcritical import fit_cider, make_reward, mean_cider
 from captioner.state import StateError, restore_state
@@ -150,3 +150,15 @@ def test_self_critical_training_keeps_the_best_epoch(trained, tmp_path):
     assert scores[-1] < max(scores)
     reward = make_reward(of.val, of.vocabulary)
     assert mean_cider(model, of, reward) == pytest.approx(max(scores))
+
+
+def test_the_schedule_of_the_learning_rate():
+    cosine = make_optimizer(TrainingConfig(epochs=10, warmup_steps=20), steps_per_epoch=10)
+    rates = []
+    for step in (0, 10, 20, 100):
+        cosine.iterations.assign(step)
+        rates.append(float(cosine.learning_rate))
+    assert rates == pytest.approx([0, 5e-4, 1e-3, 2e-5], rel=0.05, abs=1e-9)
+    constant = make_optimizer(TrainingConfig(schedule="constant"), steps_per_epoch=10)
+    constant.iterations.assign(500)
+    assert float(constant.learning_rate) == pytest.approx(1e-3)

@@ -168,3 +168,10 @@ def test_vocabularies_that_cannot_be() -> None:
         Vocabulary(["a", "dog"])
     with pytest.raises(VocabularyError, match="twice"):
         Vocabulary([*SPECIAL_TOKENS, "dog", "dog"])
+
+
+def test_words_below_the_minimum_count_are_unknown():
+    vocabulary = Vocabulary.build(["a dog", "a dog", "a cat"], limit=2, min_count=2)
+    assert vocabulary.words[4:] == ("a", "dog")
+    assert Vocabulary.build(["a dog", "a dog", "a cat"], min_count=3).words[4:] == ("a",)
+    assert vocabulary.encode("a cat")[1] == UNK
