@@ -14,7 +14,6 @@ checkpoint is safe.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from safetensors.numpy import save
 
 from captioner.backbone import IMAGENET, BackboneError, backbone_arrays, build_backbone, fingerprint
 from captioner.config import CaptionerConfig, ConfigError, ModelConfig
-from captioner.files import write_bytes
+from captioner.files import file_sha256, write_bytes
 from captioner.model import CaptionModel
 from captioner.vocabulary import Vocabulary, VocabularyError
 
@@ -160,11 +159,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _verify(folder: Path, name: str, expected: str) -> None:

@@ -2,9 +2,9 @@
 
 Each distinct photo goes through the frozen backbone once. The cache is a folder of shards:
 `shard-<key>.npy`, float16 (images, locations, channels), which training maps into memory, beside
-`shard-<key>.json` with the image ids and the SHA-256 of the array. The JSON file is renamed into
-place last, so a shard without one does not exist. `stamp.json` says what made the features; a
-cache made by anything else is refused.
+`shard-<key>.json` with the image ids and the SHA-256 of the photos and of the array. The JSON file
+is renamed into place last, so a shard without one does not exist. `stamp.json` says what made the
+features; a cache made by anything else is refused. `verified.jsonl` only saves time: see `Digests`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +24,15 @@ import numpy as np
 from tqdm import tqdm
 
 from captioner.backbone import FoldedBackbone, fingerprint
+from captioner.captions_file import abbreviate
 from captioner.datasets import Record
+from captioner.digests import Digests
 from captioner.files import atomic_file, write_bytes
 from captioner.images import ImageError, load_image, to_network_input
 
 logger = logging.getLogger(__name__)
 
+VERIFIED = "verified.jsonl"
 SHARD_IMAGES = 256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
 STALLED = 600.0  # seconds without a new shard after which other hosts are given up
 
@@ -79,20 +82,53 @@ class FeatureExtractor:
         return self(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))[: len(images)]
 
 
+@dataclass(frozen=True)
+class _Shard:
+    index_file: Path
+    ids: list[str]
+    photos: list[str | None]  # SHA-256 of their files; None in caches of an earlier version
+    sha256: str
+    features: np.ndarray  # float16 (images, locations, channels), on disk
+
+    @property
+    def data_file(self) -> Path:
+        return self.index_file.with_suffix(".npy")
+
+
 class FeatureCache:
     """Features of many images on disk, read by image id.
 
     Opening verifies the stamp and every shard's SHA-256 and raises `FeatureError` naming what is
-    wrong.
+    wrong. Features of `records` whose photo was replaced since are left out, and their ids are
+    `replaced`; without records, an image has those that were made last.
     """
 
-    def __init__(self, folder: Path, stamp: Stamp) -> None:
+    def __init__(self, folder: Path, stamp: Stamp, records: Sequence[Record] = ()) -> None:
         self.folder = Path(folder)
-        self._shards: list[np.ndarray] = []
-        self._where: dict[str, tuple[int, int]] = {}  # image id -> (shard, row)
+        self.digests = Digests(self.folder / VERIFIED)
+        self.replaced: list[str] = []
         _check_stamp(self.folder, stamp)
-        for index_file in sorted(self.folder.glob("shard-*.json")):
-            self._open_shard(index_file)
+        oldest_first = sorted((p.stat().st_mtime_ns, p) for p in self.folder.glob("shard-*.json"))
+        shards = [_open_shard(path) for _, path in oldest_first]
+        self.index_files = {shard.index_file for shard in shards}
+        self._verify(shards)
+        self._shards = [shard.features for shard in shards]
+        versions: dict[str, dict[str | None, tuple[int, int]]] = {}
+        for number, shard in enumerate(shards):
+            for row, (image_id, photo) in enumerate(zip(shard.ids, shard.photos, strict=True)):
+                versions.setdefault(image_id, {})[photo] = (number, row)
+        # image id -> (shard, row)
+        self._where = {image_id: [*rows.values()][-1] for image_id, rows in versions.items()}
+        known = [r for r in records if versions.get(r.image_id, {None: ()}).keys() != {None}]
+        photos = self.digests.of_all([r.path for r in known])
+        for record, photo in zip(known, photos, strict=True):
+            rows = versions[record.image_id]
+            if photo in rows:
+                self._where[record.image_id] = rows[photo]
+            elif photo is not None:  # without the photo, its features are all there is
+                self._where.pop(record.image_id)
+                self.replaced.append(record.image_id)
+        self.digests.save()
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._where
@@ -105,32 +141,50 @@ class FeatureCache:
         rows = [self._where[i] for i in image_ids]
         return np.stack([self._shards[shard][row] for shard, row in rows])
 
-    def _open_shard(self, index_file: Path) -> None:
-        data_file = index_file.with_suffix(".npy")
-        remedy = (
-            f"Delete {index_file.name} and {data_file.name} there and run again: only the images "
-            "of that shard are extracted anew."
-        )
-        try:
-            index = json.loads(index_file.read_text(encoding="utf-8"))
-            ids, expected = index["ids"], index["sha256"]
-            named_after = f"shard-{_key(ids)}"
-            features = np.load(data_file, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # a flipped bit in a header raises nearly anything
-            raise FeatureError(f"{data_file} cannot be read ({error}). {remedy}") from error
-        # The checksum is of the bytes alone: their type is the header's word, and that the ids are
-        # as they were written, only the name tells.
-        intact = (
-            features.dtype == np.float16
-            and features.shape[:1] == (len(ids),)
-            and index_file.stem == named_after
-            and _sha256(features) == expected
-        )
-        if not intact:
-            raise FeatureError(f"{data_file} is damaged: its checksum does not match. {remedy}")
-        for row, image_id in enumerate(ids):
-            self._where.setdefault(image_id, (len(self._shards), row))
-        self._shards.append(features)
+    def _verify(self, shards: Sequence[_Shard]) -> None:
+        arrays = {shard.data_file: shard.features for shard in shards}
+        found = self.digests.of_all([*arrays], lambda path: _sha256(arrays[path]))
+        for shard, digest in zip(shards, found, strict=True):
+            if digest != shard.sha256:
+                raise _damaged(shard.index_file)
+
+
+def _open_shard(index_file: Path) -> _Shard:
+    data_file = index_file.with_suffix(".npy")
+    try:
+        index = json.loads(index_file.read_text(encoding="utf-8"))
+        ids, photos, expected = index["ids"], index.get("photos"), index["sha256"]
+        named_after = f"shard-{_key(ids, photos)}"
+        features = np.load(data_file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a flipped bit in a header raises nearly anything
+        raise FeatureError(
+            f"{data_file} cannot be read ({error}). {_remedy(index_file)}"
+        ) from error
+    photos = [None] * len(ids) if photos is None else photos
+    # The checksum is of the bytes alone: their type is the header's word, and that ids and photos
+    # are as they were written, only the name tells.
+    if (
+        features.dtype != np.float16
+        or features.shape[:1] != (len(ids),)
+        or len(photos) != len(ids)
+        or index_file.stem != named_after
+    ):
+        raise _damaged(index_file)
+    return _Shard(index_file, ids, photos, expected, features)
+
+
+def _damaged(index_file: Path) -> FeatureError:
+    data_file = index_file.with_suffix(".npy")
+    return FeatureError(
+        f"{data_file} is damaged: its checksum does not match. {_remedy(index_file)}"
+    )
+
+
+def _remedy(index_file: Path) -> str:
+    return (
+        f"Delete {index_file.name} and {index_file.stem}.npy there and run again: only the images "
+        "of that shard are extracted anew."
+    )
 
 
 def extract(
@@ -143,7 +197,8 @@ def extract(
     parts: int = 1,
     stalled: float = STALLED,
 ) -> FeatureCache:
-    """The cache of `records`' features in `folder`: what is there is kept, the rest is extracted.
+    """The cache of `records`' features in `folder`: what is there is kept, the rest is extracted,
+    and so are photos that were replaced.
 
     `parts` processes, on any hosts that share the folder, split the work: each is called with the
     same records and its own `part`, and returns when the work of all is done.
@@ -153,12 +208,18 @@ def extract(
     """
     stamp = extractor.stamp()
     if part:  # the first process writes the stamp: two at once would be in each other's way
-        _wait_for(folder, set(), stalled)
-    cache = FeatureCache(folder, stamp)
+        _wait_for(folder, set(), set(), stalled)
     distinct = list({r.image_id: r for r in records}.values())
+    cache = FeatureCache(folder, stamp, distinct)
     missing = [r for r in distinct if r.image_id not in cache]
     if not missing:
         return cache
+    if cache.replaced:
+        logger.warning(
+            "%d photos were replaced since their features were made, and are extracted again: %s",
+            len(cache.replaced),
+            abbreviate(cache.replaced),
+        )
     # What is missing depends on when one looks, and processes that share the work must cut it up in
     # the same way. Alone, one rather has full shards.
     cut = missing if parts == 1 else distinct
@@ -170,9 +231,12 @@ def extract(
     with tqdm(total=total, initial=total - left, unit="image", disable=None) as progress:
         progress.set_description("features")
         for chunk in mine:
-            ids, features = _features_of(chunk, extractor, workers, unreadable, progress.update)
-            if ids:
-                _write_shard(folder, ids, features)
+            photos, features = _features_of(
+                chunk, extractor, cache.digests, workers, unreadable, progress.update
+            )
+            if photos:
+                _write_shard(folder, photos, features)
+            cache.digests.save()
     if unreadable:
         shown = "; ".join(unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
         raise FeatureError(
@@ -180,13 +244,19 @@ def extract(
             "them and run again; the features of all others are kept."
         )
     if parts > 1:
-        _wait_for(folder, {r.image_id for r in missing}, stalled)
-    return FeatureCache(folder, stamp)
+        _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
+    done = FeatureCache(folder, stamp, distinct)
+    if done.replaced:
+        raise FeatureError(
+            f"{len(done.replaced)} photos were replaced while features were made: "
+            f"{abbreviate(done.replaced)}. Run again."
+        )
+    return done
 
 
-def _wait_for(folder: Path, ids: set[str], stalled: float) -> None:
-    """Returns once other processes have put the stamp and the features of all `ids` in `folder`."""
-    seen: set[Path] = set()
+def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> None:
+    """Returns once other processes have put the stamp and the features of all `ids` in `folder`,
+    in other files than those `seen` before."""
     last = time.monotonic()
     while ids or not (folder / "stamp.json").exists():
         new = set(folder.glob("shard-*.json")) - seen
@@ -212,30 +282,38 @@ def _wait_for(folder: Path, ids: set[str], stalled: float) -> None:
 def _features_of(
     records: Sequence[Record],
     extractor: FeatureExtractor,
+    digests: Digests,
     workers: int | None,
     unreadable: list[str],
     done: Callable[[int], object],
-) -> tuple[list[str], np.ndarray]:
-    ids: list[str] = []
+) -> tuple[dict[str, str | None], np.ndarray]:
+    """The SHA-256 of the photos' files by image id, and their features in that order."""
+    photos: dict[str, str | None] = {}
     parts: list[np.ndarray] = []
-    for batch in _decoded_batches(records, extractor, workers):
-        good = [(r.image_id, pixels) for r, pixels in batch if isinstance(pixels, np.ndarray)]
+    for batch in _decoded_batches(records, extractor, digests, workers):
+        good = [(r, *found) for r, found in batch if not isinstance(found, ImageError)]
         unreadable += [f"{r.path}: {e}" for r, e in batch if isinstance(e, ImageError)]
         if good:
-            parts.append(extractor.padded(np.stack([pixels for _, pixels in good])))
-            ids += [image_id for image_id, _ in good]
+            parts.append(extractor.padded(np.stack([pixels for _, _, pixels in good])))
+            photos |= {r.image_id: photo for r, photo, _ in good}
         done(len(batch))
-    return ids, np.concatenate(parts) if parts else np.empty((0, *extractor.shape), np.float16)
+    return photos, np.concatenate(parts) if parts else np.empty((0, *extractor.shape), np.float16)
 
 
 def _decoded_batches(
-    records: Sequence[Record], extractor: FeatureExtractor, workers: int | None
-) -> Iterator[list[tuple[Record, np.ndarray | ImageError]]]:
-    """Batches of decoded photos; the next ones are decoded while the network is at work."""
+    records: Sequence[Record],
+    extractor: FeatureExtractor,
+    digests: Digests,
+    workers: int | None,
+) -> Iterator[list[tuple[Record, tuple[str | None, np.ndarray] | ImageError]]]:
+    """Batches of decoded photos, and the SHA-256 of their files; the next ones are decoded while
+    the network is at work."""
 
-    def decode(record: Record) -> np.ndarray | ImageError:
+    def decode(record: Record) -> tuple[str | None, np.ndarray] | ImageError:
         try:
-            return to_network_input(load_image(record.path), extractor.image_size)
+            # In this order: a photo that is replaced in between is extracted again the next time.
+            photo = digests.of(record.path)
+            return photo, to_network_input(load_image(record.path), extractor.image_size)
         except ImageError as error:
             return error
 
@@ -276,17 +354,19 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
             )
 
 
-def _write_shard(folder: Path, ids: Sequence[str], features: np.ndarray) -> None:
-    key = _key(ids)
-    data_file = folder / f"shard-{key}.npy"
-    with atomic_file(data_file) as file:
+def _write_shard(folder: Path, photos: Mapping[str, str | None], features: np.ndarray) -> None:
+    """`photos`: the SHA-256 of each photo's file by image id."""
+    index = {"ids": [*photos], "photos": [*photos.values()], "sha256": _sha256(features)}
+    key = _key(index["ids"], index["photos"])
+    with atomic_file(folder / f"shard-{key}.npy") as file:
         np.save(file, features, allow_pickle=False)
-    index = {"ids": list(ids), "sha256": _sha256(features)}
     write_bytes(folder / f"shard-{key}.json", json.dumps(index).encode())
 
 
-def _key(ids: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+def _key(ids: Sequence[str], photos: Sequence[str | None] | None) -> str:
+    # Without photos, as an earlier version wrote them.
+    named = "\n".join(ids) if photos is None else json.dumps([ids, photos])
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -43,3 +44,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     """`path.write_bytes(content)`, all or nothing."""
     with atomic_file(path) as file:
         file.write(content)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

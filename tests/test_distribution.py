@@ -20,7 +20,14 @@ from captioner.batches import CaptionBatches
 from captioner.config import TrainingConfig
 from captioner.datasets import Record
 from captioner.distribution import Distribution, DistributionError, distribute
-from captioner.features import FeatureCache, FeatureError, FeatureExtractor, Stamp, extract
+from captioner.features import (
+    VERIFIED,
+    FeatureCache,
+    FeatureError,
+    FeatureExtractor,
+    Stamp,
+    extract,
+)
 from captioner.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -243,7 +250,7 @@ def share(records, folder: Path, part: int, stalled: float = 60.0) -> tuple[Feat
 
 
 def shards(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != VERIFIED}
 
 
 def test_two_processes_share_the_extraction(records, tmp_path):
