@@ -210,10 +210,19 @@ class Captioner:
 
         Raises `ImageError` for a picture that cannot be used.
         """
-        size = self.extractor.image_size
-        pixels = np.stack([to_network_input(load_image(image), size) for image in images])
+        return self.features_of_pixels(np.stack([self.pixels(image) for image in images]))
+
+    def pixels(self, image: ImageSource) -> np.ndarray:
+        """What the network sees of a photo: float32 (size, size, 3) in -1..1.
+
+        Raises `ImageError` for a picture that cannot be used.
+        """
+        return to_network_input(load_image(image), self.extractor.image_size)
+
+    def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """`features` of photos that `pixels` has made, (images, size, size, 3)."""
         # One photo alone is what the page sends: it should not cost a whole batch.
-        return self.extractor(pixels) if len(images) == 1 else self.extractor.padded(pixels)
+        return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
 
     def _generator(self, options: DecodingOptions) -> Generator:
         chooser = choosers(options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,6 +27,7 @@ UNATTENDED = ((10, 10, 36), 0.66)
 
 _BACKGROUND = "white"
 _INK = (23, 23, 34)
+_FAINT = (168, 168, 178)  # words that are still to come
 
 
 def draw_attention(photo: Image.Image, attention: np.ndarray) -> Image.Image:
@@ -47,11 +49,7 @@ def attention_grid(photo: Image.Image, caption: Caption, tile: int = 240) -> Ima
     than its tile is set in a smaller size. Raises ValueError if words, log-probabilities and maps
     are not equally many.
     """
-    titles = ["photo"]
-    for word, log_prob in zip(caption.words, caption.log_probs, strict=True):
-        titles.append(f"{word} {format_probability(math.exp(log_prob))}")
-    if len(caption.attention) != len(caption.words):
-        raise ValueError(f"{len(caption.words)} words but {len(caption.attention)} attention maps")
+    titles = ["photo", *_titles(caption)]
     photo = photo.convert("RGB").resize(
         _fit(photo.size, tile), Image.Resampling.BICUBIC, reducing_gap=2.0
     )
@@ -73,9 +71,48 @@ def write_attention_grid(
     attention_grid(photo, caption, tile).save(file, "PNG", compress_level=1, dpi=(300, 300))
 
 
+def write_attention_film(
+    file: str | os.PathLike | BinaryIO,
+    photo: Image.Image,
+    caption: Caption,
+    longest: int = 400,
+    seconds: float = 0.8,
+) -> None:
+    """Write a caption as an endless animated GIF: a frame a word, with its attention over the photo
+    and the caption up to it underneath, then the bare photo with the whole caption.
+
+    `longest` is the longer side of the photo in pixels, `seconds` how long a word stays. Raises
+    OSError if the file cannot be written, ValueError as `attention_grid`.
+    """
+    _titles(caption)
+    photo = photo.convert("RGB").resize(
+        _fit(photo.size, longest), Image.Resampling.BICUBIC, reducing_gap=2.0
+    )
+    layers = _layers(photo)
+    pictures = [Image.composite(*layers, _mask(a, photo.size)) for a in caption.attention]
+    frames = []
+    for index, picture in enumerate([*pictures, photo]):
+        frame = _subtitled(picture, caption, index, longest)
+        # One palette a frame: the warm and the dark layer have few colours in common.
+        frames.append(frame.quantize(128, dither=Image.Dither.NONE))
+    milliseconds = [round(1000 * seconds)] * len(pictures) + [round(3000 * seconds)]
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
+    )
+
+
 def format_probability(probability: float) -> str:
     """A probability in 0..1 as a title shows it: "34%", and "<1%" rather than "0%"."""
     return "<1%" if probability < 0.01 else f"{100 * probability:.0f}%"
+
+
+def _titles(caption: Caption) -> list[str]:
+    titles = []
+    for word, log_prob in zip(caption.words, caption.log_probs, strict=True):
+        titles.append(f"{word} {format_probability(math.exp(log_prob))}")
+    if len(caption.attention) != len(caption.words):
+        raise ValueError(f"{len(caption.words)} words but {len(caption.attention)} attention maps")
+    return titles
 
 
 def _layers(photo: Image.Image) -> tuple[Image.Image, Image.Image]:
@@ -130,3 +167,43 @@ def _fitting_font(text: str, width: int, size: float) -> ImageFont.FreeTypeFont:
     font = ImageFont.truetype(path, size)
     length = font.getlength(text)
     return font if length <= width else font.font_variant(size=size * width / length * 0.98)
+
+
+def _subtitled(picture: Image.Image, caption: Caption, current: int, longest: int) -> Image.Image:
+    """A picture over its caption, broken into lines, of which the word `current` stands out; the
+    whole caption does if there is no such word. Every frame of a caption has the same size."""
+    margin, size = longest // 24, longest // 20
+    width = max(picture.width, longest * 3 // 5)
+    widest = max(caption.words, key=len, default="")
+    font = _fitting_font(widest, width - 2 * margin, size)
+    lines = _lines(caption.words, font, width - 2 * margin)
+    line_height = round(1.5 * font.size)
+    sheet = Image.new(
+        "RGB", (width, picture.height + len(lines) * line_height + 2 * margin), _BACKGROUND
+    )
+    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    space, index = font.getlength(" "), 0
+    for row, words in enumerate(lines):
+        x = (width - font.getlength(" ".join(words))) / 2
+        y = picture.height + margin + (row + 0.5) * line_height
+        for word in words:
+            length = font.getlength(word)
+            if index == current:
+                ground = (x - space / 2, y - line_height * 0.45)
+                ground += (x + length + space / 2, y + line_height * 0.45)
+                draw.rounded_rectangle(ground, line_height / 5, fill=ATTENDED[0])
+            unsaid = index > current
+            draw.text((x, y), word, _FAINT if unsaid else _INK, font, anchor="lm")
+            x, index = x + length + space, index + 1
+    return sheet
+
+
+def _lines(words: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[list[str]]:
+    """Words broken into lines that are at most `width` wide."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if lines[-1] and font.getlength(" ".join([*lines[-1], word])) > width:
+            lines.append([])
+        lines[-1].append(word)
+    return lines
