@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it when it is imported
 
@@ -12,7 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+if TYPE_CHECKING:
+    from app_process import App
+    from playwright.sync_api import Browser, Page
+
 Photo = Callable[..., Image.Image]
+DESKTOP = {"width": 1280, "height": 960}
+Mount = Callable[[str], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,6 +42,42 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: this test needs its data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def flickr8k(shared: Path) -> Path:
+    return _data_set(shared, "flickr8k")
+
+
+@pytest.fixture(scope="session")
+def coco_mini(shared: Path) -> Path:
+    return _data_set(shared, "coco-mini")
+
+
+def _data_set(shared: Path, name: str) -> Path:
+    folder = shared / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}")
+    return folder
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """`mount("size=1m")`: a new folder, on a file system of its own in memory."""
+    folders: list[Path] = []
+
+    def make(options: str) -> Path:
+        folder = tmp_path / f"disk{len(folders)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip(f"a file system ({options}) cannot be mounted here: that takes root")
+        folders.append(folder)
+        return folder
+
+    yield make
+    for folder in folders:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +123,59 @@ def backbone(backbone_file):
     from captioner.backbone import build_backbone
 
     return build_backbone(backbone_file, image_size=75)
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The real app with the bundled checkpoint, in a process of its own."""
+    from app_process import running_app
+
+    with running_app(tmp_path_factory.mktemp("app")) as running:
+        yield running
+
+
+# Not for the whole session: Playwright keeps an event loop running, in which no other may start.
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("chromium is not installed (Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    # Without a GPU or a sandbox it runs in containers; the rest keeps it from calling its maker.
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(app: App, chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """`open_page(viewport, path="", color_scheme=...)`: the page, loaded, with the film at rest. At
+    the end of the test: it has reported no error, and has asked nothing of any other host."""
+    pages, errors, hosts = [], [], set()
+
+    def make(viewport: dict[str, int] = DESKTOP, path: str = "", **options: object) -> Page:
+        options = {"viewport": viewport, "reduced_motion": "reduce"} | options
+        page = chromium.new_page(**options)
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
+        page.goto(app.url + path)
+        page.wait_for_selector("#viewer .result, #viewer .empty", state="attached")
+        pages.append(page)
+        return page
+
+    yield make
+    for page in pages:
+        page.close()
+    assert errors == []
+    assert hosts <= {"127.0.0.1", None}  # None: data and blob URLs

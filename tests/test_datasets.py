@@ -24,12 +24,6 @@ from captioner.datasets import (
     select_subset,
 )
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-FLICKR8K = SHARED / "flickr8k"
-COCO_MINI = SHARED / "coco-mini"
-needs_flickr8k = pytest.mark.skipif(not FLICKR8K.is_dir(), reason=f"no data in {FLICKR8K}")
-needs_coco_mini = pytest.mark.skipif(not COCO_MINI.is_dir(), reason=f"no data in {COCO_MINI}")
-
 LISTS = {"train": ["a.jpg", "b.jpg", "c.jpg"], "dev": ["d.jpg"], "test": ["e.jpg"]}
 
 
@@ -82,9 +76,8 @@ def test_flickr8k_is_found_in_the_usual_folders(tmp_path: Path, text: str, photo
     assert records[0].path.is_file()
 
 
-@needs_flickr8k
-def test_official_flickr8k(caplog: pytest.LogCaptureFixture) -> None:
-    records = read_flickr8k(FLICKR8K)
+def test_official_flickr8k(caplog: pytest.LogCaptureFixture, flickr8k: Path) -> None:
+    records = read_flickr8k(flickr8k)
     assert Counter(r.split for r in records) == {"train": 6000, "val": 1000, "test": 1000}
     assert {len(r.captions) for r in records} == {5}
     assert len({r.image_id for r in records}) == 8000
@@ -95,13 +88,12 @@ def test_official_flickr8k(caplog: pytest.LogCaptureFixture) -> None:
     check_no_leak(records)
 
 
-@needs_flickr8k
-def test_num_images_limits_only_flickr8k_training() -> None:
-    everything = read_dataset("flickr8k", FLICKR8K)
-    limited = read_dataset("flickr8k", FLICKR8K, num_images=100, seed=5)
+def test_num_images_limits_only_flickr8k_training(flickr8k: Path) -> None:
+    everything = read_dataset("flickr8k", flickr8k)
+    limited = read_dataset("flickr8k", flickr8k, num_images=100, seed=5)
     assert Counter(r.split for r in limited) == {"train": 100, "val": 1000, "test": 1000}
     assert set(limited) < set(everything)
-    assert limited[:100] != read_dataset("flickr8k", FLICKR8K, num_images=100, seed=6)[:100]
+    assert limited[:100] != read_dataset("flickr8k", flickr8k, num_images=100, seed=6)[:100]
 
 
 def test_missing_photos_are_reported_and_skipped(
@@ -224,14 +216,13 @@ def test_captions_of_unlisted_coco_images(tmp_path: Path, caplog: pytest.LogCapt
     assert "1 captions are of images not listed" in caplog.text
 
 
-@needs_coco_mini
-def test_official_coco_layout() -> None:
-    train, val = read_coco(COCO_MINI), read_coco(COCO_MINI, "val")
+def test_official_coco_layout(coco_mini: Path) -> None:
+    train, val = read_coco(coco_mini), read_coco(coco_mini, "val")
     assert (len(train), len(val)) == (424, 150)
     assert {len(r.captions) for r in train + val} == {5}
     assert all(r.path.is_file() for r in train + val)
     assert train[0].image_id == "9"
-    subset = read_dataset("coco", COCO_MINI, num_images=100)
+    subset = read_dataset("coco", coco_mini, num_images=100)
     assert Counter(r.split for r in subset) == {"train": 80, "val": 20}
     check_no_leak(subset + [r for r in val if r.split == "val"])
 

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Mount
 
 from captioner.files import atomic_file, write_bytes
 
@@ -77,21 +77,8 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"mounting a small disk needs root and the right to mount ({error})")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_a_full_disk_leaves_the_old_content_and_says_so(small_disk: Path) -> None:
+def test_a_full_disk_leaves_the_old_content_and_says_so(mount: Mount) -> None:
+    small_disk = mount("size=1m")
     path = small_disk / "file.bin"
     write_bytes(path, b"old")
     with pytest.raises(OSError, match=r"No space left on device.*file\.bin") as caught:

@@ -23,12 +23,6 @@ from captioner.datasets import (
     select_subset,
 )
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-FLICKR8K = SHARED / "flickr8k"
-COCO_MINI = SHARED / "coco-mini"
-needs_flickr8k = pytest.mark.skipif(not FLICKR8K.is_dir(), reason=f"no data in {FLICKR8K}")
-needs_coco_mini = pytest.mark.skipif(not COCO_MINI.is_dir(), reason=f"no data in {COCO_MINI}")
-
 THREE = {"a": ("A dog .", "One dog"), "b": ("A cat, asleep",), "c": ("Nobody",)}
 
 
@@ -363,10 +357,9 @@ def test_malformed_karpathy(tmp_path: Path) -> None:
         read_karpathy(tmp_path / "nowhere.json", tmp_path)
 
 
-@needs_flickr8k
-def test_flickr8k_as_csv_comes_back_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "images").symlink_to(FLICKR8K / "images")
-    here = [replace(r, path=tmp_path / "images" / r.path.name) for r in read_flickr8k(FLICKR8K)]
+def test_flickr8k_as_csv_comes_back_as_it_was(tmp_path: Path, flickr8k: Path) -> None:
+    (tmp_path / "images").symlink_to(flickr8k / "images")
+    here = [replace(r, path=tmp_path / "images" / r.path.name) for r in read_flickr8k(flickr8k)]
     rows = [(r.path.name, caption, r.split) for r in here for caption in r.captions]
     rows.insert(0, ("image", "caption", "split"))
     write(tmp_path / "captions.txt", as_csv(rows))
@@ -375,9 +368,8 @@ def test_flickr8k_as_csv_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_folder(tmp_path, seed=4) == select_subset(here, None, 4, 0.1)
 
 
-@needs_flickr8k
-def test_flickr8k_in_karpathys_form_comes_back_as_it_was(tmp_path: Path) -> None:
-    official = read_flickr8k(FLICKR8K)
+def test_flickr8k_in_karpathys_form_comes_back_as_it_was(tmp_path: Path, flickr8k: Path) -> None:
+    official = read_flickr8k(flickr8k)
     images = [
         {
             "filename": r.path.name,
@@ -388,13 +380,12 @@ def test_flickr8k_in_karpathys_form_comes_back_as_it_was(tmp_path: Path) -> None
         for number, r in enumerate(official)
     ]
     path = write(tmp_path / "dataset_flickr8k.json", {"images": images})
-    assert read_karpathy(path, FLICKR8K / "images") == official
+    assert read_karpathy(path, flickr8k / "images") == official
 
 
-@needs_coco_mini
-def test_official_coco_file_as_a_folder(tmp_path: Path) -> None:
-    official = COCO_MINI / "annotations" / "captions_val2014.json"
+def test_official_coco_file_as_a_folder(tmp_path: Path, coco_mini: Path) -> None:
+    official = coco_mini / "annotations" / "captions_val2014.json"
     write(tmp_path / "captions.json", official.read_bytes())
-    (tmp_path / "images").symlink_to(COCO_MINI / "val2014")
+    (tmp_path / "images").symlink_to(coco_mini / "val2014")
     ours = {r.path.name: sorted(r.captions) for r in read_folder(tmp_path)}
-    assert ours == {r.path.name: sorted(r.captions) for r in read_coco(COCO_MINI, "val")}
+    assert ours == {r.path.name: sorted(r.captions) for r in read_coco(coco_mini, "val")}
