@@ -153,7 +153,7 @@ RECIPES = {
         },
     ),
     # What the bundled weights were made by.
-    "best": Recipe({}, {"epochs": 12, "min_count": 4, "cider_epochs": 10}),
+    "best": Recipe({}, {"epochs": 15, "cider_epochs": 12}),
 }
 
 

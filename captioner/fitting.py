@@ -75,7 +75,7 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
         logger.info("going on after epoch %d, batch %d", len(history), _done(begun))
     # Among several processes the one that stops after a step would leave the others waiting: there
     # Ctrl-C ends at once, and loses the epoch.
-    with _interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
+    with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
         for epoch in range(len(history), training.epochs):
             if _patience_is_over(history, training.patience):
                 logger.info("no better validation loss in %d epochs", training.patience)
@@ -162,7 +162,7 @@ def _done(begun: dict[str, float]) -> int:
 
 
 @contextmanager
-def _interrupt_set() -> Iterator[Event]:
+def interrupt_set() -> Iterator[Event]:
     """An event that Ctrl-C or SIGTERM sets; the second one interrupts at once, as usual."""
     interrupted = Event()
 

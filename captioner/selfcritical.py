@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Event
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from captioner.datasets import Record
 from captioner.decoding import DecodingOptions, Generator, choosers, decode
-from captioner.fitting import Session, uses_jit
+from captioner.fitting import Session, interrupt_set, uses_jit
 from captioner.model import CaptionModel
 from captioner.rewards import CiderD
 from captioner.state import History, load_weights, restore_state, save_state, save_weights
@@ -37,7 +38,10 @@ def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
 
 def fit_cider(model: CaptionModel, session: Session) -> History:
     """Self-critical epochs from the weights in `model`, or from what `session.output` holds; leaves
-    the weights of the epoch with the highest CIDEr-D of greedy validation captions in it."""
+    the weights of the epoch with the highest CIDEr-D of greedy validation captions in it.
+
+    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
+    """
     training, output = session.config.training, session.output
     # Without dropout, what is sampled is what is trained.
     talker = CaptionModel(replace(session.config.model, dropout=0.0))
@@ -55,14 +59,23 @@ def fit_cider(model: CaptionModel, session: Session) -> History:
         save_weights(output / BEST, talker)
         history = [{"val_cider": mean_cider(talker, session, reward)}]
         logger.info("before self-critical training: %s", json.dumps(history[-1]))
-    for epoch in range(len(history) - 1, training.cider_epochs):
-        sampled = critic.train_epoch(epoch)
-        val_cider = mean_cider(talker, session, reward)
-        history.append({"reward": sampled, "val_cider": val_cider})
-        logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
-        if val_cider >= max(h["val_cider"] for h in history):
-            save_weights(output / BEST, talker)
-        save_state(output / STATE, talker, history)
+    # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed rewards.
+    begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
+    with interrupt_set() as interrupted:
+        for epoch in range(len(history) - 1, training.cider_epochs):
+            begun = critic.train_epoch(epoch, begun, interrupted)
+            if begun["batches"] < critic.batches:
+                save_state(output / STATE, talker, [*history, begun])
+                raise KeyboardInterrupt
+            val_cider = mean_cider(talker, session, reward)
+            history.append({"reward": begun["rewards"] / begun["batches"], "val_cider": val_cider})
+            begun = {"batches": 0, "rewards": 0.0}
+            logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
+            if val_cider >= max(h["val_cider"] for h in history):
+                save_weights(output / BEST, talker)
+            save_state(output / STATE, talker, history)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
     load_weights(output / BEST, model)
     return history
 
@@ -80,30 +93,54 @@ class SelfCritic:
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.generator = Generator(model, choosers(self.options), self.options.rows)
 
-    def train_epoch(self, epoch: int) -> float:
-        """One pass over the images, in an order and with samples that depend on seed and epoch
-        alone. Returns the mean reward of the samples."""
-        size = self.training.batch_size
-        rng = np.random.default_rng([self.training.seed, epoch, 1])
-        order = rng.permutation(len(self.ids))
-        # The last, smaller batch is left out: another epoch brings its images again.
-        batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)] or [order]
-        rewards = []
-        for rows in tqdm(batches, unit="batch", desc=f"CIDEr epoch {epoch + 1}", disable=None):
-            ids = [self.ids[row] for row in rows]
-            features = self.cache.gather(ids)
-            # Each image has draws of its own: with common ones the batch would be no average.
-            shape = (len(ids), self.options.rows, self.options.max_words + 1)
-            draws = rng.random(shape, np.float32)
-            words = decode(self.generator, features, self.options, draws=draws).words
-            reward = np.stack(
-                [self.reward.scores(i, _spoken(w)) for i, w in zip(ids, words, strict=True)]
-            )
-            rewards.append(reward.mean())
-            samples = reward.shape[1]
-            advantage = (reward - reward.mean(axis=1, keepdims=True)) * samples / (samples - 1)
-            self._step(features, words, advantage.astype(np.float32))
-        return float(np.mean(rewards))
+    @property
+    def batches(self) -> int:
+        """Of an epoch. The last, smaller one is left out: another epoch brings its images again."""
+        return max(1, len(self.ids) // self.training.batch_size)
+
+    def train_epoch(
+        self, epoch: int, begun: dict[str, float], interrupted: Event
+    ) -> dict[str, float]:
+        """What `begun` has left of a pass over the images, or as much of it as comes before
+        `interrupted` is set; returns `begun` brought up to date.
+
+        The order of the images and the samples depend on seed, epoch and batch alone.
+        """
+        size, seed = self.training.batch_size, [self.training.seed, epoch, 1]
+        order = np.random.default_rng(seed).permutation(len(self.ids))
+        rewards = begun["rewards"]
+        name = f"CIDEr epoch {epoch + 1}"
+        first = int(begun["batches"])
+        bar = tqdm(
+            range(first, self.batches),
+            initial=first,
+            total=self.batches,
+            unit="batch",
+            desc=name,
+            disable=None,
+        )
+        for batch in bar:
+            rng = np.random.default_rng([*seed, batch])
+            rewards += self._train_batch(order[batch * size : (batch + 1) * size], rng)
+            if interrupted.is_set():
+                return {"batches": batch + 1, "rewards": rewards}
+        return {"batches": self.batches, "rewards": rewards}
+
+    def _train_batch(self, rows: np.ndarray, rng: np.random.Generator) -> float:
+        """One step on the images number `rows`. Returns the mean reward of their samples."""
+        ids = [self.ids[row] for row in rows]
+        features = self.cache.gather(ids)
+        # Each image has draws of its own: with common ones the batch would be no average.
+        shape = (len(ids), self.options.rows, self.options.max_words + 1)
+        draws = rng.random(shape, np.float32)
+        words = decode(self.generator, features, self.options, draws=draws).words
+        reward = np.stack(
+            [self.reward.scores(i, _spoken(w)) for i, w in zip(ids, words, strict=True)]
+        )
+        samples = reward.shape[1]
+        advantage = (reward - reward.mean(axis=1, keepdims=True)) * samples / (samples - 1)
+        self._step(features, words, advantage.astype(np.float32))
+        return float(reward.mean())
 
     def _step(self, features: np.ndarray, words: np.ndarray, advantage: np.ndarray) -> None:
         longest = int((words != PAD).sum(axis=-1).max())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import keras
@@ -13,6 +15,7 @@ from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, Train
 from captioner.datasets import Record
 from captioner.fitting import STATE, Session, fit_cross_entropy, make_optimizer
 from captioner.model import CaptionModel
+from captioner.rewards import CiderD
 from captioner.selfcritical import fit_cider, make_reward, mean_cider
 from captioner.state import StateError, restore_state
 from captioner.vocabulary import Vocabulary
@@ -118,26 +121,50 @@ def test_the_state_of_another_model_is_refused(trained, tmp_path):
     assert of.output.is_dir()
 
 
-def test_self_critical_training_raises_its_reward_and_resumes(trained, tmp_path):
-    _, start, _ = trained
-    before = weights(start)
+def train_on_cider(trained, folder: Path, epochs: int):
+    """Self-critical training from the weights of `trained`: its history, and the weights."""
+    of = session(folder, cider_epochs=epochs, cider_learning_rate=1e-3)
+    model = fresh(of)
+    for ours, theirs in zip(model.weights, trained[1].weights, strict=True):
+        ours.assign(theirs)
+    return fit_cider(model, of), weights(model)
 
-    def train(folder: Path, epochs: int):
-        of = session(folder, cider_epochs=epochs, cider_learning_rate=1e-3)
-        model = fresh(of)
-        for variable in model.weights:
-            variable.assign(before[variable.path])
-        return fit_cider(model, of), weights(model)
 
-    history, at_once = train(tmp_path / "at once", 4)
-    rewards = [h["reward"] for h in history[1:]]
+@pytest.fixture(scope="module")
+def trained_on_cider(trained, tmp_path_factory):
+    return train_on_cider(trained, tmp_path_factory.mktemp("cider"), 4)
+
+
+def assert_same(one, other) -> None:
+    assert json.dumps(one[0]) == json.dumps(other[0])
+    for name in one[1]:
+        np.testing.assert_array_equal(one[1][name], other[1][name], err_msg=name)
+
+
+def test_self_critical_training_raises_its_reward_and_resumes(trained, trained_on_cider, tmp_path):
+    rewards = [h["reward"] for h in trained_on_cider[0][1:]]
     assert len(rewards) == 4 and rewards[-1] > rewards[0]
+    train_on_cider(trained, tmp_path, 2)
+    assert_same(train_on_cider(trained, tmp_path, 4), trained_on_cider)
 
-    train(tmp_path / "in two", 2)
-    resumed, in_two = train(tmp_path / "in two", 4)
-    assert json.dumps(resumed) == json.dumps(history)
-    for name in at_once:
-        np.testing.assert_array_equal(in_two[name], at_once[name], err_msg=name)
+
+def test_ctrl_c_in_a_self_critical_epoch_loses_no_step(
+    trained, trained_on_cider, tmp_path, monkeypatch
+):
+    scores, calls = CiderD.scores, []
+
+    def score_and_interrupt(self, image_id, captions):
+        calls.append(image_id)
+        if len(calls) == 8 + 10:  # validation images, and the third batch of four
+            os.kill(os.getpid(), signal.SIGINT)
+        return scores(self, image_id, captions)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CiderD, "scores", score_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_on_cider(trained, tmp_path, 4)
+    assert len(calls) == 8 + 12  # the step was finished
+    assert_same(train_on_cider(trained, tmp_path, 4), trained_on_cider)
 
 
 def test_self_critical_training_keeps_the_best_epoch(trained, tmp_path):
