@@ -25,7 +25,14 @@ DATASET_TITLES = {"flickr8k": "Flickr8k", "coco": "MS-COCO 2014", "folder": "a f
 PUBLIC_DATASETS = ("flickr8k", "coco")  # names that mean the same to everybody
 
 _METRIC_TYPES = {"BLEU": "bleu", "METEOR": "meteor", "ROUGE": "rouge", "CIDEr": "cider"}
-_SEARCH_OPTIONS = ("strategy", "beam_width", "length_penalty", "images")
+_SEARCH_OPTIONS = (
+    "strategy", "beam_width", "length_penalty", "temperature", "top_k", "top_p", "seed", "images"
+)  # fmt: skip
+_CONTROLS = {
+    "shifted": "one of the same shape at a random place",
+    "scattered": "as many cells at random",
+    "other_photo": "the one attended to for a word of another photo",
+}
 _SEAL = re.compile(r"<!-- Made by captioner; SHA-256 of the above: ([0-9a-f]{64}) -->\s*\Z")
 
 
@@ -79,7 +86,12 @@ The weights are safetensors files, which hold numbers and nothing that could be 
 {_score_table(metrics.get("scores", ()))}
 
 Computed by `python -m captioner.evaluation` with `pycocoevalcap` and its own tokenizer, in percent
-(CIDEr times 100), one caption a photo. A dash: not computed.
+(CIDEr times 100), one caption a photo. A dash: not computed. In brackets: the 95% confidence
+interval, from resampled photos.
+{_habits(metrics.get("scores", ()))}
+## Does the attention tell the truth?
+
+{_faithfulness(metrics.get("faithfulness", ()))}
 
 ## Limits
 
@@ -171,12 +183,69 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
         return "Not computed yet: run `python -m captioner.evaluation` with `--save`."
     head = ["data", "split", "images", "search", *METRIC_NAMES]
     rows = [
-        [_title(s["dataset"]), s["split"], s.get("images", "-"), s["strategy"]]
-        + ["-" if (value := _value(s, name)) is None else f"{value:.1f}" for name in METRIC_NAMES]
+        [_title(s["dataset"]), s["split"], s.get("images", "-"), _search(s)]
+        + [_cell(s, name) for name in METRIC_NAMES]
         for s in scores
     ]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _search(entry: Mapping[str, Any]) -> str:
+    temperature = entry.get("temperature")
+    return entry["strategy"] + ("" if temperature is None else f", temperature {temperature:g}")
+
+
+def _cell(entry: Mapping[str, Any], metric: str) -> str:
+    value = _value(entry, metric)
+    if value is None:
+        return "-"
+    ends = entry.get("confidence_95", {}).get(metric)
+    return f"{value:.1f}" + (f" [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else "")
+
+
+def _habits(scores: Sequence[Mapping[str, Any]]) -> str:
+    """What the captions of each score are like, a line each."""
+    lines = []
+    for entry in scores:
+        if found := entry.get("captions"):
+            novel = f", {found['novel']:.0f}% in no training caption" if "novel" in found else ""
+            lines.append(
+                f"- {_title(entry['dataset'])}, {entry['split']}, {_search(entry)}: "
+                f"{found['distinct']:.0f}% of the captions are distinct{novel}; "
+                f"{found['words_used']} words used, {found['mean_length']:.1f} a caption; "
+                f"{found['unfinished']:.1f}% break off, {found['phrase_twice']:.1f}% stutter."
+            )
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _faithfulness(entries: Sequence[Mapping[str, Any]]) -> str:
+    measured = [e for e in entries if e.get("controls")]
+    if not measured:
+        return "Not measured yet: run `python -m captioner.faithfulness` with `--save`."
+    paragraphs = []
+    for entry in measured:
+        drops = entry["log_prob_drop"]
+        comparisons = [
+            f"- {_CONTROLS[name]}: {drops[name]:.3f} nats. "
+            + _ratio(found["ratio"], found["ratio_95"])
+            for name, found in entry["controls"].items()
+        ]
+        paragraphs.append(
+            f"For {entry['content_words']} content words of greedy captions ({entry['images']} "
+            f"photos of {_title(entry['dataset'])}, {entry['split']}), the quarter of the photo\n"
+            "attended to most was painted over with the photo's mean colour. The word's\n"
+            f"log-probability fell by {drops['attended']:.3f} nats on average. When another "
+            "quarter was painted over:\n\n" + "\n".join(comparisons)
+        )
+    return "\n\n".join(paragraphs)
+
+
+def _ratio(ratio: float | None, ends: Sequence[float | None]) -> str:
+    if ratio is None:
+        return "No ratio: that did not harm the word."
+    low, high = ("unbounded" if end is None else f"{end:.2f}" for end in ends)
+    return f"Ratio {ratio:.2f} [{low}, {high}]."
 
 
 def _value(entry: Mapping[str, Any], metric: str) -> float | None:

@@ -2,54 +2,60 @@
 
     python -m captioner.evaluation CHECKPOINT --dataset flickr8k --data-dir DIR --split test
 
-BLEU-1 to 4, METEOR, ROUGE-L and CIDEr as computed by `pycocoevalcap`, the COCO caption evaluation
-(Chen et al. 2015, arXiv 1504.00325), with its own Penn Treebank tokenizer. Both need a Java
-runtime.
+BLEU-1 to 4, METEOR, ROUGE-L and CIDEr, with bootstrap intervals of BLEU-4 and CIDEr
+(`metrics.assess`); how varied the captions are and which vices they have (`diversity`), and the
+same of the references, for comparison. One JSON object, last on standard output; percentages,
+CIDEr times 100.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import logging
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from captioner.captioner import Caption, Captioner
-from captioner.card import is_untouched, model_card
-from captioner.checkpoint import METRICS, CheckpointError, read_config, read_json, write_json
-from captioner.datasets import DatasetError, Record, read_coco, read_flickr8k, read_folder
+from captioner.datasets import Record
 from captioner.decoding import STRATEGIES, DecodingOptions
-from captioner.features import FeatureCache, FeatureError
-from captioner.files import write_bytes
+from captioner.diversity import diversity, unknown_words, vices
+from captioner.features import FeatureCache
 from captioner.images import ImageError
+from captioner.measuring import (
+    EXPECTED,
+    check_options,
+    features_of,
+    load_subject,
+    measuring_parser,
+    save_result,
+)
+from captioner.metrics import MetricsUnavailable, assess, require_metrics
+from captioner.report import write_report
+from captioner.vocabulary import split_words
 
-logger = logging.getLogger(__name__)
+# What of the decoding options a strategy depends on.
+SEARCH = {
+    "greedy": (),
+    "beam": ("beam_width", "length_penalty"),
+    "sample": ("temperature", "top_k", "top_p", "seed"),
+}
+SAME = ("dataset", "split", "strategy", "temperature")  # a newer score replaces the one equal in it
 
 
-class MetricsUnavailable(RuntimeError):
-    """The scorers cannot run here; the message says what to install."""
+@dataclass(frozen=True)
+class Evaluation:
+    """One caption for each photo, and how good they are."""
 
-
-def require_metrics() -> None:
-    """Raises `MetricsUnavailable` unless `pycocoevalcap` and Java are there."""
-    try:
-        import pycocoevalcap  # noqa: F401
-    except ImportError:
-        raise MetricsUnavailable(
-            "pycocoevalcap is not installed. Run: pip install -r requirements-train.txt"
-        ) from None
-    if shutil.which("java") is None:
-        raise MetricsUnavailable(
-            "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
-        )
+    captions: list[Caption]
+    cider: np.ndarray  # float64 (photos,), times 100
+    scores: dict[str, Any]
 
 
 def evaluate(
@@ -57,22 +63,47 @@ def evaluate(
     records: Sequence[Record],
     strategy: str = "beam",
     cache: FeatureCache | None = None,
+    train_captions: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The scores of the first caption of each photo, and the settings they were made with.
+    """The scores of `examine` alone, with the strategy's default options."""
+    options = DecodingOptions(strategy, num_captions=1)
+    return examine(captioner, records, options, cache, train_captions).scores
 
-    With `cache`, features come from there and the photos are not read. Raises `MetricsUnavailable`.
+
+def examine(
+    captioner: Captioner,
+    records: Sequence[Record],
+    options: DecodingOptions,
+    cache: FeatureCache | None = None,
+    train_captions: Iterable[str] = (),
+) -> Evaluation:
+    """One caption of each photo, scored; the scores begin with the settings they were made with.
+
+    With `cache`, features come from there and the photos are not read. With `train_captions`, the
+    share of captions that are not among them is reported. Sampling draws one caption a photo: the
+    best of several would be another system. Raises `MetricsUnavailable`.
     """
     require_metrics()
-    options = DecodingOptions(strategy, num_captions=1)
+    options = replace(options, num_captions=1)
     start = time.monotonic()
     captions = describe(captioner, records, options, cache)
     seconds = time.monotonic() - start
     texts = {r.image_id: c.text for r, c in zip(records, captions, strict=True)}
-    scores = score({r.image_id: r.captions for r in records}, texts)
-    settings = {"images": len(records), "caption_seconds": round(seconds, 1)}
-    if options.is_beam:
-        settings |= {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
-    return settings | scores
+    assessment = assess({r.image_id: r.captions for r in records}, texts)
+    settings = {name: getattr(options, name) for name in SEARCH[options.strategy]}
+    ours = [c.words for c in captions]
+    theirs = [split_words(text) for r in records for text in r.captions]
+    unknown = unknown_words(theirs, captioner.vocabulary)
+    scores = {
+        "images": len(records),
+        "caption_seconds": round(seconds, 1),
+        **{name: value for name, value in settings.items() if value is not None},
+        **assessment.scores,
+        "confidence_95": assessment.intervals,
+        "captions": diversity(ours, train_captions) | vices(ours),
+        "references": diversity(theirs, train_captions) | vices(theirs) | {"unknown": unknown},
+    }
+    return Evaluation(captions, assessment.cider, scores)
 
 
 def describe(
@@ -81,109 +112,83 @@ def describe(
     options: DecodingOptions,
     cache: FeatureCache | None = None,
 ) -> list[Caption]:
-    """The best caption of each photo."""
+    """The best caption of each photo; when sampling, each photo has draws of its own."""
     captions: list[Caption] = []
     size = captioner.extractor.batch_size
     with tqdm(total=len(records), unit="image", desc="captions", disable=None) as progress:
         for start in range(0, len(records), size):
             batch = records[start : start + size]
-            if cache is None:
-                found = captioner.caption_batch([r.path for r in batch], options)
+            features = features_of(captioner, batch, cache)
+            if options.strategy == "sample":
+                found = _sample(captioner, batch, features, options)
             else:
-                features = cache.gather([r.image_id for r in batch])
                 found = captioner.caption_features(features, options)
             captions += [best[0] for best in found]
             progress.update(len(batch))
     return captions
 
 
-def score(references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> dict[str, float]:
-    """Scores in percent (CIDEr: the usual scale times 100) of one caption for each image id."""
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.meteor.meteor import Meteor
-    from pycocoevalcap.rouge.rouge import Rouge
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
-    with _quiet():
-        tokenize = PTBTokenizer().tokenize
-        truth = tokenize({k: [{"caption": c} for c in v] for k, v in references.items()})
-        ours = tokenize({k: [{"caption": v}] for k, v in captions.items()})
-        bleu, _ = Bleu(4).compute_score(truth, ours)
-        meteor, _ = Meteor().compute_score(truth, ours)
-        rouge, _ = Rouge().compute_score(truth, ours)
-        cider, _ = Cider().compute_score(truth, ours)
-    values = [*bleu, meteor, rouge, cider]
-    names = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
-    return {name: round(100 * float(v), 2) for name, v in zip(names, values, strict=True)}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """pycocoevalcap prints its progress on standard output, where the scores belong."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
-
-
-def _read_split(dataset: str, data_dir: Path, split: str, seed: int) -> list[Record]:
-    """`seed` is the checkpoint's: a folder without splits of its own was split by it."""
-    if dataset == "coco":
-        if split != "val":
-            raise DatasetError("COCO's test captions are not public: use --split val.")
-        records = [r for r in read_coco(data_dir, "val") if r.path.is_file()]
-    elif dataset == "folder":
-        records = [r for r in read_folder(data_dir, seed=seed) if r.split == split]
-    else:
-        records = [r for r in read_flickr8k(data_dir) if r.split == split]
-    if not records:
-        raise DatasetError(f"no photos of the {split} split are in {data_dir}.")
-    return records
+def _sample(
+    captioner: Captioner, records: Sequence[Record], features: np.ndarray, options: DecodingOptions
+) -> list[list[Caption]]:
+    # The photos of a batch share the draws of a seed. Scored that way, a data set would be one
+    # experiment, not a thousand, and its interval too narrow.
+    seeds = [zlib.crc32(f"{options.seed}:{r.image_id}".encode()) for r in records]
+    return [
+        captioner.caption_features(one[None], replace(options, seed=seed))[0]
+        for one, seed in zip(features, seeds, strict=True)
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m captioner.evaluation", description=__doc__)
-    parser.add_argument("checkpoint", help="a checkpoint directory or a Hub id")
-    parser.add_argument("--dataset", choices=("flickr8k", "coco", "folder"), required=True)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--split", choices=("test", "val"), required=True)
+    parser = measuring_parser("python -m captioner.evaluation", __doc__)
     parser.add_argument("--strategy", choices=STRATEGIES, default="beam")
-    parser.add_argument("--limit", type=int, help="only the first N photos")
-    parser.add_argument("--features", type=Path, help="a feature cache that train.py has made")
+    search = parser.add_argument_group("search, where not the default of the strategy")
+    search.add_argument("--beam-width", type=int)
+    search.add_argument("--length-penalty", type=float, help="beam: the power of the length")
+    search.add_argument("--temperature", type=float, help="sample: 1 is the model's own")
+    search.add_argument("--top-k", type=int, help="sample: from the K likeliest words")
+    search.add_argument("--top-p", type=float, help="sample: from a nucleus of this probability")
+    search.add_argument("--seed", type=int, help="sample: other draws")
     parser.add_argument(
-        "--save", action="store_true", help="also into metrics.json and the card of the checkpoint"
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="the best, median and worst 20 captions with photos and attention, to look at",
     )
     options = parser.parse_args(arguments)
+    check_options(parser, options)
+    if options.report and not options.report.parent.is_dir():
+        parser.error(f"--report: there is no folder {options.report.parent}")
+    names = [name for some in SEARCH.values() for name in some]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if foreign := given.keys() - set(SEARCH[options.strategy]):
+        parser.error(f"{', '.join(sorted(foreign))} has no meaning for {options.strategy}")
+    try:
+        decoding = DecodingOptions(options.strategy, num_captions=1, **given)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         require_metrics()
-        captioner = Captioner.from_pretrained(options.checkpoint)
-        seed = captioner.config.training.seed
-        records = _read_split(options.dataset, options.data_dir, options.split, seed)
-        records = records[: options.limit]
-        cache = options.features and FeatureCache(options.features, captioner.extractor.stamp())
-        scores = evaluate(captioner, records, options.strategy, cache)
-    except (DatasetError, CheckpointError, FeatureError, ImageError, MetricsUnavailable) as error:
+        subject = load_subject(options)
+        records = subject.records
+        found = examine(subject.captioner, records, decoding, subject.cache, subject.train_captions)
+    except (*EXPECTED, MetricsUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     what = {"dataset": options.dataset, "split": options.split, "strategy": options.strategy}
+    scores = what | found.scores
     if options.save:
-        save_scores(Path(options.checkpoint), what | scores)
-    print(json.dumps(what | scores))
-    return 0
-
-
-def save_scores(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Adds `entry` to the checkpoint's metrics, in place of an older one of the same kind, and to
-    its model card, unless somebody has edited that."""
-    metrics = read_json(folder / METRICS)
-    same = ("dataset", "split", "strategy")
-    others = [s for s in metrics["scores"] if any(s[k] != entry[k] for k in same)]
-    metrics["scores"] = [*others, dict(entry)]
-    write_json(folder / METRICS, metrics)
-    card = folder / "README.md"
-    if card.exists() and not is_untouched(card.read_text(encoding="utf-8")):
-        logger.warning("%s was edited by hand and is left as it is", card)
-        return
-    write_bytes(card, model_card(read_config(folder)[0], metrics).encode())
+        save_result(Path(options.checkpoint), "scores", scores, SAME)
+    status = 0
+    if options.report:
+        try:
+            write_report(options.report, records, found.captions, found.cider, scores)
+        except (OSError, ImageError) as error:  # the scores took longer: they are printed anyway
+            print(f"error: no report: {error}", file=sys.stderr)
+            status = 1
+    print(json.dumps(scores))
+    return status
 
 
 if __name__ == "__main__":

@@ -80,6 +80,42 @@ def test_table():
     assert len(rows) == 4
 
 
+def test_intervals_and_habits():
+    habits = {"distinct": 85.1, "novel": 91.8, "words_used": 346, "mean_length": 10.75}
+    habits |= {"unfinished": 0.3, "phrase_twice": 0.5}
+    score = BEAM | {"confidence_95": {"CIDEr": [47.04, 53.9]}, "captions": habits}
+    sampled = GREEDY | {"strategy": "sample", "temperature": 0.7}
+    text = model_card(config(), metrics(score, sampled))
+    assert "| 20.6 | 19.9 | 44.4 | 50.5 [47.0, 53.9] |" in text
+    assert "| sample, temperature 0.7 |" in text
+    assert (
+        "- Flickr8k, test, beam: 85% of the captions are distinct, 92% in no training caption; "
+        "346 words used, 10.8 a caption; 0.3% break off, 0.5% stutter." in text
+    )
+    results = ModelCard(text).data.eval_results
+    assert {r.metric_args.get("temperature") for r in results} == {None, 0.7}
+
+
+def test_faithfulness():
+    assert "Not measured yet: run `python -m captioner.faithfulness`" in model_card(
+        config(), metrics()
+    )
+    controls = {
+        "shifted": {"ratio": 1.35, "ratio_95": [1.1061, 1.8]},
+        "scattered": {"ratio": 1.1, "ratio_95": [0.9, None]},
+        "other_photo": {"ratio": None, "ratio_95": [None, None]},
+    }
+    drops = {"attended": 0.74, "shifted": 0.547, "scattered": 0.6, "other_photo": -0.01}
+    measured = {"dataset": "flickr8k", "split": "val", "images": 998, "content_words": 5012}
+    measured |= {"log_prob_drop": drops, "controls": controls}
+    text = model_card(config(), metrics() | {"faithfulness": [measured]})
+    assert "5012 content words of greedy captions (998 photos of Flickr8k, val)" in text
+    assert "fell by 0.740 nats" in text
+    assert "at a random place: 0.547 nats. Ratio 1.35 [1.11, 1.80]." in text
+    assert "cells at random: 0.600 nats. Ratio 1.10 [0.90, unbounded]." in text
+    assert "another photo: -0.010 nats. No ratio: that did not harm the word." in text
+
+
 def test_without_scores():
     card = model_card(config(), metrics())
     data = ModelCard(card).data

@@ -1,4 +1,4 @@
-"""Caption scores: the real scorers, and the command line on real photographs."""
+"""The evaluation as a program, on real photographs."""
 
 import json
 import os
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.evaluation import MetricsUnavailable, require_metrics, score
+from captioner.datasets import DatasetError
+from captioner.evaluation import MetricsUnavailable, main, require_metrics
+from captioner.measuring import read_split
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "assets" / "checkpoint"
@@ -34,39 +36,39 @@ def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProc
     )
 
 
-# pycocoevalcap leaves the pipes to its Java process open.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_scores_of_right_and_wrong_captions(metrics):
-    references = {
-        "1": ["A dog runs through the tall grass.", "The dog is running in a field of grass."],
-        "2": ["Two men ride their bikes down a hill.", "Two cyclists are riding downhill."],
-        "3": ["A girl in a red dress jumps.", "A young girl is jumping into the air."],
-    }
-    right = score(references, {k: v[0] for k, v in references.items()})
-    assert right["BLEU-4"] == right["ROUGE-L"] == 100
-    mixed = {"1": references["2"][0], "2": references["3"][0], "3": references["1"][0]}
-    wrong = score(references, mixed)
-    for name, value in wrong.items():
-        assert 0 <= value < right[name], name
-    # Case and the full stop are the tokenizer's business, not the caption's.
-    bare = {k: v[0].lower().rstrip(".") for k, v in references.items()}
-    assert score(references, bare) == right
-
-
 @pytest.mark.slow
 def test_the_command_line(metrics, shared, tmp_path):
     checkpoint = shutil.copytree(BUNDLED, tmp_path / "checkpoint")
     arguments = [checkpoint, "--dataset", "flickr8k", "--data-dir", shared / "data" / "flickr8k"]
-    done = evaluate(*arguments, "--split", "test", "--strategy", "greedy", "--limit", 40, "--save")
+    report = tmp_path / "report.html"
+    features = tmp_path / "features"
+    done = evaluate(
+        *arguments, "--split", "test", "--strategy", "greedy", "--limit", 40,
+        "--features", features, "--report", report, "--save",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.splitlines()[-1])
     assert scores["images"] == 40 and scores["strategy"] == "greedy"
+    low, high = scores["confidence_95"]["CIDEr"]
+    assert low < scores["CIDEr"] < high
+    assert {"distinct", "novel", "words_used", "unfinished"} <= scores["captions"].keys()
+    assert 0 < scores["references"]["unknown"] < 20
+    assert scores["captions"]["special_token"] == 0
+    assert report.read_text().count("<article>") == 3 * 13
     # The bundled model, on photos it has not seen: well above nonsense.
     assert scores["BLEU-1"] > 40 and scores["CIDEr"] > 15
     saved = json.loads((checkpoint / "metrics.json").read_text())["scores"]
     assert [s for s in saved if s["split"] == "test" and s["images"] == 40] == [scores]
     assert "| test | 40 | greedy |" in (checkpoint / "README.md").read_text()
+    # Sampled captions, from the same features: other words, and worse ones.
+    sampled = evaluate(
+        *arguments, "--split", "test", "--strategy", "sample", "--temperature", 1.5,
+        "--limit", 40, "--features", features,
+    )  # fmt: skip
+    assert sampled.returncode == 0, sampled.stderr
+    wild = json.loads(sampled.stdout.splitlines()[-1])
+    assert (wild["temperature"], wild["seed"]) == (1.5, 0) and "beam_width" not in wild
+    assert wild["captions"]["distinct"] == 100 and wild["CIDEr"] < scores["CIDEr"]
 
 
 @pytest.mark.slow
@@ -94,3 +96,38 @@ def test_missing_data_and_checkpoints_are_named(metrics, tmp_path):
     done = evaluate(BUNDLED, *arguments)
     assert done.returncode == 1
     assert "Flickr8k.token.txt" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "0"], "temperature has no meaning for beam"),
+        (["--strategy", "sample", "--temperature", "0"], "from 0.01 to 100"),
+        (["--limit", "0"], "at least 1"),
+        (["--report", "missing/report.html"], "there is no folder missing"),
+        (["--save"], "--save needs a checkpoint directory"),
+    ],
+)
+def test_options_without_sense_are_refused_at_once(options, message, capsys):
+    arguments = ["nobody/nothing", "--dataset", "flickr8k", "--data-dir", ".", "--split", "val"]
+    with pytest.raises(SystemExit):
+        main([*arguments, *options])
+    assert message in capsys.readouterr().err
+
+
+def test_training_captions(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split, number in (("train", 1), ("val", 2)):
+        content = {
+            "images": [{"id": number, "file_name": "photo.jpg"}],
+            "annotations": [{"id": 1, "image_id": number, "caption": f"A {split} caption."}],
+        }
+        (tmp_path / "annotations" / f"captions_{split}2014.json").write_text(json.dumps(content))
+    (tmp_path / "val2014").mkdir()
+    with pytest.raises(DatasetError, match="no photos of the val split"):
+        read_split("coco", tmp_path, "val", 0)
+    (tmp_path / "val2014" / "photo.jpg").touch()
+    records, captions = read_split("coco", tmp_path, "val", 0)
+    assert [r.image_id for r in records] == ["2"] and captions == ["A train caption."]
+    (tmp_path / "annotations" / "captions_train2014.json").unlink()
+    assert read_split("coco", tmp_path, "val", 0)[1] == []
