@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy import toy_captioner
 
-from captioner.datasets import DatasetError
-from captioner.evaluation import MetricsUnavailable, main, require_metrics
+from captioner.datasets import DatasetError, Record
+from captioner.decoding import DecodingOptions
+from captioner.evaluation import MetricsUnavailable, describe, main, require_metrics
 from captioner.measuring import read_split
 
 ROOT = Path(__file__).parents[1]
@@ -60,15 +63,22 @@ def test_the_command_line(metrics, shared, tmp_path):
     saved = json.loads((checkpoint / "metrics.json").read_text())["scores"]
     assert [s for s in saved if s["split"] == "test" and s["images"] == 40] == [scores]
     assert "| test | 40 | greedy |" in (checkpoint / "README.md").read_text()
-    # Sampled captions, from the same features: other words, and worse ones.
-    sampled = evaluate(
-        *arguments, "--split", "test", "--strategy", "sample", "--temperature", 1.5,
-        "--limit", 40, "--features", features,
-    )  # fmt: skip
-    assert sampled.returncode == 0, sampled.stderr
-    wild = json.loads(sampled.stdout.splitlines()[-1])
-    assert (wild["temperature"], wild["seed"]) == (1.5, 0) and "beam_width" not in wild
-    assert wild["captions"]["distinct"] == 100 and wild["CIDEr"] < scores["CIDEr"]
+
+
+def test_photos_are_sampled_independently(tmp_path, photo):
+    """Many copies of one photo: the captions that a distribution has, in no matter what batches."""
+    photo(0, 16, 16).save(tmp_path / "photo.png")
+    records = [Record(str(i), tmp_path / "photo.png", ("A photo.",), "val") for i in range(40)]
+    captioner = toy_captioner(looks_at=0, glance=True)
+    options = DecodingOptions("sample", num_captions=1, temperature=2.0)
+    texts = [c.text for c in describe(captioner, records, options)]
+    assert 4 < sum("red" in t.split() for t in texts) < 36
+    some = [c.text for c in describe(captioner, records[30:33], options)]
+    assert some == texts[30:33]
+    other = [c.text for c in describe(captioner, records[:12], replace(options, seed=1))]
+    assert other != texts[:12]
+    greedy = describe(captioner, records[:8], DecodingOptions("greedy", num_captions=1))
+    assert len({c.text for c in greedy}) == 1
 
 
 @pytest.mark.slow

@@ -2,83 +2,25 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-from keras import ops
 from PIL import Image
+from toy import CONFIDENCE, toy_captioner
 
-from captioner.captioner import Caption, Captioner
-from captioner.checkpoint import Checkpoint
-from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
+from captioner.captioner import Caption
 from captioner.datasets import Record
 from captioner.faithfulness import (
     blank,
     choose_targets,
     faithfulness,
+    main,
     most_attended,
     scattered,
     shifted,
 )
-from captioner.model import Annotations
-from captioner.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
-
-ROOT = Path(__file__).parents[1]
-WORDS = [*SPECIAL_TOKENS, "a", "red", "grey", "patch", "here", "there", "where", "today"]
-NEXT = {START: "a", 4: "red", 5: "patch", 6: "patch"}
-CONFIDENCE = 6.0  # logit of "red" where red is seen; that of "grey" is half of it
-
-
-class Toy(keras.Model):
-    """Says "a red patch". It looks at red or at blue, and its evidence for "red" is what it looks
-    at or, with `glance`, the whole photo at once."""
-
-    def __init__(self, config: ModelConfig, looks_at: int, glance: bool) -> None:
-        super().__init__()
-        self.config = config
-        self.looks_at, self.glance = looks_at, glance
-        table = np.full((len(WORDS), len(WORDS)), -30.0, np.float32)  # logits after each word
-        for word in range(len(WORDS)):
-            following = NEXT.get(word)
-            table[word, WORDS.index(following) if following else END] = 0.0
-        table[4, 6] = CONFIDENCE / 2
-        self.table = table
-        self.built = True
-
-    def encode(self, features):
-        return Annotations(ops.relu(ops.cast(features, "float32")), features)
-
-    def initial_state(self, annotations, captions):
-        mean = ops.mean(annotations.vectors, axis=1)
-        return ops.repeat(ops.expand_dims(mean, 1), captions, axis=1)
-
-    def embedding(self, words):
-        return ops.one_hot(words, len(WORDS))
-
-    def step(self, annotations, state, embedded, bias=None):
-        weights = ops.softmax(50 * annotations.vectors[:, None, :, self.looks_at], axis=-1)
-        weights = weights + 0 * state[..., :1]
-        return state, ops.matmul(weights, annotations.vectors), weights
-
-    def project(self, state, context, embedded, training=False):
-        red = 4 * state[..., :1] if self.glance else context[..., :1]
-        evidence = CONFIDENCE * red * embedded[..., 4:5]
-        return ops.matmul(embedded, self.table) + evidence * ops.one_hot(5, len(WORDS))
-
-
-def toy_captioner(looks_at: int, glance: bool) -> Captioner:
-    photo = keras.Input((16, 16, 3))
-    backbone = keras.Model(photo, keras.layers.AveragePooling2D(2)(photo))  # a cell: 2 x 2 pixels
-    sizes = ModelConfig(vocabulary_size=len(WORDS), rows=8, columns=8, channels=3)
-    config = CaptionerConfig(sizes, BackboneConfig(image_size=75))
-    model = Toy(sizes, looks_at, glance)
-    return Captioner(Checkpoint(config, Vocabulary(WORDS), model, backbone), batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -186,30 +128,20 @@ def test_only_content_words_of_other_photos_are_compared():
 
 
 @pytest.mark.slow
-def test_the_command_line(shared, tmp_path):
-    checkpoint = shutil.copytree(ROOT / "assets" / "checkpoint", tmp_path / "checkpoint")
-    arguments = ["--dataset", "flickr8k", "--data-dir", shared / "data" / "flickr8k", "--split"]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "captioner.faithfulness",
-            checkpoint,
-            *map(str, arguments),
-            "val",
-            "--limit",
-            "3",
-            "--save",
-        ],
-        cwd=ROOT,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_the_program(shared, tmp_path, capsys):
+    bundled = Path(__file__).parents[1] / "assets" / "checkpoint"
+    checkpoint = shutil.copytree(bundled, tmp_path / "checkpoint")
+    arguments = ["--dataset", "flickr8k", "--data-dir", str(shared / "data" / "flickr8k")]
+    assert main([str(checkpoint), *arguments, "--split", "val", "--limit", "3", "--save"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["images"] == 3 and found["content_words"] >= 3
-    assert found["log_prob_drop"]["attended"] > 0  # half the network's sight of it is gone
+    assert found["log_prob_drop"].keys() == {"attended", "shifted", "scattered", "other_photo"}
     assert json.loads((checkpoint / "metrics.json").read_text())["faithfulness"] == [found]
     assert "photos of Flickr8k, val" in (checkpoint / "README.md").read_text()
+
+
+def test_missing_data_is_named(tmp_path, capsys):
+    arguments = ["--dataset", "flickr8k", "--data-dir", str(tmp_path), "--split", "val"]
+    assert main([str(tmp_path / "nothing"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "error:" in error and str(tmp_path / "nothing") in error
