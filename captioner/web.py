@@ -1,29 +1,36 @@
-"""The Gradio page and the endpoint `/caption`: components and events, nothing about models."""
+"""The Gradio page: components and events, nothing about models."""
 
 from __future__ import annotations
 
 import base64
+import filecmp
 import io
-import logging
+import math
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import matplotlib
-import numpy as np
-from gradio.processing_utils import save_bytes_to_cache
+from gradio.processing_utils import save_bytes_to_cache, save_file_to_cache
 from gradio.utils import get_upload_folder
-from gradio_client.utils import is_http_url_like
-from PIL import Image
 
+from captioner import answers
+from captioner.answers import MAX_CAPTIONS, NO_PHOTO, Request, Seen
 from captioner.captioner import Caption, Captioner
-from captioner.images import ImageError, load_image
-from captioner.overlay import ATTENDED, UNATTENDED, write_attention_grid
+from captioner.decoding import STRATEGIES, DecodingOptions
+from captioner.endpoints import add_endpoints, refuse_addresses
+from captioner.images import load_image
+from captioner.overlay import ATTENDED, UNATTENDED, write_attention_film
 
-logger = logging.getLogger(__name__)
-
-MAX_CAPTIONS = 10
-STRATEGIES = ("sample", "greedy", "beam")
+COMPARE = "compare"  # on the page: all strategies side by side
+# Two full batches (`serving.BATCH_SIZES`): while one is in the network, the next gathers. All
+# others queue, and who finds the queue full is told that the page is busy.
+_AT_ONCE = 16
+_MAX_WAITING = 64
+_MAX_OWN = 5  # captions that the visitor has had a word in, kept on the page
 
 _INTRODUCTION = """
 # Captions that show where they looked
@@ -39,38 +46,69 @@ _CSS = """
 _NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach((button, i) => {
     button.ariaLabel = `Example photo ${i + 1}`;
 })"""
-_NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
-_ADDRESS = "This server does not fetch addresses. Send the picture itself, as a file."
-_FAILED = "Something went wrong with this photo on the server, and its log has the details."
+# The address bar has the link whatever the browser lets a page do with the clipboard.
+_COPY_LINK = """(...values) => {
+    const names = ["captions", "strategy", "temperature", "top_p", "seed"];
+    const link = new URL(location.href);
+    link.search = new URLSearchParams(names.map((name, i) => [name, values[i]]));
+    const example = document.querySelector("#viewer .result")?.dataset.example;
+    if (example) link.searchParams.set("example", example);
+    history.replaceState(null, "", link);
+    navigator.clipboard?.writeText(link.href).catch(() => {});
+}"""
+_LINK_COPIED = "The link is in the address bar, and in the clipboard if your browser allows that."
+_FAILED = """() => document.querySelector("#viewer .result").dispatchEvent(new Event("failed"))"""
 
 
 def build_page(captioner: Captioner) -> gr.Blocks:
-    """The whole page around a captioner, ready to be launched with `launch_options()`.
+    """The whole page around a captioner, ready to be launched with `launch_options()`, and the
+    endpoints for programs (`endpoints`)."""
 
-    The endpoint `/caption` takes image, num_captions, strategy, temperature and seed, and gives
-    `{"captions": [{"text", "words", "log_probs", "attention"}]}`, best first, followed by the
-    attention grid of the best one as a PNG.
-    """
-
-    def caption(image: Any, num_captions: Any, strategy: Any, temperature: Any, seed: Any) -> Any:
-        """Captions of a photo, best first: the words, the natural logarithm of each one's
-        probability, and an attention map for each over the photo. Then the best caption's maps
-        drawn over the photo, as a PNG."""
-        photo, captions = _caption(captioner, image, num_captions, strategy, temperature, seed)
-        return {"captions": [_to_json(c) for c in captions]}, _draw(photo, captions[0], tile=160)
-
-    def show(image: Any, *options: Any) -> tuple[dict | None, tuple | None]:
+    def show(image: Any, *options: Any) -> Iterator[tuple[dict | None, Seen | None]]:
+        """What is on the page, while it becomes more, and what the session keeps of it."""
         if image is None:
-            return None, None
-        photo, captions = _caption(captioner, image, *options)
-        preview = _preview(photo)
-        url = "data:image/jpeg;base64," + base64.b64encode(preview).decode()
-        return {"photo": url, "captions": [_to_json(c) for c in captions]}, (preview, captions)
+            yield None, None
+            return
+        photo, features = answers.see(captioner, image)
+        seen = Seen(answers.preview(photo), features, example=_example_of(image))
+        yield from look(seen, None, *options)
 
-    def show_again(image: Any, *options: Any) -> tuple[dict | None, tuple | None]:
+    def show_again(image: Any, *options: Any) -> Iterator[tuple[dict | None, Seen | None]]:
         if image is None:
-            raise gr.Error(_NO_PHOTO, title="No photo", print_exception=False)
-        return show(image, *options)
+            raise answers.refusal(NO_PHOTO, "No photo")
+        yield from show(image, *options)
+
+    def look(
+        seen: Seen, region: answers.Region | None, *options: Any
+    ) -> Iterator[tuple[dict, Seen]]:
+        """Captions that look at a region, or at the whole photo, one search after another."""
+        captions: dict[str, list[Caption]] = {}
+        searches = _searches(*options)
+        for search in searches:
+            request = Request(search, region=region)
+            captions[search.strategy] = answers.answer(captioner, seen.features, request)
+            shown = [(source, c) for source, found in captions.items() for c in found]
+            now = replace(seen, region=region, captions=shown)
+            yield _on_page(now, done=search is searches[-1])
+
+    def steer(seen: Seen | None, event: gr.EventData, *options: Any) -> Iterator[tuple[dict, Seen]]:
+        region = event._data.get("region")
+        if region is not None:
+            sides = [*region, None, None, None, None] if isinstance(region, list) else [None] * 4
+            region = answers.box(*sides[:4])
+        yield from look(_kept(seen), region, *options)
+
+    def complete(seen: Seen | None, event: gr.EventData) -> tuple[dict, Seen]:
+        """The best caption that begins as the visitor wants, above the others."""
+        seen = _kept(seen)
+        prefix = str(event._data.get("prefix") or "")[:1000]
+        search = Request(DecodingOptions("beam", num_captions=1), prefix, seen.region)
+        found = answers.answer(captioner, seen.features, search)[0]
+        own = [("yours", found)]
+        own += [c for c in seen.captions if c[0] == "yours" and c[1].text != found.text]
+        others = [c for c in seen.captions if c[0] != "yours"]
+        word = event._data.get("word")
+        return _on_page(replace(seen, captions=own[:_MAX_OWN] + others), word)
 
     with gr.Blocks(
         title="Image captions with visual attention",
@@ -78,37 +116,46 @@ def build_page(captioner: Captioner) -> gr.Blocks:
         delete_cache=(600, 3600),  # seconds: look every ten minutes, delete after an hour
     ) as page:
         gr.Markdown(_INTRODUCTION)
-        shown = gr.State(None)  # (photo as JPEG, captions), for the picture to take away
+        seen = gr.State(None)
         with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320):
-                options = _controls()
+            with gr.Column(scale=1, min_width=320):
+                photo, options, link = _controls()
                 button = gr.Button("Caption it again", variant="primary")
-                gr.Examples([[str(p)] for p in example_photos()], options[0], elem_id="examples")
-            with gr.Column(scale=3, min_width=320):
+                gr.Examples([[str(p)] for p in example_photos()], photo, elem_id="examples")
+            with gr.Column(scale=2, min_width=320):
                 viewer = _viewer()
-        picture = gr.DownloadButton(visible="hidden", elem_id="picture")
-        answer = gr.JSON(label="Captions", visible=False)
-        grid = gr.Image(
-            label="Attention grid", alt_text="Attention grid", format="png", visible=False
-        )
-        endpoint = gr.Button(visible=False)
+        taken = gr.DownloadButton(visible="hidden", elem_id="taken")
 
         # preprocess=False: Gradio would otherwise open the picture itself, before `load_image`
         # can. Its messages hold paths, and it re-encodes some pictures and has no pixel limit.
         # The check that the file was uploaded here, and is not any other, comes before that.
-        work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": 1}
-        endpoint.click(caption, options, [answer, grid], api_name="caption", **work)
-        work |= {"outputs": [viewer, shown], "api_visibility": "private"}
-        for trigger, run in ((options[0].change, show), (button.click, show_again)):
+        work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": _AT_ONCE}
+        add_endpoints(captioner, **work)
+        work |= {"outputs": [viewer, seen], "api_visibility": "private"}
+        for trigger, run in ((photo.change, show), (button.click, show_again)):
             # On failure, the captions of an earlier photo must not stand beside this one.
-            trigger(run, options, show_progress_on=[viewer], **work).failure(
-                lambda: (None, None), outputs=[viewer, shown], api_visibility="private"
+            trigger(run, [photo, *options], show_progress_on=[viewer], **work).failure(
+                lambda: (None, None), outputs=[viewer, seen], api_visibility="private"
             )
-        viewer.download(
-            _write_picture, [shown], [picture], api_visibility="private", show_progress="hidden"
-        ).success(fn=None, js="() => document.querySelector('#picture').click()")
+        # The viewer itself waits for one answer before it asks for the next.
+        work |= {"show_progress": "hidden", "trigger_mode": "multiple"}
+        for trigger, run, inputs in (
+            (viewer.steer, steer, [seen, *options]),
+            (viewer.complete, complete, [seen]),
+        ):
+            trigger(run, inputs, **work).failure(fn=None, js=_FAILED)
+        viewer.take(
+            _write_file, [seen], [taken], api_visibility="private", show_progress="hidden"
+        ).success(fn=None, js="() => document.querySelector('#taken').click()")
+        link.click(fn=None, inputs=options, js=_COPY_LINK).then(
+            lambda: gr.Info(
+                "The link is in the address bar, and in the clipboard if your browser lets it."
+            ),
+            api_visibility="private",
+        )
         page.load(fn=None, js=_NAME_EXAMPLES)
-    return page.queue(max_size=64)
+        page.load(_from_link, outputs=[photo, *options], api_visibility="private")
+    return page.queue(max_size=_MAX_WAITING)
 
 
 def launch_options() -> dict[str, Any]:
@@ -131,7 +178,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api", "gradio"],
         "run_history": False,
         "ssr_mode": False,
-        "state_session_capacity": 500,  # each holds a photo of about 100 kB
+        "state_session_capacity": 500,  # each holds a photo and its features, about 400 kB
         "enable_monitoring": False,
     }
 
@@ -148,44 +195,43 @@ def example_photos() -> list[Path]:
     return [path for path in candidates if path.is_file()]
 
 
-def _controls() -> list[gr.components.Component]:
-    """The endpoint's inputs, in its order."""
+def _controls() -> tuple[gr.Image, list[gr.components.Component], gr.Button]:
+    """The photo; how many captions, strategy, temperature, top-p and seed; the link to these."""
     photo = gr.Image(
         label="Photo",
         alt_text="Your photo",
         type="filepath",
         sources=["upload", "clipboard", "webcam"],
-        height=320,
+        height=260,
     )
-    _refuse_addresses(photo)
+    refuse_addresses(photo)
     with gr.Accordion("How many captions, and how", open=False):
-        count = gr.Slider(1, MAX_CAPTIONS, 3, step=1, label="Number of captions")
-        strategy = gr.Radio(
-            STRATEGIES,
-            value="sample",
-            label="Strategy",
-            info="Samples differ; greedy takes the best next word; beam looks further ahead.",
-        )
-        temperature = gr.Slider(
-            0.1, 2.0, 0.5, step=0.1, label="Temperature", info="For samples: higher is wilder."
-        )
-        seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, info="The same seed, the same samples."
-        )
-    return [photo, count, strategy, temperature, seed]
-
-
-def _refuse_addresses(photo: gr.Image) -> None:
-    """Gradio would fetch a picture whose address is sent in place of a file, so that strangers
-    could make this server call others; no option turns that off."""
-    keep = photo.async_move_resource_to_block_cache
-
-    async def keep_upload(path: str | Path | None) -> str | None:
-        if is_http_url_like(str(path)):
-            raise gr.Error(_ADDRESS, title="This picture", print_exception=False)
-        return await keep(path)
-
-    photo.async_move_resource_to_block_cache = keep_upload
+        options = [
+            gr.Slider(1, MAX_CAPTIONS, 3, step=1, label="Number of captions"),
+            gr.Radio(
+                (*STRATEGIES, COMPARE),
+                value="sample",
+                label="Strategy",
+                info="Samples differ; greedy takes the best next word; beam looks further ahead; "
+                "compare shows all three.",
+            ),
+            gr.Slider(
+                0.1, 2.0, 0.5, step=0.1, label="Temperature", info="For samples: higher is wilder."
+            ),
+            gr.Slider(
+                0.05,
+                1.0,
+                1.0,
+                step=0.05,
+                label="Top-p",
+                info="For samples: only from the likeliest words that have this much probability.",
+            ),
+            gr.Number(
+                0, label="Seed", precision=0, minimum=0, info="The same seed, the same samples."
+            ),
+        ]
+        link = gr.Button("Copy a link to these options", size="sm")
+    return photo, options, link
 
 
 def _viewer() -> gr.HTML:
@@ -203,88 +249,89 @@ def _viewer() -> gr.HTML:
     )
 
 
-def _caption(
-    captioner: Captioner, image: Any, num_captions: Any, strategy: Any, temperature: Any, seed: Any
-) -> tuple[Image.Image, list[Caption]]:
-    """The upright photo and its captions. Raises gr.Error, with a message for the visitor."""
-    if strategy not in STRATEGIES:
-        raise _bad_option("strategy", "one of " + ", ".join(STRATEGIES))
-    options = {
-        "num_captions": _number("num_captions", num_captions, 1, MAX_CAPTIONS, whole=True),
-        "strategy": strategy,
-        "temperature": _number("temperature", temperature, 0.1, 2.0),
-        "seed": _number("seed", seed, 0, 2**32 - 1, whole=True),
-    }
-    try:
-        photo = load_image(_source(image))
-        # As pixels: a picture may still carry the EXIF orientation that was applied to it.
-        return photo, captioner.caption(np.asarray(photo), **options)
-    except ImageError as error:
-        logger.warning("refused a picture: %s", error)
-        raise gr.Error(str(error), title="This picture", print_exception=False) from None
-    except Exception:
-        logger.exception("captioning failed")
-        raise gr.Error(_FAILED, print_exception=False) from None
+def _searches(
+    num_captions: Any, strategy: Any, temperature: Any, top_p: Any, seed: Any
+) -> list[DecodingOptions]:
+    """What the controls ask for: one search, or one of each strategy. Before several samples comes
+    one, to be shown at once; the seed makes it the first of them."""
+    several = ("greedy", "beam", "sample") if strategy == COMPARE else (strategy,)
+    searches = [
+        answers.search_options(num_captions, each, temperature, seed, top_p) for each in several
+    ]
+    if strategy == "sample" and searches[0].num_captions > 1:
+        searches.insert(0, replace(searches[0], num_captions=1))
+    return searches
 
 
-def _source(image: Any) -> Path | bytes:
-    """What Gradio hands over unprocessed: the file it keeps, or a data URL."""
-    image = image if isinstance(image, dict) else {}
-    if image.get("path"):
-        return Path(image["path"])
-    kind, _, data = (image.get("url") or "").partition(";base64,")
-    if not kind.startswith("data:"):
-        raise ImageError(_NO_PHOTO)
-    try:
-        return base64.b64decode(data, validate=True)
-    except ValueError:
-        raise ImageError("The picture's data URL is not valid base64.") from None
+def _on_page(seen: Seen, word: Any = None, done: bool = True) -> tuple[dict, Seen]:
+    """The viewer's value, showing the word of this number, and what the session keeps; `done` if
+    nothing more comes."""
+    url = "data:image/jpeg;base64," + base64.b64encode(seen.preview).decode()
+    captions = [
+        answers.to_json(caption, alternatives=True) | {"source": source}
+        for source, caption in seen.captions
+    ]
+    value = {"photo": url, "captions": captions, "region": seen.region, "example": seen.example}
+    value |= {"done": done, "answer": uuid.uuid4().hex}  # Gradio sends the last one twice
+    if isinstance(word, int):
+        value["word"] = word
+    return value, seen
 
 
-def _number(name: str, value: Any, low: float, high: float, whole: bool = False) -> int | float:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else low - 1
-    if not low <= number <= high or (whole and number != int(number)):
-        kind = "a whole number" if whole else "a number"
-        raise _bad_option(name, f"{kind} from {low} to {high}")
-    return int(number) if whole else float(number)
+def _kept(seen: Seen | None) -> Seen:
+    if seen is None:  # the server has been started anew, or has too many visitors
+        raise answers.refusal("This photo is no longer here. Give it once more.", "No photo")
+    return seen
 
 
-def _bad_option(name: str, expected: str) -> gr.Error:
-    return gr.Error(f"{name} must be {expected}.", title="This option", print_exception=False)
+def _example_of(image: Mapping[str, Any]) -> int | None:
+    """The number of the example that a photo is, from 1, if it is one."""
+    path = image.get("path")
+    for i, example in enumerate(example_photos(), start=1):
+        if path and filecmp.cmp(path, example, shallow=False):
+            return i
+    return None
 
 
-def _to_json(caption: Caption) -> dict[str, Any]:
-    return {
-        "text": caption.text,
-        "words": list(caption.words),
-        "log_probs": [round(p, 6) for p in caption.log_probs],
-        "attention": caption.attention.astype(float).round(6).tolist(),
-    }
+def _from_link(request: gr.Request) -> list[Any]:
+    """The photo and the options that a link asks for; what makes no sense is left as it is."""
+    query = request.query_params
+    numbers: dict[str, float] = {}
+    for name, low, high in (
+        ("example", 1, len(example_photos())),
+        ("captions", 1, MAX_CAPTIONS),
+        ("temperature", 0.1, 2.0),
+        ("top_p", 0.05, 1.0),
+        ("seed", 0, 2**32 - 1),
+    ):
+        try:
+            value = float(query.get(name, "nan"))
+        except ValueError:
+            continue
+        if low <= value <= high:
+            numbers[name] = value if name in ("temperature", "top_p") else math.floor(value)
+    strategy = query.get("strategy")
+    photo = gr.skip()
+    if "example" in numbers:
+        example = example_photos()[int(numbers["example"]) - 1]
+        # Gradio lets out no file that lies elsewhere.
+        photo = save_file_to_cache(example, get_upload_folder())
+    return [
+        photo,
+        numbers.get("captions", gr.skip()),
+        strategy if strategy in (*STRATEGIES, COMPARE) else gr.skip(),
+        *(numbers.get(name, gr.skip()) for name in ("temperature", "top_p", "seed")),
+    ]
 
 
-def _preview(photo: Image.Image) -> bytes:
-    """The photo as it was understood, as a JPEG small enough to travel with the captions."""
-    small = photo.copy()
-    small.thumbnail((1024, 1024))
+def _write_file(seen: Seen | None, event: gr.EventData) -> str:
+    """The attention of one of the captions that are on the page, as a grid or as a film."""
+    seen = _kept(seen)
+    last = len(seen.captions) - 1
+    index = int(answers.number("index", event._data.get("index"), 0, last, whole=True))
+    photo, caption = load_image(seen.preview), seen.captions[index][1]
+    if event._data.get("kind") != "film":
+        return answers.draw_grid(photo, caption, tile=600)
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
-    return file.getvalue()
-
-
-def _write_picture(shown: tuple[bytes, list[Caption]] | None, event: gr.EventData) -> str:
-    """The attention grid of one of the captions that are on the page, in print quality."""
-    if shown is None:
-        raise gr.Error(_NO_PHOTO, title="No photo", print_exception=False)
-    preview, captions = shown
-    index = _number("index", event._data.get("index"), 0, len(captions) - 1, whole=True)
-    return _draw(load_image(preview), captions[int(index)], tile=600)
-
-
-def _draw(photo: Image.Image, caption: Caption, tile: int) -> str:
-    """The attention grid as a file in Gradio's cache, which empties itself.
-
-    Gradio would write a picture too, but its compression takes four times as long.
-    """
-    file = io.BytesIO()
-    write_attention_grid(file, photo, caption, tile)
-    return save_bytes_to_cache(file.getvalue(), "attention.png", get_upload_folder())
+    write_attention_film(file, photo, caption)
+    return save_bytes_to_cache(file.getvalue(), "attention.gif", get_upload_folder())

@@ -8,75 +8,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
-from app_process import ROOT, App, running_app
+from app_process import ROOT
+from conftest import DESKTOP
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from captioner.web import example_photos
 
-# Without a GPU or a sandbox it runs in containers; the rest keeps it from calling its maker.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP = {"width": 1280, "height": 960}
 PHONE = {"width": 390, "height": 844}
 OpenPage = Callable[..., Page]
+expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
-    if executable is None:
-        pytest.skip("chromium is not installed (Debian: apt install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def app(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    with running_app(tmp_path_factory.mktemp("app")) as running:
-        yield running
-
-
-@pytest.fixture
-def open_page(app: App, chromium: Browser) -> Iterator[OpenPage]:
-    """`open_page(viewport, color_scheme=...)`: the page, loaded. At the end of the test: it has
-    reported no error, and has asked nothing of any other host."""
-    pages, errors, hosts = [], [], set()
-
-    def make(viewport: dict[str, int] = DESKTOP, **options: str) -> Page:
-        page = chromium.new_page(viewport=viewport, **options)
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
-        page.goto(app.url)
-        expect(page.locator("#viewer .empty")).to_be_visible()
-        pages.append(page)
-        return page
-
-    yield make
-    for page in pages:
-        page.close()
-    assert errors == []
-    assert hosts <= {"127.0.0.1", None}  # None: data and blob URLs
-
-
-def give(page: Page, photo: Path) -> None:
+def give(page: Page, photo: Path, captions: int = 3) -> None:
     page.set_input_files("input[type=file]", photo)
-    expect(page.locator("#viewer .captions button").first).to_be_visible()
+    expect(page.locator("#viewer .captions button")).to_have_count(captions)
     page.wait_for_function("document.querySelector('#viewer .stage img').naturalWidth > 1")
 
 
@@ -190,6 +140,12 @@ def test_grid_and_captions_can_be_taken_away(open_page: OpenPage, tmp_path: Path
         assert picture.format == "PNG"
         assert max(picture.size) > 1200
     with page.expect_download() as download:
+        page.get_by_role("button", name="Film as GIF").click()
+    assert download.value.suggested_filename == "attention.gif"
+    with Image.open(download.value.path()) as film:
+        assert film.format == "GIF"
+        assert film.n_frames == len(words(page)) + 1
+    with page.expect_download() as download:
         page.get_by_role("button", name="Captions as JSON").click()
     captions = json.loads(Path(download.value.path()).read_text())["captions"]
     assert captions[0]["words"] == words(page)
@@ -249,7 +205,7 @@ def test_pictures_have_alternative_texts_and_controls_have_labels(open_page: Ope
 def test_the_screenshot_of_the_readme(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page(color_scheme="light")
     give(page, example_photos()[0])
-    page.locator("#viewer .words button").nth(1).click()
+    page.locator("#viewer .words button").nth(1).hover()
     wanted = os.environ.get("CAPTIONER_SCREENSHOT") == "1"
     path = ROOT / "assets" / "screenshot.png" if wanted else tmp_path / "screenshot.png"
     page.screenshot(path=path)

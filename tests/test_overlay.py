@@ -15,6 +15,7 @@ from captioner.overlay import (
     attention_grid,
     draw_attention,
     format_probability,
+    write_attention_film,
     write_attention_grid,
 )
 
@@ -179,6 +180,49 @@ def test_the_grid_is_written_as_a_png_for_print() -> None:
         assert picture.format == "PNG"
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert min(picture.size) > 900  # pixels
+
+
+def test_the_film_has_a_frame_a_word_and_the_whole_caption() -> None:
+    words = ["a", "dog", "runs"]
+    attention = np.stack([one_hot(0, 0), one_hot(0, 7), one_hot(7, 7)])
+    caption = Caption("a dog runs", words, [-0.5] * 3, attention)
+    file = io.BytesIO()
+    grey = Image.new("RGB", (300, 200), (128, 128, 128))
+    write_attention_film(file, grey, caption, longest=240, seconds=0.5)
+    with Image.open(file) as film:
+        assert film.format == "GIF" and film.is_animated and film.info["loop"] == 0
+        assert film.n_frames == 4
+        frames, durations = [], []
+        for index in range(4):
+            film.seek(index)
+            durations.append(film.info["duration"])
+            frames.append(film.convert("RGB"))
+    assert durations == [500, 500, 500, 1500]
+    photos = [frame.crop((0, 0, 240, 160)) for frame in frames]
+    for picture, corner in zip(photos, ("top left", "top right", "bottom right"), strict=False):
+        brightness = corner_brightness(picture)
+        assert max(brightness, key=brightness.get) == corner
+    assert np.ptp(np.asarray(photos[3])) < 8  # the bare photo
+    captions = [np.asarray(frame.crop((0, 165, 240, frame.height)), int) for frame in frames]
+    amber = [(c[..., 0] - c[..., 2] > 150).sum() for c in captions]
+    assert min(amber[:3]) > 50 and amber[3] == 0  # each word stands out in its turn
+    where = [np.argwhere(c[..., 0] - c[..., 2] > 150)[:, 1].mean() for c in captions[:3]]
+    assert where == sorted(where)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (3, 900), (900, 3)])
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_film_clips_no_word(size: tuple[int, int], count: int) -> None:
+    words = ["counterrevolutionaries", "a", "skateboarding"] * count
+    file = io.BytesIO()
+    write_attention_film(file, Image.new("RGB", size, MAGENTA), caption_of(words), longest=240)
+    with Image.open(file) as film:
+        film.seek(film.n_frames - 1)
+        frame = np.asarray(film.convert("RGB"), int)
+    magenta = abs(frame - MAGENTA).max(axis=-1) < 60
+    ink = (frame.max(axis=-1) < 150) & ~magenta
+    assert ink.sum() > 100 * count
+    assert not ink[:, :3].any() and not ink[:, -3:].any() and not ink[-3:].any()
 
 
 @pytest.mark.parametrize(

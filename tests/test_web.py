@@ -15,18 +15,12 @@ import httpx
 import matplotlib
 import numpy as np
 import pytest
-from app_process import ROOT, App, running_app
+from app_process import ROOT, App
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 from captioner.web import example_photos
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    with running_app(tmp_path_factory.mktemp("app")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -294,13 +288,6 @@ def test_a_data_url(app: App, portrait: Image.Image, tmp_path: Path) -> None:
         kind, data = call(http, {"url": url, "meta": {"_type": "gradio.FileData"}})
     assert kind == "complete"
     assert len(data[0]["captions"]) == 3
-
-
-def test_only_the_documented_endpoint_is_public(client: Client) -> None:
-    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert list(named) == ["/caption"]
-    names = [parameter["parameter_name"] for parameter in named["/caption"]["parameters"]]
-    assert names == ["image", "num_captions", "strategy", "temperature", "seed"]
 
 
 def test_example_photos_are_photos_of_dependencies() -> None:
