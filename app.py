@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -10,27 +11,45 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     """Load, compile, serve until interrupted. Gives the exit status."""
     options = _parser().parse_args(arguments)
+    if options.mcp and importlib.util.find_spec("mcp") is None:
+        print('--mcp needs one package more: pip install "gradio[mcp]"', file=sys.stderr)
+        return 1
     print("Loading the model ...", flush=True)
     # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
-    from captioner import Captioner, CheckpointError
-    from captioner.web import build_page, launch_options
+    from captioner.startup import import_backend
+
+    import_backend()
+    from captioner import CheckpointError, DecodingOptions
+    from captioner.serving import BatchingCaptioner
 
     try:
-        captioner = Captioner.from_pretrained(options.checkpoint, revision=options.revision)
+        captioner = BatchingCaptioner.from_pretrained(options.checkpoint, revision=options.revision)
     except CheckpointError as error:
         print(f"Cannot use this checkpoint: {error}", file=sys.stderr)
         return 1
-    captioner.warm_up()
+    # What the page and the endpoint search for unless told otherwise. Other searches are compiled
+    # at their first use, which takes a second: waiting for all of them here would take many.
+    captioner.warm_up([DecodingOptions("sample", num_captions=n) for n in (1, 3)])
+    from captioner.web import build_page, launch_options
+
+    page = build_page(captioner)
     try:
-        build_page(captioner).launch(
+        page.launch(
             server_name=options.host,
             server_port=options.port,
             share=options.share or None,
+            mcp_server=options.mcp,
+            prevent_thread_lock=True,
             **launch_options(),
         )
     except OSError as error:  # the port is taken, or the host is not this machine's
         print(f"Cannot serve the page: {error}", file=sys.stderr)
         return 1
+    if options.mcp:
+        from captioner.mcp_tools import finish_tools
+
+        finish_tools(page)
+    page.block_thread()
     return 0
 
 
@@ -47,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--host", help="0.0.0.0 for all the network (default: only this machine)")
     parser.add_argument("--share", action="store_true", help="also make a public link, for a week")
+    parser.add_argument(
+        "--mcp", action="store_true", help="serve the same functions as tools for language models"
+    )
     return parser
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,26 +22,41 @@ ROOT = Path(__file__).parents[1]
 class App:
     url: str  # ends with a slash
     log_file: Path
+    uploads: Path  # where it keeps what it is sent
+    pid: int
 
     @property
     def log(self) -> str:
         return self.log_file.read_text("utf-8", "replace")
 
+    @property
+    def memory(self) -> float:
+        """MB of it that are in memory now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+
 
 @contextlib.contextmanager
-def running_app(folder: Path, seconds: float = 240) -> Iterator[App]:
+def running_app(
+    folder: Path,
+    *options: str,
+    command: Sequence[str | Path] = (sys.executable, "app.py"),
+    cwd: Path = ROOT,
+    seconds: float = 240,
+) -> Iterator[App]:
     """`python app.py` with the bundled checkpoint, on a free port; its uploads and its log go to
     `folder`. Raises RuntimeError, with the log, if it is not ready within `seconds`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = App(f"http://127.0.0.1:{port}/", folder / "app.log")
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads")}
-    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port)]
-    with app.log_file.open("w") as log:
+    log_file, uploads = folder / "app.log", folder / "uploads"
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
+    command = [*command, "--host", "127.0.0.1", "--port", str(port), *options]
+    with log_file.open("w") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            command, cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
+    app = App(f"http://127.0.0.1:{port}/", log_file, uploads, process.pid)
     try:
         deadline = time.monotonic() + seconds
         while not _answers(app.url):

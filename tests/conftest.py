@@ -130,7 +130,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """The real app with the bundled checkpoint, in a process of its own."""
     from app_process import running_app
 
-    with running_app(tmp_path_factory.mktemp("app")) as running:
+    with running_app(tmp_path_factory.mktemp("app"), "--mcp") as running:
         yield running
 
 
