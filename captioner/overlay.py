@@ -93,8 +93,7 @@ def write_attention_film(
     frames = []
     for index, picture in enumerate([*pictures, photo]):
         frame = _subtitled(picture, caption, index, longest)
-        # One palette a frame: the warm and the dark layer have few colours in common.
-        frames.append(frame.quantize(128, dither=Image.Dither.NONE))
+        frames.append(_few_colours(frame))
     milliseconds = [round(1000 * seconds)] * len(pictures) + [round(3000 * seconds)]
     frames[0].save(
         file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
@@ -197,6 +196,18 @@ def _subtitled(picture: Image.Image, caption: Caption, current: int, longest: in
             draw.text((x, y), word, _FAINT if unsaid else _INK, font, anchor="lm")
             x, index = x + length + space, index + 1
     return sheet
+
+
+def _few_colours(frame: Image.Image) -> Image.Image:
+    """A frame with a palette of its own: the warm and the dark layers have few colours in common.
+
+    Choosing colours is what takes the time, and a small copy has nearly the same ones. It would
+    miss those of the thin letters, which are known.
+    """
+    written = [*ATTENDED[0], *_INK, *_FAINT]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(frame.reduce(3).quantize(125).getpalette()[: 3 * 125] + written)
+    return frame.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _lines(words: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[list[str]]:
