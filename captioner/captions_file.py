@@ -141,6 +141,10 @@ def abbreviate(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def _no_captions(path: Path) -> DatasetError:
+    return DatasetError(f"{path} holds no captions; write an image's name and a caption into it")
+
+
 def _may_hold_captions(path: Path) -> bool:
     name = path.name.lower()
     known = name == "captions.txt" or name.endswith((".csv", ".tsv", ".jsonl", ".json"))
@@ -178,7 +182,7 @@ def _collect(path: Path, rows: _Rows, parse: _Parse) -> CaptionsFile:
             "remove them"
         )
     if not images:
-        raise DatasetError(f"{path} holds no captions")
+        raise _no_captions(path)
 
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in images}
     shared = {stem for stem, count in Counter(stems.values()).items() if count > 1}
@@ -239,6 +243,8 @@ def _relative(name: Any) -> str:
 def _csv(path: Path) -> tuple[_Rows, _Parse]:
     text = _text(path)
     first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    if not first:
+        raise _no_captions(path)
     for delimiter in ",;\t|":
         columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter))]
         if not {*columns}.isdisjoint(IMAGE_FIELDS) and not {*columns}.isdisjoint(CAPTION_FIELDS):
@@ -347,9 +353,13 @@ def _object(value: Any) -> dict:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from error
+    if not content.strip():
+        raise _no_captions(path)
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON ({error})") from error
 

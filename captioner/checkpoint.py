@@ -67,6 +67,21 @@ def write_checkpoint(
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
+    try:
+        _write_files(new, checkpoint, metrics, extra)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)  # on a full disk, it would keep it full
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(
+    new: Path, checkpoint: Checkpoint, metrics: Mapping[str, Any], extra: Mapping[str, bytes]
+) -> None:
     checkpoint.vocabulary.save(new / VOCABULARY)
     write_bytes(new / DECODER, save(decoder_arrays(checkpoint.model)))
     hashed = [VOCABULARY, DECODER]
@@ -78,11 +93,6 @@ def write_checkpoint(
     write_json(new / METRICS, metrics)
     for name, content in extra.items():
         write_bytes(new / name, content)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -140,8 +150,9 @@ def decoder_arrays(model: CaptionModel) -> dict[str, np.ndarray]:
     return {v.path: np.asarray(v, dtype=np.float32) for v in model.weights}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises `CheckpointError` naming the file if it is missing, huge or not a JSON object."""
+def read_json(path: Path, remedy: str = "Fetch the checkpoint again.") -> dict[str, Any]:
+    """Raises `CheckpointError` naming the file if it is missing, huge or not a JSON object, and the
+    `remedy`."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError("larger than any real one")
@@ -153,7 +164,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.parent} is not a checkpoint: it has no {path.name}."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Fetch the checkpoint again.") from None
+        raise CheckpointError(f"{path} is damaged ({error}). {remedy}") from None
     return values
 
 

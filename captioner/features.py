@@ -9,6 +9,7 @@ features; a cache made by anything else is refused. `verified.jsonl` only saves 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -337,8 +338,16 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
                 f"{path} is missing, so what made the features is unknown. Delete the folder "
                 f"{folder}, or give another one."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json.dumps(asdict(stamp), indent=2).encode())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, json.dumps(asdict(stamp), indent=2).encode())
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise FeatureError(
+                f"{folder} cannot be written to ({error.strerror}). Give another one for the "
+                "features."
+            ) from error
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

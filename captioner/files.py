@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,8 +16,8 @@ from typing import BinaryIO
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write; it appears under `path` only once everything is on disk.
 
-    Left by an exception, `path` is as it was. When the disk is full, the `OSError` says so and
-    names the file.
+    Left by an exception, `path` is as it was. An `OSError` of writing names the file, and says what
+    to do when the disk is full.
     """
     temporary = path.with_name(f"{path.name}.tmp")  # the same at every try: none are left behind
     try:
@@ -28,9 +28,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         full = isinstance(error, OSError) and _disk_is_full(error, path.parent)
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a path that leads through a file, or a disk that is gone
+            temporary.unlink(missing_ok=True)
         if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            why = f"{os.strerror(errno.ENOSPC)}; make room, then run the same command again"
+            raise OSError(errno.ENOSPC, why, str(path)) from error
+        if isinstance(error, OSError) and error.filename is None:
+            why = error.strerror or f"it could not be written whole ({error})"
+            raise OSError(error.errno or errno.EIO, why, str(path)) from error
         raise
 
 

@@ -255,7 +255,7 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
         ("c.csv", "image,caption\n,a cat\n", r"line 2 \('' is not a relative path"),
         ("c.csv", "picture,words\na.jpg,x\n", r"first line neither names columns .*picture,words"),
         ("c.csv", "a.jpg,x,y\n", r"first line neither"),
-        ("c.csv", "", r"first line neither"),
+        ("c.csv", "", r"c\.csv holds no captions; write"),
         ("c.csv", "image,caption\n\n", r"c\.csv holds no captions"),
         ("c.csv", b"image,caption\na.jpg,\xff\n", r"c\.csv is not UTF-8 text .* save it as UTF-8"),
         ("c.csv", "image,caption,split\na.jpg,x,half\n", r"line 2 \(its split is 'half', none of"),
