@@ -20,7 +20,7 @@ from captioner.decoding import STRATEGIES
 from captioner.images import ImageError
 
 MAX_PHOTOS = 16  # in one call of /caption_batch
-_TILE = 160  # pixels, of the attention grid
+TILE = 128  # pixels, of the attention grid: writing a PNG is what takes longest of it
 _ADDRESS = "This server does not fetch addresses. Send the picture itself, as a file."
 
 
@@ -153,7 +153,7 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
         photo, features = answers.see(captioner, image)
         captions = answers.answer(captioner, features, asked)
         content = {"captions": [answers.to_json(c, alternatives) for c in captions]}
-        return content, answers.draw_grid(photo, captions[0], _TILE)
+        return content, answers.draw_grid(photo, captions[0], TILE)
 
     options = answers.search_options
     image = gr.Image(label="Photo", alt_text="Photo", type="filepath", visible=False)

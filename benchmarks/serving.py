@@ -1,0 +1,235 @@
+"""How fast the page answers, beside the least that any such program has to do.
+
+    python benchmarks/serving.py request    # one request against the bare network
+    python benchmarks/serving.py start      # `python app.py` against importing and loading
+    python benchmarks/serving.py crowd      # 32 clients at once against one after another
+
+Everything is compared within one run, by turns, on the bundled checkpoint. Prints the tables of
+`benchmarks/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+CHECKPOINT = ROOT / "assets" / "checkpoint"
+LEAST = """
+import sys, time
+start = time.perf_counter()
+import tensorflow
+from pathlib import Path
+from captioner.checkpoint import read_checkpoint
+read_checkpoint(Path(sys.argv[1]))
+print(time.perf_counter() - start)
+"""
+
+
+def request(options: argparse.Namespace) -> None:
+    """Decode the photo, network, 5 samples, attention grid, against the bare network."""
+    import numpy as np
+
+    from captioner import Captioner, DecodingOptions
+    from captioner.answers import to_json
+    from captioner.endpoints import TILE
+    from captioner.images import load_image, to_network_input
+    from captioner.overlay import write_attention_grid
+
+    captioner = Captioner.from_pretrained(CHECKPOINT)
+    file = photo().read_bytes()
+    search = DecodingOptions("sample", num_captions=5, temperature=0.5)
+    image = load_image(file)
+    pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
+    features = captioner.extractor(pixels)
+    captions = captioner.caption_features(features, search)[0]
+
+    def whole() -> None:
+        image = load_image(file)
+        found = captioner.caption(np.asarray(image), num_captions=5, temperature=0.5)
+        json.dumps([to_json(caption) for caption in found])
+        write_attention_grid(io.BytesIO(), image, found[0], TILE)
+
+    work: dict[str, Callable[[], object]] = {
+        "bare InceptionV3": lambda: captioner.extractor.backbone.predict_on_batch(pixels),
+        "whole request": whole,
+        "- decode the photo, make it the network's input": lambda: to_network_input(
+            load_image(file)
+        ),
+        "- network, normalisations folded": lambda: captioner.extractor(pixels),
+        "- 5 samples": lambda: captioner.caption_features(features, search),
+        "- JSON": lambda: json.dumps([to_json(caption) for caption in captions]),
+        "- attention grid": lambda: write_attention_grid(io.BytesIO(), image, captions[0], TILE),
+    }
+    seconds = by_turns(work, options.rounds)
+    bare = statistics.median(seconds["bare InceptionV3"])
+    print(f"{len(captions[0].words)} words, photo of {image.width} x {image.height}\n")
+    print("| | ms, median | min - max | ratio |\n| --- | --- | --- | --- |")
+    for name, s in seconds.items():
+        middle, low, high = (1000 * x for x in (statistics.median(s), min(s), max(s)))
+        print(f"| {name} | {middle:.1f} | {low:.1f} - {high:.1f} | {middle / 1000 / bare:.2f} |")
+
+
+def by_turns(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for i in range(rounds + 2):
+        for name, run in work.items():
+            start = time.perf_counter()
+            run()
+            if i >= 2:  # the first ones compile
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def start(options: argparse.Namespace) -> None:
+    """From `python app.py` to the first answered caption, against importing and loading."""
+    seconds: dict[str, list[float]] = {
+        "import tensorflow, load the weights": [],
+        "first caption": [],
+    }
+    least, first = seconds.values()
+    for _ in range(options.rounds + 1):
+        command = [sys.executable, "-c", LEAST, str(CHECKPOINT)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        least.append(float(done.stdout))
+        with tempfile.TemporaryDirectory() as folder:
+            first.append(first_caption(Path(folder)))
+    for s in seconds.values():
+        del s[0]  # the files were not in memory yet
+    for name, s in seconds.items():
+        print(f"{name}: {statistics.median(s):.1f} s ({min(s):.1f} - {max(s):.1f})")
+    ratios = [b / a for a, b in zip(least, first, strict=True)]
+    print(f"ratio, median of {options.rounds} rounds: {statistics.median(ratios):.2f}")
+
+
+def first_caption(folder: Path) -> float:
+    """Seconds until a new process has answered."""
+    from app_process import running_app
+
+    begin = time.perf_counter()
+    with running_app(folder) as app:
+        assert Visitor(app.url).ask(photo().read_bytes()) == "caption"
+        return time.perf_counter() - begin
+
+
+def crowd(options: argparse.Namespace) -> None:
+    """32 clients at once against one after another, and the memory over the whole time."""
+    from app_process import running_app
+
+    turn = options.seconds / options.turns
+    with tempfile.TemporaryDirectory() as folder, running_app(Path(folder)) as app:
+        visit(app.url, 1, min(10, turn))
+        visit(app.url, options.clients, min(30, options.seconds))
+        memory = [app.memory]
+        rates: dict[str, list[float]] = {"one": [], "many": []}
+        outcomes: Counter[str] = Counter()
+        for _ in range(options.turns):
+            for name, clients in (("one", 1), ("many", options.clients)):
+                found = visit(app.url, clients, turn)
+                rates[name].append(found["caption"] / turn)
+                outcomes += found
+                memory.append(app.memory)
+        print(f"one client: {shown(rates['one'])} captions/s")
+        print(f"{options.clients} clients: {shown(rates['many'])} captions/s")
+        ratios = [b / a for a, b in zip(rates["one"], rates["many"], strict=True)]
+        print(f"ratio, median of {options.turns} turns: {statistics.median(ratios):.2f}")
+        print(f"answers: {dict(outcomes)}")
+        print("memory after warm-up and after each turn, MB:", *(f"{m:.0f}" for m in memory))
+
+
+def shown(rates: list[float]) -> str:
+    return f"{statistics.median(rates):.2f} ({min(rates):.2f} - {max(rates):.2f})"
+
+
+def visit(url: str, clients: int, seconds: float) -> Counter[str]:
+    """What `clients`, each of which asks again as soon as it has its answer, get in that time.
+    Those still working when it is over finish, and do not count."""
+    outcomes: Counter[str] = Counter()
+    content = photo().read_bytes()
+    end = time.monotonic() + seconds
+
+    def stay() -> None:
+        visitor = Visitor(url)
+        while time.monotonic() < end:
+            outcome = visitor.ask(content)
+            if time.monotonic() < end:
+                outcomes[outcome] += 1
+
+    threads = [threading.Thread(target=stay) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+class Visitor:
+    """Sends a photo, asks for captions and waits for them, over one connection. The standard
+    library's client, because it shares the processor with the server that is measured."""
+
+    def __init__(self, url: str) -> None:
+        self.host, self.port = re.match(r"http://([^:]+):(\d+)/", url).groups()
+        self.connection = http.client.HTTPConnection(self.host, int(self.port), timeout=300)
+
+    def ask(self, content: bytes) -> str:
+        """ "caption", "busy", or what went wrong."""
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
+        status, body = self._send(
+            "upload", form + content + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
+        )
+        if status != 200:
+            return f"upload: {status}"
+        image = {"path": json.loads(body)[0], "meta": {"_type": "gradio.FileData"}}
+        data = json.dumps({"data": [image, 3, "sample", 0.5, 0]}).encode()
+        status, body = self._send("call/caption", data, "application/json")
+        if status != 200:
+            return "busy" if status == 503 else f"call: {status}"
+        status, body = self._send(f"call/caption/{json.loads(body)['event_id']}")
+        if status == 200 and b"event: complete" in body:
+            return "caption"
+        return f"answer: {status} {body[-200:]!r}"
+
+    def _send(self, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, bytes]:
+        headers = {"Content-Type": kind} if body else {}
+        method = "POST" if body else "GET"
+        self.connection.request(method, f"/gradio_api/{path}", body, headers)
+        answer = self.connection.getresponse()
+        return answer.status, answer.read()
+
+
+def photo() -> Path:
+    """Grace Hopper, 512 x 600, as she ships with matplotlib."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", choices=["request", "start", "crowd"])
+    parser.add_argument("--rounds", type=int, default=20, help="of request and start")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=120, help="of the crowd, in all turns")
+    parser.add_argument("--turns", type=int, default=4)
+    options = parser.parse_args()
+    {"request": request, "start": start, "crowd": crowd}[options.part](options)
+
+
+if __name__ == "__main__":
+    main()
