@@ -168,7 +168,8 @@ def test_ctrl_c_in_a_self_critical_epoch_loses_no_step(
 
 
 def test_self_critical_training_keeps_the_best_epoch(trained, tmp_path):
-    of = session(tmp_path, cider_epochs=2, cider_learning_rate=0.05)  # too much: it gets worse
+    # Too high a learning rate: it gets worse.
+    of = session(tmp_path, cider_epochs=2, cider_learning_rate=0.05, cider_blend=1.0)
     model = fresh(of)
     for ours, theirs in zip(model.weights, trained[1].weights, strict=True):
         ours.assign(theirs)
@@ -189,3 +190,21 @@ def test_the_schedule_of_the_learning_rate():
     constant = make_optimizer(TrainingConfig(schedule="constant"), steps_per_epoch=10)
     constant.iterations.assign(500)
     assert float(constant.learning_rate) == pytest.approx(1e-3)
+
+
+def test_the_blend_lies_between_the_weights_before_and_after(trained, tmp_path):
+    after = {}
+    for blend in (0.0, 0.25, 1.0):
+        of = session(tmp_path, cider_epochs=1, cider_learning_rate=1e-3, cider_blend=blend)
+        model = fresh(of)
+        for ours, theirs in zip(model.weights, trained[1].weights, strict=True):
+            ours.assign(theirs)
+        fit_cider(model, of)
+        after[blend] = weights(model)
+    changed = 0
+    for name, start in after[0.0].items():
+        np.testing.assert_array_equal(start, weights(trained[1])[name])
+        wanted = start + 0.25 * (after[1.0][name] - start)
+        np.testing.assert_allclose(after[0.25][name], wanted, rtol=1e-6, atol=1e-7)
+        changed += int(np.abs(after[1.0][name] - start).max() > 1e-5)
+    assert changed > 5
