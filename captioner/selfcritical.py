@@ -79,7 +79,7 @@ def fit_cider(model: CaptionModel, session: Session) -> History:
             save_state(output / STATE, talker, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
-    before = [np.array(v) for v in model.weights]
+    before = [keras.ops.convert_to_numpy(v).copy() for v in model.weights]
     load_weights(output / BEST, model)
     for variable, start in zip(model.weights, before, strict=True):
         variable.assign(start + training.cider_blend * (np.asarray(variable) - start))
