@@ -1,0 +1,74 @@
+"""Between the weights before self-critical training and those after it: scores and variety.
+
+    python benchmarks/blend.py --output OUTPUT --data-dir FLICKR8K --features CACHE
+
+OUTPUT is where `train.py --dataset flickr8k` has finished. Prints the table of
+`benchmarks/README.md`: CIDEr-D of one caption of each dev photo, the share of distinct captions and
+the number of words that they use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import keras
+import numpy as np
+
+from captioner import fitting, selfcritical
+from captioner.checkpoint import read_checkpoint
+from captioner.datasets import read_dataset
+from captioner.decoding import DecodingOptions, Generator, choosers, decode
+from captioner.features import FeatureCache, FeatureExtractor
+from captioner.state import load_weights
+from captioner.vocabulary import PAD
+
+SEARCHES = {
+    "greedy": DecodingOptions("greedy"),
+    "beam of 3": DecodingOptions("beam", num_captions=1, beam_width=3),
+    "sample at 0.5": DecodingOptions("sample", num_captions=1, temperature=0.5),
+}
+BATCH = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--features", type=Path, required=True)
+    options = parser.parse_args()
+    checkpoint = read_checkpoint(options.output / "checkpoint")
+    model = checkpoint.model
+    records = [r for r in read_dataset("flickr8k", options.data_dir) if r.split == "val"]
+    cache = FeatureCache(options.features, FeatureExtractor(checkpoint.backbone).stamp())
+    features = cache.gather([r.image_id for r in records])
+    reward = selfcritical.make_reward(records, checkpoint.vocabulary)
+    generators = {n: Generator(model, choosers(o), o.rows) for n, o in SEARCHES.items()}
+    ends = []
+    for name in (fitting.BEST, selfcritical.BEST):
+        load_weights(options.output / name, model)
+        ends.append([keras.ops.convert_to_numpy(v).copy() for v in model.weights])
+
+    def row_of(search: str) -> str:
+        scores, captions = [], []
+        for i in range(0, len(records), BATCH):
+            words = decode(generators[search], features[i : i + BATCH], SEARCHES[search]).words
+            for record, row in zip(records[i : i + BATCH], words[:, 0], strict=True):
+                captions.append(tuple(int(w) for w in row if w != PAD))
+                scores += list(reward.scores(record.image_id, [list(captions[-1])]))
+        distinct, used = len(set(captions)) / len(captions), {w for c in captions for w in c}
+        return f"{100 * np.mean(scores):.1f} | {distinct:.0%} | {len(used)}"
+
+    heads = " | ".join(f"{search} | distinct | words" for search in SEARCHES)
+    print(f"| weights | {heads} |\n|{' --- |' * (1 + 3 * len(SEARCHES))}")
+    for blend in (0, 0.3, 0.4, 0.5, 0.7, 1):
+        for variable, before, after in zip(model.weights, *ends, strict=True):
+            variable.assign(before + blend * (after - before))
+        print(f"| {blend} | {' | '.join(map(row_of, SEARCHES))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
