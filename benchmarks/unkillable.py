@@ -4,7 +4,9 @@
 
 COCO is a folder in the official layout. It is served on the loopback interface, and `train.py`
 downloads from there, extracts, trains (cross-entropy and self-critical), scores and exports: once
-undisturbed, once killed at random and started again. Exits with 1 if the two differ in a bit.
+undisturbed, once killed and started again, over and over. The kills go round the phases of the run,
+each at a random moment of its phase. Prints how many fell in each, and exits with 1 if the two runs
+differ in a bit, or leave anything behind.
 """
 
 from __future__ import annotations
@@ -12,19 +14,46 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import http_server as http  # noqa: E402 - it lives with the tests
+
+# train.py, which says on standard error where it is.
+LAUNCH = """
+import runpy, sys
+from captioner import download, training
+
+def announce(place, name, phase):
+    call = getattr(place, name)
+    def announced(*args, **options):
+        print(f"phase: {phase}", file=sys.stderr, flush=True)
+        return call(*args, **options)
+    setattr(place, name, staticmethod(announced) if isinstance(place, type) else announced)
+
+announce(download, "download_coco", "download")
+announce(training, "extract", "extraction")
+announce(training.Vocabulary, "build", "vocabulary")
+announce(training, "fit_cross_entropy", "training")
+announce(training, "fit_cider", "self-critical training")
+announce(training, "_scores", "scores")
+announce(training, "write_checkpoint", "export")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+START = "start"  # until the first announcement
+COMPARED = ("decoder.safetensors", "vocabulary.json", "backbone.safetensors")
 
 
 def mirror(coco: Path, folder: Path) -> Path:
@@ -37,31 +66,68 @@ def mirror(coco: Path, folder: Path) -> Path:
     return folder
 
 
-def start(options: argparse.Namespace, folder: Path, url: str, log: Path) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train.py"), "--dataset", "coco"]
+@dataclass
+class Attempt:
+    """One process of `train.py` and its log."""
+
+    process: subprocess.Popen
+    log: Path
+
+    def phases(self) -> list[str]:
+        """Those that it has come to, in order."""
+        return [START, *re.findall(r"^phase: (.*)$", self.log.read_text(), re.MULTILINE)]
+
+    def kill(self) -> str:
+        """The phase that it was in."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        return self.phases()[-1]
+
+
+def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
+    command = [sys.executable, "-c", LAUNCH, str(ROOT / "train.py"), "--dataset", "coco"]
     command += ["--data-dir", str(folder / "data"), "--output", str(folder / "output")]
     command += ["--backbone-weights", str(options.backbone_weights.resolve())]
     command += ["--images", str(options.images), "--epochs", "3", "--cider-epochs", "1"]
     command += ["--deterministic"]
-    environment = os.environ | {"CAPTIONER_COCO_URL": url}
-    with log.open("a") as file:
-        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    # TensorFlow is imported before train.py gets to say this.
+    environment = os.environ | {"CAPTIONER_COCO_URL": url, "TF_ENABLE_ONEDNN_OPTS": "0"}
+    environment["PYTHONPATH"] = str(ROOT)
+    log = folder.with_suffix(".log")
+    with log.open("w") as file:
+        return Attempt(subprocess.Popen(command, env=environment, stdout=file, stderr=file), log)
 
 
-def where(folder: Path) -> str:
-    """How far a run has come, by what it has left."""
-    output = folder / "output"
-    for name, phase in (
-        ("checkpoint", "after the export"),
-        ("cider_state.safetensors", "after the self-critical epoch"),
-        ("cider_best.safetensors", "in the self-critical epoch"),
-        ("state.safetensors", "in training"),
-        ("run.json", "in training"),
-        ("features", "in extraction"),
-    ):
-        if (output / name).exists():
-            return phase
-    return "in the download" if (folder / "data").exists() else "at the start"
+def undisturbed(attempt: Attempt) -> dict[str, float]:
+    """Seconds of each phase of a run that is left alone; exits if it fails."""
+    begun = {START: time.monotonic()}
+    while attempt.process.poll() is None:
+        for phase in attempt.phases():
+            begun.setdefault(phase, time.monotonic())
+        time.sleep(0.01)
+    check(attempt)
+    ends = [*list(begun.values())[1:], time.monotonic()]
+    return {phase: end - begun[phase] for phase, end in zip(begun, ends, strict=True)}
+
+
+def check(attempt: Attempt) -> None:
+    if attempt.process.returncode != 0:
+        sys.exit(f"{attempt.log.read_text()}\ntrain.py failed: see above")
+
+
+def kill_in(attempt: Attempt, phase: str, delay: float) -> str | None:
+    """Kills `delay` seconds after `phase` has begun. Returns the phase it was in by then, None if
+    the run was over."""
+    while phase not in attempt.phases():
+        if attempt.process.poll() is not None:
+            break
+        time.sleep(0.005)
+    try:
+        attempt.process.wait(delay)
+    except subprocess.TimeoutExpired:
+        return attempt.kill()
+    check(attempt)
+    return None
 
 
 def main() -> int:
@@ -75,42 +141,51 @@ def main() -> int:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        served, log = mirror(options.coco, folder / "mirror"), folder / "log"
+        whole, killed = folder / "whole", folder / "killed"
+        served = mirror(options.coco, folder / "mirror")
         with http.serve(served, default=http.slow(0.1)) as server:
-            whole, killed = folder / "whole", folder / "killed"
-            begin = time.monotonic()
-            if start(options, whole, server.url, log).wait() != 0:
-                print(log.read_text(), file=sys.stderr)
-                return 1
-            seconds = time.monotonic() - begin
-            print(f"undisturbed: {seconds:.0f} s", flush=True)
-            kills = 0
-            while True:
-                process = start(options, killed, server.url, log)
-                try:
-                    # Past the last kill, and now and then before, it may run to its end.
-                    limit = rng.uniform(1, seconds / 2) if kills < options.kills else None
-                    status = process.wait(limit)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    kills += 1
-                    print(f"kill {kills} after {limit:.1f} s, {where(killed)}", flush=True)
-                    continue
-                if status != 0:
-                    print(log.read_text(), file=sys.stderr)
-                    return 1
-                if kills >= options.kills:
-                    break
-                print("it ended before the kill: from the start again", flush=True)
-                shutil.rmtree(killed)
-        results = [
-            (run / "output" / "checkpoint" / "decoder.safetensors").read_bytes()
-            for run in (whole, killed)
+            seconds = undisturbed(start(options, whole, server.url))
+            print(f"undisturbed: {sum(seconds.values()):.0f} s", flush=True)
+            # The phases that do work in order, so that there is still some to be killed in.
+            phases = list(seconds)
+            targets = [phases[i * len(phases) // options.kills] for i in range(options.kills)]
+            if options.kills < len(phases):
+                targets = sorted(rng.sample(phases, options.kills), key=phases.index)
+            kills: Counter[str] = Counter()
+            for phase in targets:
+                # Several kills in a phase share it: what one of them leaves done stays done.
+                limit = seconds[phase] / targets.count(phase)
+                while True:
+                    delay = rng.uniform(0, limit)
+                    was_in = kill_in(start(options, killed, server.url), phase, delay)
+                    if was_in is not None:
+                        break
+                    print(f"it ended before the kill in the {phase}: once more", flush=True)
+                    limit /= 2
+                kills[was_in] += 1
+                print(
+                    f"kill {kills.total()}, {delay:.2f} s after the beginning of the {phase}: in "
+                    f"the {was_in}",
+                    flush=True,
+                )
+            last = start(options, killed, server.url)
+            last.process.wait()
+            check(last)
+        same = all(
+            (whole / "output" / "checkpoint" / file).read_bytes()
+            == (killed / "output" / "checkpoint" / file).read_bytes()
+            for file in COMPARED
+        )
+        leftovers = [
+            path.name
+            for path in killed.rglob("*")
+            if path.suffix in (".tmp", ".part", ".tag", ".new", ".old")
         ]
-        leftovers = [p.name for p in killed.rglob("*") if p.suffix in (".tmp", ".part", ".new")]
-    same = results[0] == results[1]
-    print(f"{kills} kills; weights {'bit-identical' if same else 'DIFFERENT'}; left: {leftovers}")
+    print("\n| phase | undisturbed, s | kills |\n| --- | --- | --- |")
+    for phase, duration in seconds.items():
+        print(f"| {phase} | {duration:.1f} | {kills[phase]} |")
+    verdict = "bit-identical" if same else "DIFFERENT"
+    print(f"\n{kills.total()} kills; weights {verdict}; left behind: {leftovers or 'nothing'}")
     return 0 if same and not leftovers else 1
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     config, files = read_config(folder)
     try:
-        for name, expected in files.items():
-            _verify(folder, name, expected)
+        for _, fault in find_faults(folder, files):
+            raise CheckpointError(fault)
         vocabulary = Vocabulary.load(folder / VOCABULARY)
         if len(vocabulary) != config.model.vocabulary_size:
             raise CheckpointError(
@@ -145,6 +145,25 @@ def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
     return config, files
 
 
+def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Of `files` (SHA-256 by name), as `read_config` has them, those that are missing or changed:
+    their names, and what is wrong in words."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            yield name, f"{path} is missing. Fetch the checkpoint again."
+        elif path.stat().st_size < 1000 and path.read_bytes().startswith(
+            b"version https://git-lfs"
+        ):
+            yield name, f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
+        elif file_sha256(path) != expected:
+            yield (
+                name,
+                f"{path} is damaged or was changed: its SHA-256 is not the one in {CONFIG}. Fetch "
+                "the checkpoint again.",
+            )
+
+
 def decoder_arrays(model: CaptionModel) -> dict[str, np.ndarray]:
     """The weights that a checkpoint holds, by path."""
     return {v.path: np.asarray(v, dtype=np.float32) for v in model.weights}
@@ -170,21 +189,6 @@ def read_json(path: Path, remedy: str = "Fetch the checkpoint again.") -> dict[s
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def _verify(folder: Path, name: str, expected: str) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing. Fetch the checkpoint again.")
-    if path.stat().st_size < 1000 and path.read_bytes().startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
-        )
-    if file_sha256(path) != expected:
-        raise CheckpointError(
-            f"{path} is damaged or was changed: its SHA-256 is not the one in {CONFIG}. Fetch the "
-            "checkpoint again."
-        )
 
 
 def _read_decoder(path: Path, config: ModelConfig) -> CaptionModel:

@@ -236,7 +236,7 @@ def extract(
                 chunk, extractor, cache.digests, workers, unreadable, progress.update
             )
             if photos:
-                _write_shard(folder, photos, features)
+                write_shard(folder, photos, features)
             cache.digests.save()
     if unreadable:
         shown = "; ".join(unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
@@ -363,8 +363,12 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
             )
 
 
-def _write_shard(folder: Path, photos: Mapping[str, str | None], features: np.ndarray) -> None:
-    """`photos`: the SHA-256 of each photo's file by image id."""
+def write_shard(folder: Path, photos: Mapping[str, str | None], features: np.ndarray) -> None:
+    """Adds float16 features (images, locations, channels) to a cache.
+
+    `photos` are the images' ids with the SHA-256 of their files, or None for photos that may change
+    without their features becoming wrong.
+    """
     index = {"ids": [*photos], "photos": [*photos.values()], "sha256": _sha256(features)}
     key = _key(index["ids"], index["photos"])
     with atomic_file(folder / f"shard-{key}.npy") as file:

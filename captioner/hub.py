@@ -24,7 +24,7 @@ from captioner.checkpoint import (
     METRICS,
     VOCABULARY,
     CheckpointError,
-    file_sha256,
+    find_faults,
     read_config,
 )
 from captioner.hub_errors import patiently, reason, was_refused
@@ -183,10 +183,8 @@ def _faulty(folder: Path) -> Iterator[str]:
     except CheckpointError:
         yield CONFIG
         return
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file() or file_sha256(path) != expected:
-            yield name
+    for name, _ in find_faults(folder, files):
+        yield name
 
 
 def _whole(folder: Path) -> dict[str, Path]:
