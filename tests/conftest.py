@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 Photo = Callable[..., Image.Image]
 DESKTOP = {"width": 1280, "height": 960}
 Mount = Callable[[str], Path]
+
+
+def pytest_configure() -> None:
+    # Shells start what they run in the background with Ctrl-C ignored, which programs inherit: the
+    # tests that interrupt one would then wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
