@@ -4,6 +4,7 @@
 // alternatives, source}]}.
 const find = (selector) => element.querySelector(selector);
 const SECONDS_PER_WORD = 0.8;
+let captions = []; // those of props.value
 let chosen = 0; // of the captions
 let film = null; // the running timer
 let answer; // the name of the value that is shown
@@ -45,7 +46,7 @@ const drawAttention = (canvas, attention) => {
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
 };
 
-const caption = () => props.value.captions[chosen];
+const caption = () => captions[chosen];
 
 // Shows one word's attention, or the bare photo for a word of -1.
 const showWord = (word) => {
@@ -201,7 +202,7 @@ const makeChoice = ({ text, log_probs: logProbs }, i) => {
 };
 
 // One list, or several under headings: side by side, but the visitor's own above them.
-const makeGroups = (captions) => {
+const makeGroups = () => {
   const headings = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "Beam" };
   const sources = [...new Set(captions.map((c) => c.source))];
   const others = sources.filter((source) => source !== "yours").length;
@@ -229,10 +230,11 @@ const show = () => {
   const kept = same && touched ? find('.captions [aria-pressed="true"] span')?.textContent : null;
   if (!same) open(value.photo);
   find(".result").dataset.example = value.example ?? "";
-  find(".captions").replaceChildren(...makeGroups(value.captions));
+  captions = JSON.parse(value.captions);
+  find(".captions").replaceChildren(...makeGroups());
   drawRegion(value.region);
   const own = value.word !== undefined;
-  choose(own ? 0 : Math.max(0, value.captions.findIndex((c) => c.text === kept)));
+  choose(own ? 0 : Math.max(0, captions.findIndex((c) => c.text === kept)));
   if (own) find(`.words button:nth-child(${value.word + 1})`)?.focus({ preventScroll: true });
   // What it all is about, at first sight: the film starts by itself, until the visitor does
   // anything.
@@ -341,7 +343,7 @@ find(".whole").addEventListener("click", () => {
 });
 
 const saveJson = () => {
-  const text = JSON.stringify({ captions: props.value.captions }, null, 1);
+  const text = JSON.stringify({ captions }, null, 1);
   const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
   make("a", { href, download: "captions.json" }).click();
   URL.revokeObjectURL(href);

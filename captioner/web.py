@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import filecmp
 import io
+import json
 import math
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 import gradio as gr
 import matplotlib
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
 from gradio.processing_utils import save_bytes_to_cache, save_file_to_cache
 from gradio.utils import get_upload_folder
 
@@ -180,7 +183,13 @@ def launch_options() -> dict[str, Any]:
         "ssr_mode": False,
         "state_session_capacity": 500,  # each holds a photo and its features, about 400 kB
         "enable_monitoring": False,
+        "app_kwargs": {"exception_handlers": {403: _forbidden}},
     }
+
+
+async def _forbidden(request: HttpRequest, error: Exception) -> JSONResponse:
+    """Gradio's own answer to who asks for a file of the server says in which folder it runs."""
+    return JSONResponse({"detail": "This file is not open to visitors."}, status_code=403)
 
 
 def example_photos() -> list[Path]:
@@ -271,7 +280,10 @@ def _on_page(seen: Seen, word: Any = None, done: bool = True) -> tuple[dict, See
         answers.to_json(caption, alternatives=True) | {"source": source}
         for source, caption in seen.captions
     ]
-    value = {"photo": url, "captions": captions, "region": seen.region, "example": seen.example}
+    # As text: of a value that follows another, Gradio sends the differences alone, and what its
+    # page makes of those of lists is a mixture of both.
+    value = {"photo": url, "captions": json.dumps(captions), "region": seen.region}
+    value |= {"example": seen.example}
     value |= {"done": done, "answer": uuid.uuid4().hex}  # Gradio sends the last one twice
     if isinstance(word, int):
         value["word"] = word

@@ -205,6 +205,19 @@ def test_pictures_have_alternative_texts_and_controls_have_labels(open_page: Ope
         expect(page.get_by_label(label).first).to_be_visible()
 
 
+def test_the_words_are_those_of_the_chosen_caption(open_page: OpenPage) -> None:
+    for photo in example_photos():
+        page = open_page(reduced_motion="reduce")
+        give(page, photo)  # one caption comes first, then three: nothing must mix
+        choices = page.locator("#viewer .captions button")
+        chances = []
+        for choice in choices.all():
+            choice.click()
+            assert " ".join(words(page)) == choice.locator("span").inner_text()
+            chances.append(int(re.search(r"(\d+)%", choice.inner_text())[1]))
+        assert chances == sorted(chances, reverse=True)
+
+
 def test_the_screenshot_of_the_readme(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page(color_scheme="light")
     give(page, example_photos()[0])
