@@ -1,11 +1,13 @@
 # make app    sets up everything and starts the app
 # make test   sets up everything and runs the tests
+# make space  puts what a Hugging Face Space needs, and nothing else, into build/space
 # Everything installed goes into .venv; delete that folder to undo it.
 
 PYTHON ?= python3
 BIN := .venv/bin
+SPACE := build/space
 
-.PHONY: app train test test-jax lint clean
+.PHONY: app train test test-jax lint space clean
 
 app: .venv/app.done
 	$(BIN)/python app.py
@@ -24,8 +26,17 @@ lint: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# What LFS must carry on the Hub: files over 10 MB, and whatever is not text.
+space:
+	rm -rf $(SPACE)
+	mkdir -p $(SPACE)/captioner $(SPACE)/assets
+	cp app.py requirements.txt README.md LICENSE $(SPACE)
+	cp captioner/*.* $(SPACE)/captioner
+	cp -R assets/checkpoint assets/*.png $(SPACE)/assets
+	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' > $(SPACE)/.gitattributes
+
 clean:
-	rm -rf .venv
+	rm -rf .venv build
 
 .venv/app.done: requirements.txt
 .venv/train.done: requirements.txt requirements-train.txt
