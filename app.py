@@ -16,9 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print("Loading the model ...", flush=True)
     # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
-    from captioner.startup import import_backend
+    from captioner.startup import prepare
 
-    import_backend()
+    prepare()
     from captioner import CheckpointError, DecodingOptions
     from captioner.serving import BatchingCaptioner
 

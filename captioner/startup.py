@@ -1,4 +1,5 @@
-"""What `app.py` does before anything of the model can be imported: keep TensorFlow quiet."""
+"""What `app.py` does before anything of the model can be imported: no messages to the makers of
+its libraries, and no messages of TensorFlow to whoever starts it."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ import tempfile
 from collections.abc import Iterator
 
 
-def import_backend() -> None:
-    """Imports Keras with its backend, and keeps to itself what TensorFlow has to say about it.
-
-    Its C++ parts write notes about missing GPUs to standard error, past Python and past every
-    setting, because their log is not ready yet. To those who start the app they look like errors.
-    If the import fails, what was written is shown after all.
-    """
+def prepare() -> None:
+    """Turns telemetry off, then imports Keras with its backend, quietly."""
+    # Variables, not arguments: with --mcp, Gradio's own client inside the server heeds only these,
+    # and both libraries read them when they are imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # TensorFlow's C++ parts write notes about missing GPUs to standard error, past Python and past
+    # every setting, because their log is not ready yet. They look like errors.
     with _quiet_until_failure():
         importlib.import_module("keras")
     # Each search is traced for one photo and for many, which TensorFlow takes for a mistake.
@@ -27,6 +29,7 @@ def import_backend() -> None:
 
 @contextlib.contextmanager
 def _quiet_until_failure() -> Iterator[None]:
+    """Nothing goes to standard error, unless an exception leaves: then all of it does after all."""
     try:
         descriptor = sys.stderr.fileno()
     except (AttributeError, OSError):  # there is no real standard error, as under pythonw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import sys
 import threading
 import time
@@ -13,23 +14,25 @@ from pathlib import Path
 
 import httpx
 import pytest
-from app_process import App, running_app
+from app_process import ROOT, App, running_app
 from gradio_client import Client, handle_file
 from PIL import Image
 from test_mcp import call
 
 from captioner.web import example_photos
 
-# The real app, but files are old after two seconds, and only four requests may wait.
+# The real app, but files are old after eight seconds, and only four requests may wait.
 HURRIED = """
 import sys
+from captioner.startup import prepare
+prepare()
 import app
 from captioner import web
 
 build = web.build_page
 def build_page(captioner):
     page = build(captioner)
-    page.delete_cache = (1, 2)
+    page.delete_cache = (1, 8)
     return page.queue(max_size=4)
 web.build_page = build_page
 sys.exit(app.main(sys.argv[1:]))
@@ -37,9 +40,23 @@ sys.exit(app.main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def elsewhere() -> Iterator[socket.socket]:
+    """Where a call to any other host would end up: nobody answers, but it would be seen."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def hurried(tmp_path_factory: pytest.TempPathFactory, elsewhere: socket.socket) -> Iterator[App]:
     folder = tmp_path_factory.mktemp("hurried")
-    with running_app(folder, "--mcp", command=(sys.executable, "-c", HURRIED)) as app:
+    proxy = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
+    # Of the app alone: the client of these tests does send its maker a message.
+    command = ["env", "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost"]
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        command += [f"{name}={proxy}", f"{name.lower()}={proxy}"]
+    command += [sys.executable, "-c", HURRIED]
+    with running_app(folder, "--mcp", command=command) as app:
         yield app
 
 
@@ -59,7 +76,7 @@ def test_everything_sent_and_drawn_is_deleted(hurried: App, tmp_path: Path) -> N
         assert ask(http, image) == "complete"
         http.post("upload", files={"files": ("unused.jpg", photo.read_bytes())})
     assert set(files(hurried)) - kept
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while left := set(files(hurried)) - kept:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.2)
@@ -102,3 +119,28 @@ def test_who_finds_the_queue_full_is_told_so(hurried: App) -> None:
         assert set(answers) == {"complete", "busy"}
         assert answers.count("complete") >= 4
         assert ask(http, image) == "complete", "the crowd has gone"
+
+
+@pytest.mark.parametrize(
+    "path", ["app.py", "assets/checkpoint/config.json", "/etc/passwd", "../../etc/passwd"]
+)
+def test_the_server_gives_no_file_of_its_own(hurried: App, path: str) -> None:
+    for form in (path, str(ROOT / path), f"%2e%2e/{path}"):
+        answer = httpx.get(f"{hurried.url}gradio_api/file={form}")
+        assert answer.status_code in (403, 404), form
+        assert "Traceback" not in answer.text and str(ROOT) not in answer.text
+
+
+def test_it_calls_nobody(hurried: App, elsewhere: socket.socket) -> None:
+    try:
+        call, _ = elsewhere.accept()
+    except BlockingIOError:
+        return
+    with call:
+        pytest.fail(f"the server called elsewhere: {call.recv(200)!r}")
+
+
+def test_tensorflow_is_quiet(app: App) -> None:
+    assert app.log.startswith("Loading the model ...\n")
+    for noise in ("oneDNN", "cuda", "absl", "retracing"):
+        assert noise not in app.log
