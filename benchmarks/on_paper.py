@@ -1,0 +1,175 @@
+"""What larger data sets would take, computed from measured rates.
+
+    python benchmarks/on_paper.py [--extract 28.6] [--train 248] ...
+
+Every rate is an option, with the value measured in `benchmarks/README.md` as its default: after new
+measurements, give those. `--data-dir FLICKR8K` measures the few that no other program prints.
+Prints the tables of the section "On paper".
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+import tracemalloc
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+COCO_IMAGES, COCO_ARCHIVE = 82_783, 13e9  # train2014.zip, which has these photos, in bytes
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured, but for the last two, which are assumed."""
+
+    extract: float = 28.6  # images/s, two cores ("Feature extraction")
+    train: float = 248.0  # captions/s, two cores, five captions an image ("Training, beside ...")
+    hash: float = 310.0  # MB/s, a cache read from disk and hashed by two cores
+    decode: float = 167.0  # photos/s of 224 x 224 to network input, one core (--data-dir)
+    memory: float = 2354.0  # bytes an image with its captions, as records and ids (--data-dir)
+    words: float = 11.8  # a caption, its end included (--data-dir)
+    peak: float = 989e12  # FLOP/s of an accelerator: an H100's data sheet, bfloat16, dense
+    share: float = 0.1  # of that peak which is reached: not measured, a guess on the low side
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    images: int
+    captions: int  # an image
+    passes: int
+
+
+PLANS = (
+    Plan("COCO", 118_287, 5, 15),  # passes: `config.RECIPES["best"]`
+    Plan("100 million pairs", 100_000_000, 1, 1),
+)
+
+
+def convolution_flop() -> float:
+    """Of one photo through InceptionV3, a multiplication and an addition counted as two."""
+    import keras
+    import numpy as np
+
+    network = keras.applications.InceptionV3(
+        include_top=False, weights=None, input_shape=(299, 299, 3)
+    )
+    layers = [x for x in network.layers if isinstance(x, keras.layers.Conv2D)]
+    return float(sum(2 * np.prod(x.kernel.shape) * np.prod(x.output.shape[1:3]) for x in layers))
+
+
+def training_flop(words: float) -> tuple[float, float]:
+    """Of an image and of each of its captions; the backward pass is twice the forward one."""
+    from captioner.config import ModelConfig
+
+    c = ModelConfig(vocabulary_size=5004)
+    image = c.locations * c.embedding_dim * (c.channels + c.attention_units)
+    gru = 3 * c.units * (2 * c.embedding_dim + c.units)
+    attention = c.units * c.attention_units + c.locations * (c.attention_units + c.embedding_dim)
+    output = c.units * (c.units + 2 * c.embedding_dim) + c.units * c.vocabulary_size
+    return 3 * 2.0 * image, 3 * 2.0 * words * (gru + attention + output)
+
+
+def measure(data_dir: Path) -> dict[str, float]:
+    from captioner.batches import CaptionBatches
+    from captioner.config import TrainingConfig
+    from captioner.datasets import read_flickr8k
+    from captioner.images import load_image, to_network_input
+    from captioner.vocabulary import Vocabulary
+
+    tracemalloc.start()
+    records = [r for r in read_flickr8k(data_dir) if r.split == "train"]
+    vocabulary = Vocabulary.build(c for r in records for c in r.captions)
+    batches = CaptionBatches(records, None, vocabulary, TrainingConfig(), epoch=0)
+    memory = tracemalloc.get_traced_memory()[0] / len(records)
+    tracemalloc.stop()
+    lengths = [len(ids) for captions in batches.captions for ids in captions]
+    start = time.perf_counter()
+    for record in records[:200]:
+        to_network_input(load_image(record.path), 299)
+    decode = 200 / (time.perf_counter() - start)
+    return {"decode": decode, "memory": memory, "words": sum(lengths) / len(lengths)}
+
+
+def size(number: float) -> str:
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(len(units) - 1, int(math.log10(max(1.0, number)) // 3))
+    return f"{number / 1000**power:.3g} {units[power]}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 3 * 86400 else f"{seconds / 86400:.3g} days"
+
+
+def rows(plan: Plan, rates: Rates, conv: float) -> list[tuple[str, str, str]]:
+    """(what, how it is computed, result); `conv` is the FLOP of a photo's features."""
+    from captioner.config import ModelConfig
+
+    c = ModelConfig(vocabulary_size=5004)
+    feature = 2 * c.locations * c.channels  # bytes, float16
+    photo = COCO_ARCHIVE / COCO_IMAGES
+    features, trained = plan.images * feature, plan.images * plan.passes
+    of_image, of_caption = training_flop(rates.words)
+    flop = of_image + plan.captions * of_caption
+    chip = rates.peak * rates.share
+    lines = [
+        ("images x captions x passes", "", f"{plan.images:,} x {plan.captions} x {plan.passes}"),
+        ("photos: storage, and network once", f"images x {size(photo)}", size(plan.images * photo)),
+        ("features: storage", f"images x {size(feature)}", size(features)),
+        ("features: network, if not stored here", "... x passes", size(features * plan.passes)),
+        ("opening the cache, the first time", "features / hash", features / rates.hash / 1e6),
+        ("memory for records and ids", "images x memory", size(plan.images * rates.memory)),
+        ("decoding photos, one core", "images / decode", plan.images / rates.decode),
+        ("extraction, two cores", "images / extract", plan.images / rates.extract),
+        ("training, two cores, at most", "images x passes x 5 / train", trained * 5 / rates.train),
+        (
+            "extraction, an accelerator",
+            f"images x {conv / 1e9:.3g} GFLOP / (peak x share)",
+            plan.images * conv / chip,
+        ),
+        ("GFLOP of a training step, an image", "encoder + captions x decoder", f"{flop / 1e9:.3g}"),
+        (
+            "training, an accelerator",
+            "images x passes x GFLOP / (peak x share)",
+            trained * flop / chip,
+        ),
+        (
+            "... which reads features at",
+            f"peak x share / GFLOP x {size(feature)}",
+            f"{size(chip / flop * feature)}/s",
+        ),
+    ]
+    return [(a, b, r if isinstance(r, str) else duration(r)) for a, b, r in lines]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, help="measure decode, memory and words there")
+    for field in fields(Rates):
+        parser.add_argument(f"--{field.name}", type=float, default=field.default)
+    options = vars(parser.parse_args())
+    data_dir = options.pop("data_dir")
+    rates = Rates(**options | (measure(data_dir) if data_dir else {}))
+    print("| rate | |\n| --- | --- |")
+    for field in fields(Rates):
+        print(f"| {field.name} | {getattr(rates, field.name):,.4g} |")
+    conv = convolution_flop()
+    tables = [rows(plan, rates, conv) for plan in PLANS]
+    print("\n| | computed | " + " | ".join(plan.name for plan in PLANS) + " |")
+    print("| --- | --- |" + " --- |" * len(PLANS))
+    for lines in zip(*tables, strict=True):
+        print("| " + " | ".join([*lines[0][:2], *(line[2] for line in lines)]) + " |")
+
+
+if __name__ == "__main__":
+    main()
