@@ -48,8 +48,9 @@ def main() -> None:
     reward = selfcritical.make_reward(records, checkpoint.vocabulary)
     generators = {n: Generator(model, choosers(o), o.rows) for n, o in SEARCHES.items()}
     ends = []
-    for name in (fitting.BEST, selfcritical.BEST):
-        load_weights(options.output / name, model)
+    files = (fitting.BEST, fitting.STATE), (selfcritical.BEST, selfcritical.STATE)
+    for name, state in files:
+        load_weights(options.output / name, model, options.output / state)
         ends.append([keras.ops.convert_to_numpy(v).copy() for v in model.weights])
 
     def row_of(search: str) -> str:

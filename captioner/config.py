@@ -155,7 +155,7 @@ RECIPES = {
         },
     ),
     # What the bundled weights were made by.
-    "best": Recipe({}, {"epochs": 15, "cider_epochs": 4}),
+    "best": Recipe({"attention_units": 128}, {"epochs": 15, "min_count": 5, "cider_epochs": 4}),
 }
 
 

@@ -97,7 +97,7 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
             if interrupted.is_set():
                 raise KeyboardInterrupt
     distribution.agree("their history", json.dumps(history))  # and the best weights are written
-    load_weights(output / BEST, model)
+    load_weights(output / BEST, model, output / STATE)
     return history
 
 

@@ -80,7 +80,7 @@ def fit_cider(model: CaptionModel, session: Session) -> History:
             if interrupted.is_set():
                 raise KeyboardInterrupt
     before = [keras.ops.convert_to_numpy(v).copy() for v in model.weights]
-    load_weights(output / BEST, model)
+    load_weights(output / BEST, model, output / STATE)
     for variable, start in zip(model.weights, before, strict=True):
         variable.assign(start + training.cider_blend * (np.asarray(variable) - start))
     return history

@@ -27,14 +27,18 @@ def save_weights(path: Path, model: CaptionModel) -> None:
     write_bytes(path, save({v.path: np.asarray(v) for v in model.weights}))
 
 
-def load_weights(path: Path, model: CaptionModel) -> None:
-    """Raises `StateError` if the file is damaged or of another model."""
+def load_weights(path: Path, model: CaptionModel, state: Path) -> None:
+    """Raises `StateError` if the file is missing, damaged or of another model. It does not help to
+    delete it without the `state` that says in which epoch it was written."""
     try:
         arrays = load_file(path)
         for variable in model.weights:
             variable.assign(arrays[variable.path])
     except Exception as error:  # safetensors, NumPy and Keras each have their own
-        raise StateError(f"{path} is damaged ({error}). Delete it and run again.") from error
+        raise StateError(
+            f"{path} is damaged ({error}). Delete it, and {state.name} too, to train this phase "
+            "from its first epoch again; the features are kept."
+        ) from error
 
 
 def save_state(path: Path, model: CaptionModel, history: Sequence[Any]) -> None:

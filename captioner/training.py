@@ -85,7 +85,9 @@ def run(records: Sequence[Record], options: RunOptions) -> Path:
             f"another run is writing to {output}. Wait for it, or give another --output."
         ) from None
     except OSError as error:
-        raise TrainingError(f"{output} cannot be written to ({error}).") from error
+        raise TrainingError(
+            f"{output} cannot be written to ({error}). Give another --output."
+        ) from error
     with lock:
         try:
             return _run(records, options)
@@ -149,7 +151,7 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         return folder  # the first process writes it
     if distribution.engine:  # that model is on all devices; from here on, one is enough
         model = CaptionModel(config.model, training.label_smoothing)
-        load_weights(output / BEST, model)
+        load_weights(output / BEST, model, output / STATE)
     cider_history = fit_cider(model, session) if training.cider_epochs else []
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
     metrics = {
@@ -194,7 +196,7 @@ def _check_same_run(path: Path, now: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, now)
         return
-    before = read_json(path)
+    before = read_json(path, "Delete it, and give the options that this run began with.")
     for section, value in now.items():
         if before.get(section) == value:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -144,3 +145,17 @@ def test_tensorflow_is_quiet(app: App) -> None:
     assert app.log.startswith("Loading the model ...\n")
     for noise in ("oneDNN", "cuda", "absl", "retracing"):
         assert noise not in app.log
+
+
+def test_what_was_kept_quiet_is_shown_if_the_import_fails() -> None:
+    program = (
+        "import os, sys, captioner.startup as s\n"
+        "with s._quiet_until_failure(): os.write(2, b'a note\\n')\n"
+        "with s._quiet_until_failure():\n"
+        "    os.write(2, b'why it failed\\n')\n"
+        "    raise ImportError('keras')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "a note" not in done.stderr
+    assert "why it failed" in done.stderr and "ImportError: keras" in done.stderr
