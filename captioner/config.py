@@ -2,7 +2,9 @@
 
 A checkpoint's `config.json` is `CaptionerConfig.to_dict()`. Reading it back is strict: a key this
 version does not know, a missing key or a value of the wrong type is a `ConfigError`, because a
-size that is silently ignored gives a model that loads and then talks nonsense.
+size that is silently ignored gives a model that loads and then talks nonsense. Only options of
+training may be missing, for they change nothing any more: a new one's default is what was done
+before there was one.
 """
 
 from __future__ import annotations
@@ -75,7 +77,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the weights are made. Everything here shapes the result, so a resumed run must agree."""
+    """How the weights are made. Everything here shapes the result, so a resumed run must agree.
+
+    A field added later must have a default by which nothing changes: see `_parse`.
+    """
 
     epochs: int = 20
     batch_size: int = 32  # images; each brings its captions along
@@ -94,6 +99,7 @@ class TrainingConfig:
     mixed_precision: bool = False
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
+    cider_contrast: float = 0.0  # how much of its score as a caption of other photos is taken off
     cider_blend: float = 0.4  # the result's way from the weights before to those after
 
     def __post_init__(self) -> None:
@@ -105,6 +111,7 @@ class TrainingConfig:
         _check_range("training", self, 1e-12, 1e6, "learning_rate", "clip_norm")
         _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
         _check_range("training", self, 0, 1, "cider_blend")
+        _check_range("training", self, 0, 100, "cider_contrast")
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,10 @@ RECIPES = {
         },
     ),
     # What the bundled weights were made by.
-    "best": Recipe({"attention_units": 128}, {"epochs": 15, "min_count": 5, "cider_epochs": 4}),
+    "best": Recipe(
+        {"attention_units": 128},
+        {"epochs": 15, "min_count": 5, "cider_epochs": 4, "cider_contrast": 1.0},
+    ),
 }
 
 
@@ -176,10 +186,11 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             if key not in known:
                 raise ConfigError(f"{where}.{key} is not an option of this version")
         for key in known:
-            if key not in value:
+            # An option of training is newer than the checkpoint: its default is what was done then.
+            if key not in value and kind is not TrainingConfig:
                 raise ConfigError(f"{where}.{key} is missing")
         hints = get_type_hints(kind)
-        return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in known})
+        return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in value})
     if get_origin(kind) is not None:  # pragma: no cover - a mistake in this file, not in the input
         raise TypeError(f"{where}: {kind} {get_args(kind)} is not handled")
     if kind is float and type(value) is int:

@@ -28,6 +28,7 @@ from captioner.vocabulary import END, PAD, START, Vocabulary
 
 logger = logging.getLogger(__name__)
 
+OTHERS = 3  # photos that a caption is also scored against
 STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
 
 
@@ -60,7 +61,7 @@ def fit_cider(model: CaptionModel, session: Session) -> History:
     reward = make_reward(session.val, session.vocabulary)
     if not history:
         save_weights(output / BEST, talker)
-        history = [{"val_cider": mean_cider(talker, session, reward)}]
+        history = [judge(talker, session, reward)]
         logger.info("before self-critical training: %s", json.dumps(history[-1]))
     # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed rewards.
     begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
@@ -70,11 +71,11 @@ def fit_cider(model: CaptionModel, session: Session) -> History:
             if begun["batches"] < critic.batches:
                 save_state(output / STATE, talker, [*history, begun])
                 raise KeyboardInterrupt
-            val_cider = mean_cider(talker, session, reward)
-            history.append({"reward": begun["rewards"] / begun["batches"], "val_cider": val_cider})
+            judged = judge(talker, session, reward)
+            history.append({"reward": begun["rewards"] / begun["batches"]} | judged)
             begun = {"batches": 0, "rewards": 0.0}
             logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
-            if val_cider >= max(h["val_cider"] for h in history):
+            if judged["val_cider"] >= max(h["val_cider"] for h in history):
                 save_weights(output / BEST, talker)
             save_state(output / STATE, talker, history)
             if interrupted.is_set():
@@ -140,13 +141,28 @@ class SelfCritic:
         shape = (len(ids), self.options.rows, self.options.max_words + 1)
         draws = rng.random(shape, np.float32)
         words = decode(self.generator, features, self.options, draws=draws).words
-        reward = np.stack(
-            [self.reward.scores(i, _spoken(w)) for i, w in zip(ids, words, strict=True)]
-        )
+        spoken = [_spoken(w) for w in words]
+        scores = self._scores(ids, spoken)
+        reward = scores - self.training.cider_contrast * self._scores_elsewhere(ids, spoken)
         samples = reward.shape[1]
         advantage = (reward - reward.mean(axis=1, keepdims=True)) * samples / (samples - 1)
         self._step(features, words, advantage.astype(np.float32))
-        return float(reward.mean())
+        return float(scores.mean())
+
+    def _scores(self, ids: Sequence[str], spoken: Sequence[list[list[int]]]) -> np.ndarray:
+        """CIDEr-D of each image's captions, (images, captions)."""
+        return np.stack([self.reward.scores(i, s) for i, s in zip(ids, spoken, strict=True)])
+
+    def _scores_elsewhere(self, ids: list[str], spoken: Sequence[list[list[int]]]) -> np.ndarray:
+        """The mean CIDEr-D that they would have as captions of other images of the batch.
+
+        What fits any photo scores there too: taken off the reward, it is what makes captions tell
+        photos apart (Dai and Lin 2017, arXiv 1710.02534; Luo et al. 2018, arXiv 1803.04376).
+        """
+        if not self.training.cider_contrast or len(ids) == 1:
+            return np.zeros(())
+        turns = range(1, min(OTHERS, len(ids) - 1) + 1)
+        return np.mean([self._scores([*ids[n:], *ids[:n]], spoken) for n in turns], axis=0)
 
     def _step(self, features: np.ndarray, words: np.ndarray, advantage: np.ndarray) -> None:
         longest = int((words != PAD).sum(axis=-1).max())
@@ -159,19 +175,25 @@ class SelfCritic:
         self.model.train_on_batch(x, targets, sample_weight=advantage)
 
 
-def mean_cider(
+def judge(
     model: CaptionModel, session: Session, reward: CiderD, batch_size: int = 32
-) -> float:
-    """Mean CIDEr-D of greedy validation captions, in percent: needs no Java."""
+) -> dict[str, float]:
+    """Mean CIDEr-D of greedy validation captions, and the share of distinct ones, in percent:
+    needs no Java."""
     records, cache = session.val, session.cache
     options = DecodingOptions("greedy")
     generator = Generator(model, choosers(options), options.rows)
     scores: list[float] = []
+    distinct = set()
     for start in range(0, len(records), batch_size):
         ids = [r.image_id for r in records[start : start + batch_size]]
         words = decode(generator, cache.gather(ids), options).words
         scores += [reward.scores(i, _spoken(w))[0] for i, w in zip(ids, words, strict=True)]
-    return 100 * float(np.mean(scores))
+        distinct |= {w.tobytes() for w in words}
+    return {
+        "val_cider": 100 * float(np.mean(scores)),
+        "val_distinct": 100 * len(distinct) / len(records),
+    }
 
 
 def _spoken(words: np.ndarray) -> list[list[int]]:

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 RUN, LOCK = "run.json", "run.lock"
 # These may change: they only add to what the folder already holds.
-EXTENDABLE = ("cider_epochs", "cider_learning_rate", "cider_blend", "note")
+EXTENDABLE = ("cider_epochs", "cider_learning_rate", "cider_contrast", "cider_blend", "note")
 
 
 class TrainingError(RuntimeError):

@@ -83,10 +83,18 @@ def test_unknown_keys_are_named(where: str) -> None:
         CaptionerConfig.from_dict(changed(f"{where}colour", "blue"))
 
 
-@pytest.mark.parametrize("path", ["model", "training", *leaves(CONFIG.to_dict())])
+REQUIRED = [p for p in leaves(CONFIG.to_dict()) if not p.startswith("training.")]
+
+
+@pytest.mark.parametrize("path", ["model", "training", *REQUIRED])
 def test_missing_keys_are_named(path: str) -> None:
     with pytest.raises(ConfigError, match=path.rpartition(".")[2]):
         CaptionerConfig.from_dict(without(path))
+
+
+def test_an_option_of_training_that_is_newer_than_the_checkpoint_has_its_default() -> None:
+    config = CaptionerConfig.from_dict(without("training.cider_contrast"))
+    assert config == CONFIG and config.training.cider_contrast == 0
 
 
 @pytest.mark.parametrize("path", [p for p in leaves(CONFIG.to_dict()) if p != "version"])
