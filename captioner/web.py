@@ -151,10 +151,7 @@ def build_page(captioner: Captioner) -> gr.Blocks:
             _write_file, [seen], [taken], api_visibility="private", show_progress="hidden"
         ).success(fn=None, js="() => document.querySelector('#taken').click()")
         link.click(fn=None, inputs=options, js=_COPY_LINK).then(
-            lambda: gr.Info(
-                "The link is in the address bar, and in the clipboard if your browser lets it."
-            ),
-            api_visibility="private",
+            lambda: gr.Info(_LINK_COPIED), api_visibility="private"
         )
         page.load(fn=None, js=_NAME_EXAMPLES)
         page.load(_from_link, outputs=[photo, *options], api_visibility="private")

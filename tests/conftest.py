@@ -149,8 +149,11 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("chromium is not installed (Debian: apt install chromium)")
     from playwright.sync_api import sync_playwright
 
-    # Without a GPU or a sandbox it runs in containers; the rest keeps it from calling its maker.
+    # Without a GPU or a sandbox it runs in containers; it has a camera that shows a test picture;
+    # the rest keeps it from calling its maker.
     arguments = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
         "--no-sandbox",
         "--disable-gpu",
         "--disable-background-networking",

@@ -5,6 +5,8 @@ With CAPTIONER_SCREENSHOT=1 in the environment the README's picture is written a
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -158,6 +160,32 @@ def test_grid_and_captions_can_be_taken_away(open_page: OpenPage, tmp_path: Path
 def test_an_example_is_captioned(open_page: OpenPage) -> None:
     page = open_page()
     page.get_by_role("button", name="Example photo 2").click()
+    expect(page.locator("#viewer .captions button")).to_have_count(3)
+
+
+def test_a_pasted_photo_is_captioned(open_page: OpenPage) -> None:
+    page = open_page()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    file = io.BytesIO()
+    with Image.open(example_photos()[0]) as photo:
+        photo.save(file, "PNG")
+    page.evaluate(
+        """async (url) => {
+            const blob = await (await fetch(url)).blob();
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+        }""",
+        "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
+    )
+    page.get_by_label("Paste from clipboard").click()
+    expect(page.locator("#viewer .captions button")).to_have_count(3)
+
+
+def test_a_photo_taken_with_the_camera_is_captioned(open_page: OpenPage) -> None:
+    page = open_page()
+    page.context.grant_permissions(["camera"])
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_label("capture photo").click()
     expect(page.locator("#viewer .captions button")).to_have_count(3)
 
 
