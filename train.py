@@ -38,6 +38,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=int, help="at most; stops earlier if validation does not improve")
     add("--batch-size", type=int, help="images a step, each with its captions")
     add("--learning-rate", type=float)
+    add(
+        "--finetune-from",
+        metavar="BLOCK",
+        help='train the network too, from this block on: "mixed8" for its last three',
+    )
+    add("--finetune-epochs", type=int, help="of that, from photos: slow without a GPU")
     add("--cider-epochs", type=int, help="of self-critical training on CIDEr-D afterwards")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--backbone-note", default="", help="a sentence about those weights for the model card")

@@ -35,6 +35,7 @@ CONTENDERS = {
     "+ padding to the batch": {"keys_once": True, "project_once": True, "fit_padding": True},
 }
 OURS = "ours (+ encoder shared by an image's captions, loop)"
+BEST = "ours, sizes and vocabulary of the recipe `best`"
 
 
 def load(data_dir: Path, features: Path):
@@ -45,8 +46,28 @@ def load(data_dir: Path, features: Path):
     stamp = Stamp(**json.loads((features / "stamp.json").read_text()))
     cache = FeatureCache(features, stamp)
     records = [r for r in read_dataset("flickr8k", data_dir) if r.split == "train"]
-    vocabulary = Vocabulary.build((c for r in records for c in r.captions), 5000)
-    return cache, [r for r in records if r.image_id in cache], vocabulary
+    captions = [c for r in records for c in r.captions]
+    vocabularies = [Vocabulary.build(captions, 5000, least) for least in (1, best_recipe()[1])]
+    return cache, [r for r in records if r.image_id in cache], *vocabularies
+
+
+def best_recipe() -> tuple[dict, int]:
+    """Its fields of `ModelConfig`, and how often a word must occur to be learnt."""
+    from captioner.config import RECIPES
+
+    recipe = RECIPES["best"]
+    return recipe.model, recipe.training["min_count"]
+
+
+def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes: int) -> float:
+    """Billions of floating-point operations that the matrix products of a training step take, a
+    caption: two for each multiplication, and twice the forward pass for the gradients."""
+    attention = sizes.get("attention_units", 512)
+    hidden = 512 + 2 * 256 if sizes.get("deep_output") else 512
+    encoder = 64 * 2048 * 256 / shared
+    keys = 64 * 256 * attention / shared * (1 if mended.get("keys_once") else steps)
+    word = 512 * attention + (512 + 512) * 3 * 512 + hidden * 512 + 512 * vocabulary
+    return 6 * (encoder + keys + steps * word) / 1e9
 
 
 def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: Path):
@@ -76,15 +97,14 @@ def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: 
         yield done / (time.perf_counter() - start)
 
 
-def our_turns(records, cache, vocabulary):
+def our_turns(records, cache, vocabulary, sizes: dict):
     from captioner.batches import CaptionBatches
     from captioner.config import ModelConfig, TrainingConfig
     from captioner.fitting import make_optimizer, uses_jit
     from captioner.model import CaptionModel
 
     training = TrainingConfig()
-    plain = {"initial_state": "zeros", "gate": False, "deep_output": False, "dropout": 0.0}
-    model = CaptionModel(ModelConfig(len(vocabulary), **plain))
+    model = CaptionModel(ModelConfig(len(vocabulary), **sizes))
     model.compile(optimizer=make_optimizer(training, 100), jit_compile=uses_jit())
     count = CAPTIONS // training.captions_per_image
     epoch = 0
@@ -94,6 +114,15 @@ def our_turns(records, cache, vocabulary):
         model.fit(data, epochs=1, shuffle=False, verbose=0)
         yield CAPTIONS / (time.perf_counter() - start)
         epoch += 1
+
+
+def padded_steps(records, cache, vocabulary) -> float:
+    """Words of a caption in our batches, padding included."""
+    from captioner.batches import CaptionBatches
+    from captioner.config import TrainingConfig
+
+    data = CaptionBatches(records, cache, vocabulary, TrainingConfig(), epoch=0)
+    return float(np.mean([data[i][1].shape[-1] for i in range(len(data))]))
 
 
 def waiting_share(records, cache, vocabulary) -> float:
@@ -169,7 +198,7 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    cache, records, vocabulary = load(options.data_dir, options.features)
+    cache, records, vocabulary, smaller = load(options.data_dir, options.features)
     longest = 2 + max(len(vocabulary.encode(c)) for r in records for c in r.captions)
     records = records[: CAPTIONS // 5]
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +206,9 @@ def main() -> None:
             name: tutorial_turns(name, records, longest, cache, vocabulary, Path(folder))
             for name in CONTENDERS
         }
-        turns[OURS] = our_turns(records, cache, vocabulary)
+        plain = {"initial_state": "zeros", "gate": False, "deep_output": False, "dropout": 0.0}
+        turns[OURS] = our_turns(records, cache, vocabulary, plain)
+        turns[BEST] = our_turns(records, cache, smaller, best_recipe()[0])
         if options.memory_of:
             print(peak_while(lambda: next(turns[options.memory_of])))
             return
@@ -188,10 +219,25 @@ def main() -> None:
             for name, turn in turns.items():
                 rates[name].append(next(turn))
     medians = {name: statistics.median(r) for name, r in rates.items()}
-    print("| training | captions/s, median | min - max | ratio |\n| --- | --- | --- | --- |")
+    lengths = [len(vocabulary.encode(c)) + 1 for r in records for c in r.captions]
+    words = longest - 1  # steps of a caption as long as the longest, which all are padded to
+    own, ours = float(np.mean(lengths)), padded_steps(records, cache, vocabulary)
+    flop = {
+        name: gflop(len(vocabulary), own if mended.get("fit_padding") else words, mended)
+        for name, mended in CONTENDERS.items()
+    }
+    flop[OURS] = gflop(len(vocabulary), ours, {"keys_once": True}, 5)
+    flop[BEST] = gflop(
+        len(smaller), ours, {"keys_once": True}, 5, deep_output=True, **best_recipe()[0]
+    )
+    heads = ("training", "captions/s, median", "min - max", "ratio", "GFLOP a caption", "ratio")
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name, r in rates.items():
         ratio = medians[name] / medians["tutorial"]
-        print(f"| {name} | {medians[name]:.0f} | {min(r):.0f} - {max(r):.0f} | {ratio:.1f} |")
+        print(
+            f"| {name} | {medians[name]:.0f} | {min(r):.0f} - {max(r):.0f} | {ratio:.1f} "
+            f"| {flop[name]:.2f} | {flop['tutorial'] / flop[name]:.1f} |"
+        )
     batch = 160 / medians[OURS]
     print(f"\nReading a batch: {waiting_share(records, cache, vocabulary) / batch:.1%} of a step.")
     seconds = generation(records, cache, vocabulary, options.rounds)
@@ -199,8 +245,8 @@ def main() -> None:
     print(
         f"10 samples of an image: tutorial {slow:.3f} s, ours {fast:.4f} s, ratio {slow / fast:.0f}"
     )
-    memory = {name: peak_memory(options, name) for name in ("tutorial", OURS)}
-    print(f"Peak memory: tutorial {memory['tutorial']:.0f} MB, ours {memory[OURS]:.0f} MB")
+    for name in ("tutorial", OURS, BEST):
+        print(f"Peak memory, {name}: {peak_memory(options, name):.0f} MB")
     print(f"Disk an image: tutorial {64 * 2048 * 4 + 128} bytes, ours {64 * 2048 * 2} bytes")
 
 

@@ -167,6 +167,11 @@ def _load_local(backbone: keras.Model, path: Path) -> None:
             f"{path} does not hold weights of InceptionV3 without its top ({error}). Give a file "
             "saved from keras.applications.InceptionV3(include_top=False), or fetch it again."
         ) from error
+    round_weights(backbone)
+
+
+def round_weights(backbone: keras.Model) -> None:
+    """Rounds them to what `backbone_arrays` keeps of them."""
     for variable in backbone.variables:
         variable.assign(_to_float16(np.asarray(variable)).astype(np.float32))
 

@@ -82,7 +82,8 @@ class CaptionBatches(keras.utils.PyDataset):
                 both[i, j, 1 : len(ids) + 1] = ids
         words, targets = both[:, :, :-1], both[:, :, 1:]
         features = self.cache.gather([self.ids[row] for row in rows or some])[: len(rows)]
-        features = np.pad(features, ((0, size - len(rows)), (0, 0), (0, 0)))
+        # (batch, locations, channels), or photos (batch, size, size, 3)
+        features = np.pad(features, [(0, size - len(rows))] + [(0, 0)] * (features.ndim - 1))
         return {"features": features, "words": words}, targets
 
     def _length(self, batch: Batch) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 CONFIG_VERSION = 1
+BLOCKS = tuple(f"mixed{i}" for i in range(11))  # of InceptionV3, as Keras names them
 
 
 class ConfigError(ValueError):
@@ -97,6 +98,11 @@ class TrainingConfig:
     min_count: int = 1  # words that occur less often in the training captions are unknown
     seed: int = 0
     mixed_precision: bool = False
+    finetune_from: str = ""  # "mixed0" to "mixed10": the backbone learns too, from this block on
+    finetune_epochs: int = 2
+    finetune_learning_rate: float = 5e-5  # of the backbone, at its peak
+    decoder_learning_rate: float = 1e-4  # of the rest, meanwhile and in the epochs after it
+    polish_epochs: int = 1  # of the decoder alone, on the features of the tuned backbone
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
     cider_contrast: float = 0.0  # how much of its score as a caption of other photos is taken off
@@ -109,6 +115,14 @@ class TrainingConfig:
             raise ConfigError(f'training.schedule is {self.schedule!r}: "cosine" or "constant"')
         _check_range("training", self, 0, 2**32 - 1, "warmup_steps", "seed")
         _check_range("training", self, 1e-12, 1e6, "learning_rate", "clip_norm")
+        rates = ("finetune_learning_rate", "decoder_learning_rate", "cider_learning_rate")
+        _check_range("training", self, 0, 1, *rates)
+        _check_range("training", self, 1, 1_000_000, "finetune_epochs", "polish_epochs")
+        _check_range("training", self, 0, 1_000_000, "cider_epochs")
+        if self.finetune_from and self.finetune_from not in BLOCKS:
+            raise ConfigError(
+                f"training.finetune_from is {self.finetune_from!r}: one of {', '.join(BLOCKS)}"
+            )
         _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
         _check_range("training", self, 0, 1, "cider_blend")
         _check_range("training", self, 0, 100, "cider_contrast")

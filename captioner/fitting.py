@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -21,7 +22,7 @@ from captioner.datasets import Record
 from captioner.distribution import Distribution
 from captioner.features import FeatureCache
 from captioner.model import CaptionModel
-from captioner.state import History, load_weights, restore_state, save_state, save_weights
+from captioner.state import History, Model, load_weights, restore_state, save_state, save_weights
 from captioner.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -56,19 +57,47 @@ class Session:
         )
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with cross-entropy, with files of its own in the output folder."""
+
+    name: str  # of an epoch, in the log
+    state: str
+    best: str
+    epochs: int
+    optimizer: Callable[[int], keras.optimizers.Optimizer]  # for so many steps an epoch
+    batches: Callable[..., CaptionBatches]  # as `Session.batches`
+    begin: Callable[[], object] = lambda: None  # before the first step of all
+
+
 def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
+    """The first phase, on features of the cache: see `fit`."""
+    training = session.config.training
+    phase = Phase(
+        "epoch",
+        STATE,
+        BEST,
+        training.epochs,
+        partial(make_optimizer, training),
+        session.batches,
+        begin=lambda: model.encoder.standardize(*_mean_and_std(session)),
+    )
+    return fit(model, session, phase)
+
+
+def fit(model: Model, session: Session, phase: Phase) -> History:
     """Trains `model`, or goes on with what `session.output` holds; leaves the weights of the epoch
     with the lowest validation loss in it.
 
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
     """
-    training, output, distribution = session.config.training, session.output, session.distribution
-    steps = len(session.batches(epoch=0))
-    model.compile(optimizer=make_optimizer(training, steps), jit_compile=uses_jit())
+    output, distribution = session.output, session.distribution
+    steps = len(phase.batches(epoch=0))
+    model.compile(optimizer=phase.optimizer(steps), jit_compile=uses_jit())
     model.optimizer.build(model.trainable_variables)
-    history = restore_state(output / STATE, model)
+    history = restore_state(output / phase.state, model)
     if not history:
-        model.encoder.standardize(*_mean_and_std(session))
+        phase.begin()
     # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed loss and words.
     begun = history.pop() if history and "batches" in history[-1] else {}
     if history or begun:
@@ -76,32 +105,37 @@ def fit_cross_entropy(model: CaptionModel, session: Session) -> History:
     # Among several processes the one that stops after a step would leave the others waiting: there
     # Ctrl-C ends at once, and loses the epoch.
     with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
-        for epoch in range(len(history), training.epochs):
-            if _patience_is_over(history, training.patience):
-                logger.info("no better validation loss in %d epochs", training.patience)
+        patience = session.config.training.patience
+        for epoch in range(len(history), phase.epochs):
+            if _patience_is_over(history, patience):
+                logger.info("no better validation loss in %d epochs", patience)
                 break
-            logger.info("epoch %d of %d", epoch + 1, training.epochs)
-            begun = _fit_epoch(model, session.batches(epoch, _done(begun)), begun, interrupted)
+            logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
+            begun = _fit_epoch(model, phase.batches(epoch, _done(begun)), begun, interrupted)
             if _done(begun) < steps:
-                save_state(output / STATE, model, [*history, begun])
+                save_state(output / phase.state, model, [*history, begun])
                 raise KeyboardInterrupt
-            val_nll = model.evaluate(session.batches(None), verbose=0, return_dict=True)["nll"]
+            val_nll = model.evaluate(phase.batches(None), verbose=0, return_dict=True)["nll"]
             history.append({"nll": begun["loss"] / begun["words"], "val_nll": float(val_nll)})
             begun = {}
-            logger.info("epoch %d: %s", epoch + 1, json.dumps(history[-1]))
+            logger.info("%s %d: %s", phase.name, epoch + 1, json.dumps(history[-1]))
             if distribution.is_main and val_nll <= min(h["val_nll"] for h in history):
-                save_weights(output / BEST, model)
+                save_weights(output / phase.best, model)
             # Last, for this is what says that the epoch is done: killed before, it is done again.
             if distribution.is_main:
-                save_state(output / STATE, model, history)
+                save_state(output / phase.state, model, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
     distribution.agree("their history", json.dumps(history))  # and the best weights are written
-    load_weights(output / BEST, model, output / STATE)
+    load_weights(output / phase.best, model, output / phase.state)
     return history
 
 
-def make_optimizer(training: TrainingConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    training: TrainingConfig,
+    steps_per_epoch: int,
+    kind: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.AdamW,
+) -> keras.optimizers.Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101): warmed up, then along a cosine, or with
     a constant learning rate."""
     total = training.epochs * steps_per_epoch
@@ -115,7 +149,7 @@ def make_optimizer(training: TrainingConfig, steps_per_epoch: int) -> keras.opti
             decay_steps=max(1, total - warmup),
             alpha=0.02,
         )
-    optimizer = keras.optimizers.AdamW(
+    optimizer = kind(
         schedule, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
@@ -143,7 +177,7 @@ class _StopAfterStep(keras.callbacks.Callback):
 
 
 def _fit_epoch(
-    model: CaptionModel, batches: CaptionBatches, begun: dict[str, float], interrupted: Event
+    model: Model, batches: CaptionBatches, begun: dict[str, float], interrupted: Event
 ) -> dict[str, float]:
     """Trains on the `batches` that `begun` has left of an epoch; returns it brought up to date."""
     stop = _StopAfterStep(interrupted, batches.may_stop_after)

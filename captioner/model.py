@@ -131,6 +131,10 @@ class CaptionModel(keras.Model):
         self.logits.build((None, None, config.units))
         self.built = True
 
+    @property
+    def named_weights(self) -> dict[str, keras.Variable]:
+        return {v.path: v for v in self.weights}
+
     def encode(self, features: Tensor, training: bool = False) -> Annotations:
         """Features (batch, locations, channels) to annotations; once for each image."""
         vectors = self.encoder(features, training=training)
@@ -224,3 +228,31 @@ class CaptionModel(keras.Model):
             uniform = ops.sum(-ops.mean(log_probs, axis=-1) * real) / words
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
         return loss
+
+
+class EndToEndModel(keras.Model):
+    """Backbone and caption model as one: photos and the words so far in, logits out."""
+
+    def __init__(self, backbone: keras.Model, captions: CaptionModel) -> None:
+        super().__init__(name="end_to_end")
+        self.backbone = backbone
+        self.captions = captions
+        self.nll = captions.nll
+        self.built = True
+
+    @property
+    def named_weights(self) -> dict[str, keras.Variable]:
+        # Keras numbers the backbone's layers across the whole process.
+        backbone = {f"backbone/{i:03d}.{v.name}": v for i, v in enumerate(self.backbone.weights)}
+        return backbone | self.captions.named_weights
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
+        """Photos (batch, size, size, 3) in -1..1, as "features", and words as `CaptionModel`."""
+        # Never as in training: the batch normalisations keep the statistics that they came with.
+        maps = self.backbone(inputs["features"], training=False)
+        config = self.captions.config
+        features = ops.reshape(maps, (-1, config.locations, config.channels))
+        return self.captions({**inputs, "features": features}, training=training)
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Tensor:
+        return self.captions.compute_loss(*arguments, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,28 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from captioner.files import write_bytes
-from captioner.model import CaptionModel
+from captioner.model import CaptionModel, EndToEndModel
 
 History = list[dict[str, float]]
+Model = CaptionModel | EndToEndModel
 
 
 class StateError(RuntimeError):
     """A saved state that cannot be used; the message names the file and the remedy."""
 
 
-def save_weights(path: Path, model: CaptionModel) -> None:
+def save_weights(path: Path, model: Model) -> None:
     """The weights alone, by path."""
-    write_bytes(path, save({v.path: np.asarray(v) for v in model.weights}))
+    write_bytes(path, save({n: np.asarray(v) for n, v in model.named_weights.items()}))
 
 
-def load_weights(path: Path, model: CaptionModel, state: Path) -> None:
+def load_weights(path: Path, model: Model, state: Path) -> None:
     """Raises `StateError` if the file is missing, damaged or of another model. It does not help to
     delete it without the `state` that says in which epoch it was written."""
     try:
         arrays = load_file(path)
-        for variable in model.weights:
-            variable.assign(arrays[variable.path])
+        for name, variable in model.named_weights.items():
+            variable.assign(arrays[name])
     except Exception as error:  # safetensors, NumPy and Keras each have their own
         raise StateError(
             f"{path} is damaged ({error}). Delete it, and {state.name} too, to train this phase "
@@ -41,13 +43,13 @@ def load_weights(path: Path, model: CaptionModel, state: Path) -> None:
         ) from error
 
 
-def save_state(path: Path, model: CaptionModel, history: Sequence[Any]) -> None:
+def save_state(path: Path, model: Model, history: Sequence[Any]) -> None:
     """All that the next step depends on, and the history of the epochs so far."""
     arrays = {name: np.asarray(v) for name, v in _variables(model).items()}
     write_bytes(path, save(arrays, metadata={"history": json.dumps(history)}))
 
 
-def restore_state(path: Path, model: CaptionModel) -> History:
+def restore_state(path: Path, model: Model) -> History:
     """The history in `path`, and the variables into `model`; nothing, if there is no such file.
 
     Raises `StateError` if it is damaged.
@@ -68,9 +70,11 @@ def restore_state(path: Path, model: CaptionModel) -> History:
     return history
 
 
-def _variables(model: CaptionModel) -> dict[str, keras.Variable]:
+def _variables(model: Model) -> dict[str, keras.Variable]:
     """Weights, dropout generators, and the optimizer's moments and step count, by which the
     schedule of the learning rate goes."""
     variables = [*model.variables, *model.optimizer.variables]
-    # By number, for Keras numbers the generators' paths across the whole process.
-    return {f"{i:03d}.{v.name}": v for i, v in enumerate(variables)}
+    # By number, for Keras numbers the generators' paths across the whole process, and the
+    # convolutions of the backbone, by which the optimizer names its moments.
+    names = [re.sub(r"^conv2d_\d+_", "conv2d_", v.name) for v in variables]
+    return {f"{i:03d}.{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

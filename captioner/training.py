@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from captioner.datasets import Record, check_no_leak
 from captioner.distribution import Distribution
 from captioner.evaluation import MetricsUnavailable, evaluate, require_metrics
 from captioner.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
+from captioner.finetuning import fit_end_to_end, polish
 from captioner.fitting import BEST, STATE, Session, fit_cross_entropy
 from captioner.model import CaptionModel
 from captioner.selfcritical import fit_cider
@@ -152,6 +153,18 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
     if distribution.engine:  # that model is on all devices; from here on, one is enough
         model = CaptionModel(config.model, training.label_smoothing)
         load_weights(output / BEST, model, output / STATE)
+        session = replace(session, distribution=Distribution())
+    if training.finetune_from:
+        history += fit_end_to_end(model, extractor.backbone, session)
+        extractor = FeatureExtractor(extractor.backbone)  # of its new weights
+        tuned = extractor.stamp().fingerprint
+        backbone = replace(config.backbone, weights="bundled", fingerprint=tuned)
+        config = replace(config, backbone=backbone)
+        cache = extract(
+            [*train, *val], extractor, output / f"features-{tuned[:12]}", options.shard_images
+        )
+        session = replace(session, config=config, cache=cache)
+        history += polish(model, session)
     cider_history = fit_cider(model, session) if training.cider_epochs else []
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
     metrics = {
@@ -203,6 +216,8 @@ def _check_same_run(path: Path, now: dict[str, Any]) -> None:
         detail = section
         if isinstance(value, dict):
             old = before.get(section) or {}
+            if section == "training":  # an option that is newer than the run has its default
+                old = asdict(TrainingConfig()) | old
             detail = ", ".join(
                 f"{section}.{k} was {old.get(k)!r}, now {v!r}"
                 for k, v in value.items()
