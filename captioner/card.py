@@ -155,6 +155,10 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     training, history = config.training, metrics.get("history", ())
     best = min((h["val_nll"] for h in history), default=None)
     loss = "" if best is None else f" ({best:.3f} nats a word)"
+    tuned = f"""
+
+Then the backbone learnt too, from the block {training.finetune_from} on, from photos: at most
+{training.finetune_epochs} epochs; and the decoder alone, {training.polish_epochs} more."""
     rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
     then = f"""
 
@@ -164,12 +168,17 @@ the validation photos was kept."""
 Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
 batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
 loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
-the training captions.{then if rewarded > 0 else ""}"""
+the training captions.{tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}"""
 
 
 def _backbone_note(config: CaptionerConfig) -> str:
     if config.backbone.weights == "imagenet":
         return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
+    if config.training.finetune_from:
+        return (
+            "The backbone's weights are no longer those that it began with: they come with this\n"
+            f"checkpoint, in float16.\n{config.backbone.note}"
+        ).rstrip()
     return (
         "**The backbone is not the public ImageNet InceptionV3.** Its weights were given with\n"
         "`--backbone-weights` and come with this checkpoint, in float16. Do not compare the\n"

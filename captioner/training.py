@@ -154,8 +154,9 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         model = CaptionModel(config.model, training.label_smoothing)
         load_weights(output / BEST, model, output / STATE)
         session = replace(session, distribution=Distribution())
+    tuning_history = []
     if training.finetune_from:
-        history += fit_end_to_end(model, extractor.backbone, session)
+        tuning_history += fit_end_to_end(model, extractor.backbone, session)
         extractor = FeatureExtractor(extractor.backbone)  # of its new weights
         tuned = extractor.stamp().fingerprint
         backbone = replace(config.backbone, weights="bundled", fingerprint=tuned)
@@ -164,16 +165,17 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
             [*train, *val], extractor, output / f"features-{tuned[:12]}", options.shard_images
         )
         session = replace(session, config=config, cache=cache)
-        history += polish(model, session)
+        tuning_history += polish(model, session)
     cider_history = fit_cider(model, session) if training.cider_epochs else []
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
     metrics = {
         "history": history,
+        "tuning_history": tuning_history,
         "cider_history": cider_history,
         "scores": _scores(checkpoint, val, cache),
     }
     extra = {
-        "loss.png": loss_plot(history),
+        "loss.png": loss_plot([*history, *tuning_history]),
         "README.md": model_card(config, metrics).encode(),
     }
     write_checkpoint(folder, checkpoint, metrics, extra)
