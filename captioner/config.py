@@ -106,6 +106,7 @@ class TrainingConfig:
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
     cider_contrast: float = 0.0  # how much of its score as a caption of other photos is taken off
+    cider_overuse: float = 0.0  # weight of what its words are said more often than by people
     cider_blend: float = 0.4  # the result's way from the weights before to those after
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ class TrainingConfig:
             )
         _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
         _check_range("training", self, 0, 1, "cider_blend")
-        _check_range("training", self, 0, 100, "cider_contrast")
+        _check_range("training", self, 0, 100, "cider_contrast", "cider_overuse")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,47 @@ class CiderD:
         return 10 * total / (ORDERS * len(references))
 
 
+class Overuse:
+    """How much more often n-grams are said of other photos than people say them.
+
+    A model that is rewarded for CIDEr-D comes to say what fits many photos. Taken off its reward,
+    this keeps the frequencies of its phrases near those of the `references`, which are captions as
+    for `CiderD`: in expectation, it is a divergence of the two (Kullback and Leibler 1951).
+    """
+
+    def __init__(self, references: Mapping[str, Sequence[Sequence[int]]]) -> None:
+        captions = [c for some in references.values() for c in some]
+        self.frequency: NGrams = Counter()  # captions of people that hold it
+        for caption in captions:
+            self.frequency.update(set(ngrams(caption)))
+        self.captions = max(1, len(captions))
+
+    def penalties(self, said: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
+        """float64 (images, captions): of a batch of captions, as many for each image, the mean over
+        a caption's n-grams of the logarithm of how many of the other images' captions hold it, to
+        how many it would be among people. Both count one more, for what is rare."""
+        grams = [[set(ngrams(c)) for c in captions] for captions in said]
+        own = [Counter(g for caption in captions for g in caption) for captions in grams]
+        total: NGrams = Counter()
+        for counts in own:
+            total.update(counts)
+        share = sum(map(len, grams[1:])) / self.captions  # the captions of others, to people's
+
+        def penalty(caption: set[tuple[int, ...]], mine: NGrams) -> float:
+            ratios = [
+                math.log((total[g] - mine[g] + 1) / (self.frequency[g] * share + 1))
+                for g in caption
+            ]
+            return sum(ratios) / max(1, len(ratios))
+
+        return np.array(
+            [
+                [penalty(c, mine) for c in captions]
+                for captions, mine in zip(grams, own, strict=True)
+            ]
+        )
+
+
 def ngrams(caption: Sequence[int]) -> NGrams:
     """How often each n-gram of order 1 to 4 stands in a caption."""
     words = tuple(caption)

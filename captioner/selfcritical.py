@@ -22,7 +22,7 @@ from captioner.datasets import Record
 from captioner.decoding import DecodingOptions, Generator, choosers, decode
 from captioner.fitting import Session, interrupt_set, uses_jit
 from captioner.model import CaptionModel
-from captioner.rewards import CiderD
+from captioner.rewards import CiderD, Overuse
 from captioner.state import History, load_weights, restore_state, save_state, save_weights
 from captioner.vocabulary import END, PAD, START, Vocabulary
 
@@ -96,6 +96,7 @@ class SelfCritic:
         self.cache = session.cache
         self.training = training = session.config.training
         self.reward = make_reward(session.train, session.vocabulary)
+        self.overuse = Overuse(self.reward.references)
         samples = max(2, training.captions_per_image)  # the baseline takes another one
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.generator = Generator(model, choosers(self.options), self.options.rows)
@@ -144,6 +145,8 @@ class SelfCritic:
         spoken = [_spoken(w) for w in words]
         scores = self._scores(ids, spoken)
         reward = scores - self.training.cider_contrast * self._scores_elsewhere(ids, spoken)
+        if self.training.cider_overuse:
+            reward = reward - self.training.cider_overuse * self.overuse.penalties(spoken)
         samples = reward.shape[1]
         advantage = (reward - reward.mean(axis=1, keepdims=True)) * samples / (samples - 1)
         self._step(features, words, advantage.astype(np.float32))

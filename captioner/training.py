@@ -47,7 +47,14 @@ logger = logging.getLogger(__name__)
 
 RUN, LOCK = "run.json", "run.lock"
 # These may change: they only add to what the folder already holds.
-EXTENDABLE = ("cider_epochs", "cider_learning_rate", "cider_contrast", "cider_blend", "note")
+EXTENDABLE = (
+    "cider_epochs",
+    "cider_learning_rate",
+    "cider_contrast",
+    "cider_overuse",
+    "cider_blend",
+    "note",
+)
 
 
 class TrainingError(RuntimeError):

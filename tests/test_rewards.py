@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from captioner.rewards import CiderD
+from captioner.rewards import CiderD, Overuse
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,18 @@ def test_ending_in_the_wrong_place_costs(corpus):
     reward = CiderD(references)
     right, cut = reward.scores("0", [whole, [*whole[:-2], END]])
     assert right > cut
+
+
+def test_overuse_is_of_what_is_said_of_other_photos_more_than_people_say_it():
+    people = {str(i): [[4, 5], [6, 7 + i]] for i in range(10)}  # half of them say "4 5"
+    overuse = Overuse(people)
+    # Two captions of each of three photos: of the others' four, all, none and so on say "4 5".
+    everywhere = overuse.penalties([[[4, 5], [4, 5]]] * 3)
+    np.testing.assert_allclose(everywhere, np.log((4 + 1) / (0.5 * 4 + 1)), rtol=1e-12)
+    as_people = overuse.penalties([[[4, 5], [50]], [[4, 5], [51]], [[4, 5], [52]]])
+    np.testing.assert_allclose(as_people, 0, atol=1e-12)
+    here_alone = overuse.penalties([[[8], [8]], [[9], [9]], [[10], [10]]])
+    np.testing.assert_allclose(here_alone, 0, atol=1e-12)  # its own photo's do not count
+    too_rarely = overuse.penalties([[[4, 5], [8]], [[9], [9]], [[10], [10]]])
+    assert too_rarely[0, 0] == pytest.approx(np.log(1 / 3)) and too_rarely[0, 1] == 0
+    assert overuse.penalties([[[]]]).tolist() == [[0.0]]
