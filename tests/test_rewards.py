@@ -64,8 +64,8 @@ def test_overuse_is_of_what_is_said_of_other_photos_more_than_people_say_it():
     np.testing.assert_allclose(everywhere, np.log((4 + 1) / (0.5 * 4 + 1)), rtol=1e-12)
     as_people = overuse.penalties([[[4, 5], [50]], [[4, 5], [51]], [[4, 5], [52]]])
     np.testing.assert_allclose(as_people, 0, atol=1e-12)
-    here_alone = overuse.penalties([[[8], [8]], [[9], [9]], [[10], [10]]])
+    here_alone = overuse.penalties([[[60], [60]], [[61], [61]], [[62], [62]]])
     np.testing.assert_allclose(here_alone, 0, atol=1e-12)  # its own photo's do not count
-    too_rarely = overuse.penalties([[[4, 5], [8]], [[9], [9]], [[10], [10]]])
+    too_rarely = overuse.penalties([[[4, 5], [60]], [[61], [61]], [[62], [62]]])
     assert too_rarely[0, 0] == pytest.approx(np.log(1 / 3)) and too_rarely[0, 1] == 0
     assert overuse.penalties([[[]]]).tolist() == [[0.0]]
