@@ -105,7 +105,6 @@ class TrainingConfig:
     polish_epochs: int = 1  # of the decoder alone, on the features of the tuned backbone
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
-    cider_contrast: float = 0.0  # how much of its score as a caption of other photos is taken off
     cider_overuse: float = 0.0  # weight of what its words are said more often than by people
     cider_blend: float = 0.4  # the result's way from the weights before to those after
 
@@ -126,7 +125,7 @@ class TrainingConfig:
             )
         _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
         _check_range("training", self, 0, 1, "cider_blend")
-        _check_range("training", self, 0, 100, "cider_contrast", "cider_overuse")
+        _check_range("training", self, 0, 100, "cider_overuse")
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ RECIPES = {
     # What the bundled weights were made by.
     "best": Recipe(
         {"attention_units": 128},
-        {"epochs": 15, "min_count": 5, "cider_epochs": 4, "cider_contrast": 1.0},
+        {"epochs": 15, "min_count": 5, "cider_epochs": 4, "cider_overuse": 0.2},
     ),
 }
 

@@ -50,7 +50,6 @@ RUN, LOCK = "run.json", "run.lock"
 EXTENDABLE = (
     "cider_epochs",
     "cider_learning_rate",
-    "cider_contrast",
     "cider_overuse",
     "cider_blend",
     "note",

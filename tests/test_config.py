@@ -93,8 +93,8 @@ def test_missing_keys_are_named(path: str) -> None:
 
 
 def test_an_option_of_training_that_is_newer_than_the_checkpoint_has_its_default() -> None:
-    config = CaptionerConfig.from_dict(without("training.cider_contrast"))
-    assert config == CONFIG and config.training.cider_contrast == 0
+    config = CaptionerConfig.from_dict(without("training.cider_overuse"))
+    assert config == CONFIG and config.training.cider_overuse == 0
 
 
 @pytest.mark.parametrize("path", [p for p in leaves(CONFIG.to_dict()) if p != "version"])
