@@ -106,7 +106,7 @@ class TrainingConfig:
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
     cider_overuse: float = 0.0  # weight of what its words are said more often than by people
-    cider_blend: float = 0.4  # the result's way from the weights before to those after
+    cider_blend: float = 0.25  # the result's way from the weights before to those after
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_size", "captions_per_image", "patience", "max_words")
