@@ -13,6 +13,7 @@ import numpy as np
 from captioner.checkpoint import Checkpoint, read_checkpoint
 from captioner.decoding import IMPOSSIBLE, Decoded, DecodingOptions, Generator, choosers, decode
 from captioner.features import FeatureExtractor
+from captioner.function_words import UNFINISHED
 from captioner.hub import download, push
 from captioner.images import ImageSource, load_image, to_network_input
 from captioner.steering import LEAK, Region, attention_bias
@@ -229,7 +230,11 @@ class Captioner:
         key = (chooser, options.rows)
         if key not in self._generators:
             self._generators[key] = Generator(
-                self.model, chooser, options.rows, alternatives=ALTERNATIVES + 1
+                self.model,
+                chooser,
+                options.rows,
+                alternatives=ALTERNATIVES + 1,
+                unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
             )
         return self._generators[key]
 

@@ -12,7 +12,7 @@ the same seed gives the same captions under every backend and whatever else is i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -170,17 +170,25 @@ def choosers(options: DecodingOptions) -> Chooser:
 class Generator(keras.Model):
     """The loop around a model, as a Keras model so that Keras compiles it on every backend.
 
-    With `alternatives`, it also keeps that many of the likeliest words at each step.
+    With `alternatives`, it also keeps that many of the likeliest words at each step. Captions do
+    not end after the words whose ids are in `unfinished`, such as "the".
     """
 
     def __init__(
-        self, model: CaptionModel, chooser: Chooser, rows: int, alternatives: int = 0
+        self,
+        model: CaptionModel,
+        chooser: Chooser,
+        rows: int,
+        alternatives: int = 0,
+        unfinished: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
         self.chooser = chooser
         self.rows = rows
         self.alternatives = min(alternatives, model.config.vocabulary_size)
+        self.may_end = np.ones(model.config.vocabulary_size, bool)
+        self.may_end[[START, *unfinished]] = False
         self.built = True
         # TensorFlow's graph is the faster start on a CPU; JAX runs uncompiled without this.
         self.compile(jit_compile=keras.backend.backend() == "jax")
@@ -224,7 +232,7 @@ class Generator(keras.Model):
         state, context, weights = model.step(annotations, carry.state, embedded, inputs["bias"])
         log_probs = ops.log_softmax(model.project(state, context, embedded), axis=-1)
         forced = ops.sum(inputs["forced"] * now, axis=-1)  # (batch, rows)
-        allowed = _allowed(log_probs, carry.step, forced)
+        allowed = _allowed(log_probs, ops.take(self.may_end, previous, axis=0), forced)
         words, parents = self.chooser(allowed, carry, inputs)
         words = ops.cast(words, "int32")
         if parents is not None:
@@ -292,11 +300,12 @@ def decode(
     return Decoded(*(np.asarray(x) for x in generator.predict_on_batch(inputs)))
 
 
-def _allowed(log_probs: Tensor, step: Tensor, forced: Tensor) -> Tensor:
+def _allowed(log_probs: Tensor, may_end: Tensor, forced: Tensor) -> Tensor:
     """Log-probabilities (batch, rows, vocabulary) with what must not be said made impossible: the
-    special tokens, an end before the first word, and all but the forced word where there is one."""
+    special tokens, an end where it may not be (batch, rows), and all but the forced word where
+    there is one."""
     ids = ops.arange(log_probs.shape[-1], dtype="int32")
-    ending = ops.logical_and(ids == END, step > 0)
+    ending = ops.logical_and(ids == END, ops.expand_dims(may_end, -1))
     banned = ops.logical_and(_is_special(log_probs), ops.logical_not(ending))
     forced = ops.expand_dims(forced, -1)
     return ops.where(ops.where(forced == PAD, banned, ids != forced), IMPOSSIBLE, log_probs)

@@ -251,3 +251,19 @@ def test_alternatives_are_the_likeliest_words(model, features, strategy):
 def test_bad_options_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         DecodingOptions(**settings)
+
+
+@pytest.mark.parametrize("strategy", ["sample", "beam"])
+def test_captions_do_not_end_after_unfinished_words(model, features, strategy):
+    options = DecodingOptions(strategy, num_captions=20, temperature=2.0, max_words=8)
+
+    def last_words(unfinished=()) -> set[int]:
+        generator = Generator(model, choosers(options), options.rows, unfinished=unfinished)
+        words = decode(generator, features, options).words
+        rows = [row for row in words.reshape(-1, words.shape[-1]).tolist() if END in row]
+        return {row[row.index(END) - 1] for row in rows}
+
+    usual = last_words()
+    assert usual
+    some = sorted(usual)[: max(1, len(usual) // 2)]
+    assert not last_words(some) & set(some)
