@@ -90,9 +90,11 @@ def main() -> int:
         download,
         features,
         hub,
+        memory,
         training,
     )
 
+    memory.keep_freed_memory()
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
     data_dir = options.data_dir or Path("data") / options.dataset

@@ -3,8 +3,8 @@
     python benchmarks/training.py --data-dir FLICKR8K --features CACHE
 
 CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders
-use the same features and the same captions of the same images, by turns, in one process; each turn
-trains on the same number of captions. Prints the tables of `benchmarks/README.md`.
+use the same features and the same captions of the same images, by turns, each in a process of its
+own; each turn trains on the same number of captions. Prints the tables of `benchmarks/README.md`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,15 +27,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from captioner.memory import keep_freed_memory
+
 CAPTIONS = 640  # a turn: 10 batches of the tutorial, 4 of ours
-CONTENDERS = {
+TUTORIALS = {
     "tutorial": {},
     "+ keys once": {"keys_once": True},
     "+ one output product": {"keys_once": True, "project_once": True},
     "+ padding to the batch": {"keys_once": True, "project_once": True, "fit_padding": True},
+    "+ freed memory kept": {"keys_once": True, "project_once": True, "fit_padding": True},
 }
-OURS = "ours (+ encoder shared by an image's captions, loop)"
+OURS = "ours (+ encoder shared, captions packed, words' input once, one loop)"
 BEST = "ours, sizes and vocabulary of the recipe `best`"
+JAX = "... the same under JAX"
+CONTENDERS = (*TUTORIALS, OURS, BEST, JAX)
+KEEPING = ("+ freed memory kept", OURS, BEST, JAX)
 
 
 def load(data_dir: Path, features: Path):
@@ -77,7 +83,7 @@ def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: 
     from benchmarks.tutorial import Tutorial, Variant, batches, train_step
     from captioner.vocabulary import END, START
 
-    variant = Variant(**CONTENDERS[name])
+    variant = Variant(**TUTORIALS[name])
     pairs = []
     for r in records:
         path = folder / f"{r.image_id}.npy"
@@ -122,7 +128,7 @@ def padded_steps(records, cache, vocabulary) -> float:
     from captioner.config import TrainingConfig
 
     data = CaptionBatches(records, cache, vocabulary, TrainingConfig(), epoch=0)
-    return float(np.mean([data[i][1].shape[-1] for i in range(len(data))]))
+    return sum(data[i][1].size for i in range(len(data))) / sum(len(r.captions) for r in records)
 
 
 def waiting_share(records, cache, vocabulary) -> float:
@@ -163,17 +169,34 @@ def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]
     return seconds
 
 
-def peak_memory(options: argparse.Namespace, contender: str) -> float:
-    """As `peak_while` gives it, of a process of its own that trains one turn."""
-    command = [sys.executable, __file__, "--data-dir", options.data_dir, "--features"]
-    command += [options.features, "--memory-of", contender]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+class Contender:
+    """A process that trains for a turn whenever it is asked to."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--data-dir", options.data_dir, "--features"]
+        command += [options.features, "--contender", name]
+        backend = {"KERAS_BACKEND": "jax"} if name == JAX else {}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=os.environ | backend
+        )
+        self.turn()  # compiles
+
+    def turn(self) -> float:
+        """Captions a second."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def end(self) -> float:
+        """The most memory it ever had, in MB."""
+        peak, _ = self.process.communicate()
+        return float(peak)
 
 
-def peak_while(work: Callable[[], object]) -> float:
-    """MB of this process's own memory at the most, looked at every 10 ms. Pages of mapped files,
-    here those of the cache, are not counted: the system takes them back when it needs them."""
+def take_turns(turns: Iterator[float]) -> None:
+    """The other side of `Contender`. Pages of mapped files, here those of the cache, do not count
+    as memory: the system takes them back when it needs them."""
     peak, done = 0, threading.Event()
 
     def look() -> None:
@@ -184,10 +207,11 @@ def peak_while(work: Callable[[], object]) -> float:
 
     thread = threading.Thread(target=look)
     thread.start()
-    work()
+    for _ in sys.stdin:
+        print(next(turns), flush=True)
     done.set()
     thread.join()
-    return peak / 1000
+    print(peak / 1000)
 
 
 def main() -> None:
@@ -195,49 +219,56 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    if options.contender in KEEPING:
+        keep_freed_memory()
     cache, records, vocabulary, smaller = load(options.data_dir, options.features)
     longest = 2 + max(len(vocabulary.encode(c)) for r in records for c in r.captions)
     records = records[: CAPTIONS // 5]
-    with tempfile.TemporaryDirectory() as folder:
-        turns = {
-            name: tutorial_turns(name, records, longest, cache, vocabulary, Path(folder))
-            for name in CONTENDERS
-        }
+    if options.contender in TUTORIALS:
+        with tempfile.TemporaryDirectory() as folder:
+            take_turns(
+                tutorial_turns(options.contender, records, longest, cache, vocabulary, Path(folder))
+            )
+        return
+    if options.contender:
         plain = {"initial_state": "zeros", "gate": False, "deep_output": False, "dropout": 0.0}
-        turns[OURS] = our_turns(records, cache, vocabulary, plain)
-        turns[BEST] = our_turns(records, cache, smaller, best_recipe()[0])
-        if options.memory_of:
-            print(peak_while(lambda: next(turns[options.memory_of])))
-            return
-        for turn in turns.values():
-            next(turn)  # compiles
-        rates: dict[str, list[float]] = {name: [] for name in turns}
-        for _ in range(options.rounds):
-            for name, turn in turns.items():
-                rates[name].append(next(turn))
+        sizes = plain if options.contender == OURS else best_recipe()[0]
+        words = vocabulary if options.contender == OURS else smaller
+        take_turns(our_turns(records, cache, words, sizes))
+        return
+    contenders = {name: Contender(name, options) for name in CONTENDERS}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(options.rounds):
+        for name, contender in contenders.items():
+            rates[name].append(contender.turn())
+    peaks = {name: contender.end() for name, contender in contenders.items()}
     medians = {name: statistics.median(r) for name, r in rates.items()}
     lengths = [len(vocabulary.encode(c)) + 1 for r in records for c in r.captions]
     words = longest - 1  # steps of a caption as long as the longest, which all are padded to
     own, ours = float(np.mean(lengths)), padded_steps(records, cache, vocabulary)
     flop = {
         name: gflop(len(vocabulary), own if mended.get("fit_padding") else words, mended)
-        for name, mended in CONTENDERS.items()
+        for name, mended in TUTORIALS.items()
     }
     flop[OURS] = gflop(len(vocabulary), ours, {"keys_once": True}, 5)
     flop[BEST] = gflop(
         len(smaller), ours, {"keys_once": True}, 5, deep_output=True, **best_recipe()[0]
     )
-    heads = ("training", "captions/s, median", "min - max", "ratio", "GFLOP a caption", "ratio")
+    flop[JAX] = flop[BEST]
+    heads = ("training", "captions/s, median", "min - max", "ratio", "peak memory, MB", "ratio")
+    heads += ("GFLOP a caption", "ratio")
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    first = "tutorial"
     for name, r in rates.items():
-        ratio = medians[name] / medians["tutorial"]
         print(
-            f"| {name} | {medians[name]:.0f} | {min(r):.0f} - {max(r):.0f} | {ratio:.1f} "
-            f"| {flop[name]:.2f} | {flop['tutorial'] / flop[name]:.1f} |"
+            f"| {name} | {medians[name]:.0f} | {min(r):.0f} - {max(r):.0f} "
+            f"| {medians[name] / medians[first]:.1f} "
+            f"| {peaks[name]:,.0f} | {peaks[name] / peaks[first]:.2f} "
+            f"| {flop[name]:.2f} | {flop[first] / flop[name]:.1f} |"
         )
+    keep_freed_memory()
     batch = 160 / medians[OURS]
     print(f"\nReading a batch: {waiting_share(records, cache, vocabulary) / batch:.1%} of a step.")
     seconds = generation(records, cache, vocabulary, options.rounds)
@@ -245,8 +276,6 @@ def main() -> None:
     print(
         f"10 samples of an image: tutorial {slow:.3f} s, ours {fast:.4f} s, ratio {slow / fast:.0f}"
     )
-    for name in ("tutorial", OURS, BEST):
-        print(f"Peak memory, {name}: {peak_memory(options, name):.0f} MB")
     print(f"Disk an image: tutorial {64 * 2048 * 4 + 128} bytes, ours {64 * 2048 * 2} bytes")
 
 

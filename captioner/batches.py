@@ -12,20 +12,22 @@ from captioner.datasets import Record
 from captioner.features import FeatureCache
 from captioner.vocabulary import END, PAD, START, Vocabulary
 
-# The images of a batch and, for each, which of its captions.
-Batch = tuple[list[int], list[list[int]]]
-WINDOW = 20  # batches; within a window, images of like caption length are put together
+# The images of a batch and, for each, which of its captions stand in each row.
+Rows = list[list[int]]
+Batch = tuple[list[int], list[Rows]]
+WINDOW = 20  # batches; within a window, images of like length are put together
 
 
 class CaptionBatches(keras.utils.PyDataset):
     """Batches ({"features", "words"}, targets):
 
-    features (batch, locations, channels) float16; words and targets (batch, captions, steps) int32,
-    the targets one step ahead of the words. Padding only reaches the longest caption of the batch.
-    The captions of an image stand in one row, so that they share its encoding.
+    features (batch, locations, channels) float16; words and targets (batch, rows, steps) int32, the
+    targets one step ahead of the words. The captions of an image share its encoding and are packed
+    into fewer rows than there are captions, one behind the other, each from its <start> on. Padding
+    only reaches the longest row of the batch.
 
     With `epoch` given, images come in an order that depends on seed and epoch alone, from batch
-    number `first` on; without, in the order of their longest captions, for validation.
+    number `first` on; without, in the order of their longest rows, for validation.
 
     With `parts` processes, each gives its `part` of the rows of the same batches.
     """
@@ -41,10 +43,13 @@ class CaptionBatches(keras.utils.PyDataset):
         part: int = 0,
         parts: int = 1,
     ) -> None:
-        super().__init__(workers=1, max_queue_size=4)
+        # Not one: Keras would leave it to tf.data to read ahead, and wait at the end of each epoch
+        # for a thread that tunes tf.data, and sleeps for up to a minute (TensorFlow 2.21).
+        super().__init__(workers=2, max_queue_size=4)
         self.cache = cache
         self.training = training
         self.size = training.batch_size // parts
+        self.rows = rows_for(training.captions_per_image)
         self.mine = slice(part * self.size, (part + 1) * self.size)
         encoded = {r.image_id: _encode(r, vocabulary, training.max_words) for r in records}
         self.ids = [image_id for image_id, captions in encoded.items() if captions]
@@ -65,41 +70,44 @@ class CaptionBatches(keras.utils.PyDataset):
         return len(rest) < 2 or self._length(rest[0]) != self._length(rest[1])
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        rows, chosen = self.order[index]
-        size, count = self.size, self.training.captions_per_image
-        longest = self._length((rows, chosen))  # of all parts, which have the same shape
+        images, packed = self.order[index]
+        longest = self._length((images, packed))  # of all parts, which have the same shape
         if keras.backend.backend() == "jax":
             longest = -(-longest // 4) * 4  # every new shape is compiled: have few
         # The last batch is filled up with images that have no words, and so no loss: a part of it
         # may have no others.
-        some = rows[:1]
-        rows, chosen = rows[self.mine], chosen[self.mine]
-        both = np.full((size, count, longest + 1), PAD, np.int32)
-        for i, (row, few) in enumerate(zip(rows, chosen, strict=True)):
-            for j, c in enumerate(few):
-                ids = self.captions[row][c]
-                both[i, j, 0] = START
-                both[i, j, 1 : len(ids) + 1] = ids
-        words, targets = both[:, :, :-1], both[:, :, 1:]
-        features = self.cache.gather([self.ids[row] for row in rows or some])[: len(rows)]
+        some = images[:1]
+        images, packed = images[self.mine], packed[self.mine]
+        words, targets = np.full((2, self.size, self.rows, longest), PAD, np.int32)
+        for i, (image, rows) in enumerate(zip(images, packed, strict=True)):
+            for j, row in enumerate(rows):
+                captions = [self.captions[image][c] for c in row]
+                before = [i for ids in captions for i in (START, *ids[:-1])]
+                words[i, j, : len(before)] = before
+                targets[i, j, : len(before)] = [i for ids in captions for i in ids]
+        features = self.cache.gather([self.ids[image] for image in images or some])[: len(images)]
         # (batch, locations, channels), or photos (batch, size, size, 3)
-        features = np.pad(features, [(0, size - len(rows))] + [(0, 0)] * (features.ndim - 1))
+        missing = self.size - len(images)
+        features = np.pad(features, [(0, missing)] + [(0, 0)] * (features.ndim - 1))
         return {"features": features, "words": words}, targets
 
     def _length(self, batch: Batch) -> int:
-        """Words of the longest caption, the end included."""
-        return max(len(self.captions[row][c]) for row, few in zip(*batch, strict=True) for c in few)
+        """Words of the longest row, the ends included."""
+        return max(
+            sum(len(self.captions[image][c]) for c in row)
+            for image, rows in zip(*batch, strict=True)
+            for row in rows
+        )
 
     def _order(self) -> list[Batch]:
         """The batches of the epoch."""
-        count = self.training.captions_per_image
         images = np.arange(len(self.ids))
         if self.rng is not None:
             self.rng.shuffle(images)
-        chosen = {int(i): self._choose(len(self.captions[i]), count) for i in images}
+        packed = {int(i): self._pack(int(i)) for i in images}
 
         def longest(image: int) -> int:
-            return max(len(self.captions[image][c]) for c in chosen[image])
+            return self._length(([image], [packed[image]]))
 
         size = self.training.batch_size
         window = size * WINDOW if self.rng is not None else len(images)
@@ -109,7 +117,7 @@ class CaptionBatches(keras.utils.PyDataset):
             batches += [near[i : i + size] for i in range(0, len(near), size)]
         if self.rng is not None:
             self.rng.shuffle(batches)
-        order = [(batch, [chosen[i] for i in batch]) for batch in batches]
+        order = [(batch, [packed[i] for i in batch]) for batch in batches]
         # Keras takes a dimension that is equal in the first two batches for a constant.
         lengths = [self._length(batch) for batch in order]
         other = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
@@ -117,10 +125,32 @@ class CaptionBatches(keras.utils.PyDataset):
             order.insert(1, order.pop(other))
         return order
 
-    def _choose(self, available: int, count: int) -> list[int]:
-        if self.rng is None or available <= count:
-            return list(range(min(available, count)))
-        return sorted(self.rng.choice(available, count, replace=False).tolist())
+    def _pack(self, image: int) -> Rows:
+        """Which of the image's captions stand in each row, chosen anew in each epoch."""
+        available, count = len(self.captions[image]), self.training.captions_per_image
+        chosen = list(range(min(available, count)))
+        if self.rng is not None and available > count:
+            chosen = sorted(self.rng.choice(available, count, replace=False).tolist())
+        lengths = [len(self.captions[image][c]) for c in chosen]
+        return [[chosen[i] for i in row] for row in pack(lengths, self.rows)]
+
+
+def rows_for(captions: int) -> int:
+    """So many that rows are filled best: with one a caption, three tenths of Flickr8k's batches
+    would be padding; with few and long ones, the products of a step have too few rows."""
+    return max(1, round(0.6 * captions))
+
+
+def pack(lengths: Sequence[int], rows: int) -> list[list[int]]:
+    """Which captions stand in each row, for rows of nearly the same length: the longest first, each
+    into the shortest row so far (Graham 1969, doi 10.1137/0117039)."""
+    packed: list[list[int]] = [[] for _ in range(rows)]
+    totals = [0] * rows
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        shortest = totals.index(min(totals))
+        packed[shortest].append(i)
+        totals[shortest] += lengths[i]
+    return packed
 
 
 def _encode(record: Record, vocabulary: Vocabulary, max_words: int) -> list[list[int]]:

@@ -243,6 +243,9 @@ class Captioner:
         for row in range(min(options.num_captions, options.rows)):
             ids = decoded.words[image, row].tolist()
             words = self.vocabulary.decode(ids)[: options.max_words]
+            if len(words) == options.max_words:  # cut, perhaps behind "in the"
+                while len(words) > 1 and words[-1] in UNFINISHED:
+                    words.pop()
             n = len(words)
             maps = decoded.attention[image, row, :n]  # (n, locations)
             shape = (n, self.config.model.rows, self.config.model.columns)

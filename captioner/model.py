@@ -4,8 +4,9 @@ Written with Keras layers and `keras.ops` alone, so that TensorFlow and JAX both
 comments use these letters:
 
     batch     images
-    captions  captions of one image: they share the image's encoding
-    steps     words of a caption, `<start>` included
+    captions  captions of one image: they share the image's encoding; in training, rows of them, one
+              behind the other, each from its `<start>` on
+    steps     words of a caption or such a row, `<start>` included
     locations 64, the 8 x 8 cells of the feature map
 
 Training and decoding call the same `step`; training runs it under `ops.scan` and projects the
@@ -158,13 +159,31 @@ class CaptionModel(keras.Model):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One word further: state (batch, captions, units) and the embedded previous word
         (batch, captions, dim) -> the new state, the gated context, the attention weights."""
+        return self._step(annotations, state, self._word_inputs(embedded), bias)
+
+    def _step(
+        self, annotations: Annotations, state: Tensor, inputs: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `step`, from what `_word_inputs` gives for the previous word."""
         context, weights = self.attention(annotations, state, bias)
         if self.config.gate:
             context = context * self.gate(state)
-        inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
-        flat = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        new, _ = self.gru(flat, ops.reshape(state, (-1, self.config.units)))
-        return ops.reshape(new, ops.shape(state)), context, weights
+        inputs = inputs + ops.matmul(context, self.gru.kernel[self.config.embedding_dim :])
+        return self._advance(state, inputs), context, weights
+
+    def _word_inputs(self, embedded: Tensor) -> Tensor:
+        """The part of the GRU's inputs (..., 3 units) that words have in it. In training all words
+        are known beforehand, and one product for all steps takes half the time of many."""
+        return ops.matmul(embedded, self.gru.kernel[: self.config.embedding_dim]) + self.gru.bias[0]
+
+    def _advance(self, state: Tensor, inputs: Tensor) -> Tensor:
+        """The GRU (Cho et al. 2014, arXiv 1406.1078) with the reset gate behind the product, as
+        `keras.layers.GRU` and cuDNN compute it."""
+        recurrent = ops.matmul(state, self.gru.recurrent_kernel) + self.gru.bias[1]
+        input_update, input_reset, input_new = ops.split(inputs, 3, axis=-1)
+        update, reset, new = ops.split(recurrent, 3, axis=-1)
+        update, reset = ops.sigmoid(input_update + update), ops.sigmoid(input_reset + reset)
+        return update * state + (1 - update) * ops.tanh(input_new + reset * new)
 
     def project(
         self, state: Tensor, context: Tensor, embedded: Tensor, training: bool = False
@@ -181,16 +200,22 @@ class CaptionModel(keras.Model):
         annotations = self.encode(inputs["features"], training=training)
         words = inputs["words"]
         embedded = self.embedding_dropout(self.embedding(words), training=training)
-        state = self.initial_state(annotations, ops.shape(words)[1])
+        initial = self.initial_state(annotations, ops.shape(words)[1])
 
-        def step(carry: tuple[Tensor, Tensor], embedded: Tensor) -> tuple[Any, Any]:
-            state, context, _ = self.step(annotations, carry[0], embedded)
+        def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[Any, Any]:
+            # Of the caption before in the same row, nothing is known any more.
+            state = ops.where(now[..., :1] > 0, initial, carry[0])
+            state, context, _ = self._step(annotations, state, now[..., 1:])
             return (state, context), (state, context)
 
-        by_step = ops.transpose(embedded, (2, 0, 1, 3))  # (steps, batch, captions, dim)
+        inputs = self._word_inputs(embedded)
+        begins = ops.cast(ops.expand_dims(words == START, -1), inputs.dtype)
+        # In one tensor, for Keras 3.15 cannot scan several of unknown length under TensorFlow.
+        by_step = ops.concatenate([begins, inputs], axis=-1)  # (batch, captions, steps, 1 + ...)
+        by_step = ops.transpose(by_step, (2, 0, 1, 3))
         # `ops.scan` wants its outputs shaped like what it carries: hence the context in the carry.
-        no_context = ops.zeros_like(by_step[0])
-        _, (states, contexts) = ops.scan(step, (state, no_context), by_step)
+        no_context = ops.zeros_like(embedded[:, :, 0])
+        _, (states, contexts) = ops.scan(step, (initial, no_context), by_step)
         states = ops.transpose(states, (1, 2, 0, 3))  # (batch, captions, steps, units)
         contexts = ops.transpose(contexts, (1, 2, 0, 3))
         return self.project(states, contexts, embedded, training=training)

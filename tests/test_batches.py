@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioner.batches import CaptionBatches
+from captioner.batches import CaptionBatches, pack, rows_for
 from captioner.config import TrainingConfig
 from captioner.datasets import Record
 from captioner.vocabulary import END, PAD, START, Vocabulary
@@ -62,24 +62,39 @@ def test_the_order_depends_on_seed_and_epoch_alone(records, vocabulary):
     assert first != seen(batches(records, vocabulary, epoch=1, training=other_seed))
 
 
+def captions(row: np.ndarray) -> list[np.ndarray]:
+    """The words of a row, cut before each <start>."""
+    return np.split(row, np.flatnonzero(row == START))[1:]
+
+
 def test_words_and_targets_are_the_images_own_captions(records, vocabulary):
     data = batches(records, vocabulary, epoch=0)
     for i in range(len(data)):
         x, targets = data[i]
-        for row, image in enumerate(x["features"].ravel().astype(int)):
-            if not targets[row].any():
-                continue
-            for words, target in zip(x["words"][row], targets[row], strict=True):
-                length = int((target != PAD).sum())
-                assert words[0] == START
-                np.testing.assert_array_equal(words[1:length], target[: length - 1])
-                assert not words[length + 1 :].any()
-                text = " ".join(vocabulary.decode(target))
-                cut = [" ".join(c.split()[:6]) for c in records[image].captions]
-                assert text in cut
-                # Only a caption that was cut has no end.
-                full = text in records[image].captions
-                assert (target[length - 1] == END) == full
+        for image, rows, row_targets in zip(
+            x["features"].ravel().astype(int), x["words"], targets, strict=True
+        ):
+            said = []
+            for row, target in zip(rows, row_targets, strict=True):
+                ends = np.cumsum([len(words) for words in captions(row)])
+                for words, ids in zip(captions(row), np.split(target, ends), strict=False):
+                    ids = ids[ids != PAD]
+                    np.testing.assert_array_equal(words[1 : len(ids)], ids[:-1])
+                    assert not words[len(ids) :].any()
+                    said.append(" ".join(vocabulary.decode(ids)))
+                    # Only a caption that was cut has no end.
+                    assert (ids[-1] == END) == (said[-1] in records[image].captions)
+            cut = [" ".join(c.split()[:6]) for c in records[image].captions]
+            # What fills up the last batch has no words.
+            assert len(said) == (2 if rows.any() else 0)
+            assert set(said) <= set(cut)
+
+
+def test_captions_share_rows_of_nearly_the_same_length():
+    assert rows_for(5) == 3
+    assert rows_for(1) == 1
+    assert pack([8, 9, 11, 13, 16], 3) == [[4], [3, 0], [2, 1]]
+    assert pack([5], 3) == [[0], [], []]
 
 
 def test_padding_reaches_the_longest_caption_of_the_batch_only(records, vocabulary):
@@ -99,7 +114,7 @@ def test_the_first_two_batches_differ_in_length(records, vocabulary):
 
 def test_all_batches_have_the_full_size(records, vocabulary):
     data = batches(records, vocabulary, epoch=0)
-    assert {data[i][1].shape[:2] for i in range(len(data))} == {(4, 2)}
+    assert {data[i][1].shape[:2] for i in range(len(data))} == {(4, rows_for(2))}
 
 
 def test_captions_without_words_are_left_out(vocabulary):

@@ -185,6 +185,8 @@ def test_a_photo_taken_with_the_camera_is_captioned(open_page: OpenPage) -> None
     page.context.grant_permissions(["camera"])
     page.get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    # Before the first picture has come there is nothing to capture.
+    page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
     page.get_by_label("capture photo").click()
     expect(page.locator("#viewer .captions button")).to_have_count(3)
 

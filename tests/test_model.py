@@ -90,6 +90,16 @@ def test_captions_of_an_image_do_not_see_each_other(inputs):
     )
 
 
+def test_captions_behind_each_other_do_not_see_each_other(inputs):
+    model = seeded_model(tiny_config())
+    one, other = inputs["words"][:, :1], inputs["words"][:, 1:2]
+    row = {"features": inputs["features"], "words": np.concatenate([one, other], axis=-1)}
+    apart = np.asarray(model(inputs))
+    together = np.asarray(model(row))
+    np.testing.assert_allclose(together[:, 0, :STEPS], apart[:, 0], atol=1e-5)
+    np.testing.assert_allclose(together[:, 0, STEPS:], apart[:, 1], atol=1e-5)
+
+
 def test_attention_bias_moves_the_attention(inputs):
     model = seeded_model(tiny_config())
     annotations = model.encode(ops.convert_to_tensor(inputs["features"]))
