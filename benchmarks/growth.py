@@ -70,9 +70,11 @@ def measure(records: list, features: Path, batch_size: int | None) -> Cost:
     from captioner.config import ModelConfig, TrainingConfig
     from captioner.features import FeatureCache, Stamp
     from captioner.fitting import make_optimizer, uses_jit
+    from captioner.memory import keep_freed_memory
     from captioner.model import CaptionModel
     from captioner.vocabulary import Vocabulary
 
+    keep_freed_memory()
     training = TrainingConfig(**({"batch_size": batch_size} if batch_size else {}))
     start = time.perf_counter()
     cache = FeatureCache(features, Stamp(**json.loads((features / "stamp.json").read_text())))
@@ -91,7 +93,7 @@ def measure(records: list, features: Path, batch_size: int | None) -> Cost:
     start = time.perf_counter()
     model.fit(batches, shuffle=False, verbose=0)
     epoch = time.perf_counter() - start
-    captions = sum(len(few) for _, chosen in batches.order for few in chosen)
+    captions = sum(len(row) for _, packed in batches.order for rows in packed for row in rows)
     status = Path("/proc/self/status").read_text()  # getrusage would count the parent's
     peak, own = (
         int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1000 for name in ("VmHWM", "RssAnon")

@@ -142,3 +142,9 @@ def test_errors_are_documented_ones(captioner, photo, tmp_path):
         captioner.caption(photo, strategy="best")
     with pytest.raises(CheckpointError, match="neither a checkpoint directory nor a Hub id"):
         Captioner.from_pretrained("a/b/c")
+
+
+def test_a_caption_that_is_cut_does_not_end_in_the_middle_of_a_phrase(captioner, photo):
+    cut = captioner.complete(photo, "a dog in the", max_words=4)[0]
+    assert cut.text == "a dog"
+    assert len(cut.log_probs) == len(cut.attention) == len(cut.alternatives) == 2
