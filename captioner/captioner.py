@@ -55,7 +55,7 @@ class Captioner:
         self.vocabulary = checkpoint.vocabulary
         self.model = checkpoint.model
         self.extractor = FeatureExtractor(checkpoint.backbone, batch_size)
-        self._generators: dict[tuple[Any, int], Generator] = {}
+        self._generators: dict[tuple[Any, int, int], Generator] = {}
 
     @classmethod
     def from_pretrained(
@@ -227,7 +227,8 @@ class Captioner:
 
     def _generator(self, options: DecodingOptions) -> Generator:
         chooser = choosers(options)
-        key = (chooser, options.rows)
+        # The length is part of the compiled loop.
+        key = (chooser, options.rows, options.max_words)
         if key not in self._generators:
             self._generators[key] = Generator(
                 self.model,
