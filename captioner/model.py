@@ -159,26 +159,22 @@ class CaptionModel(keras.Model):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One word further: state (batch, captions, units) and the embedded previous word
         (batch, captions, dim) -> the new state, the gated context, the attention weights."""
-        return self._step(annotations, state, self._word_inputs(embedded), bias)
-
-    def _step(
-        self, annotations: Annotations, state: Tensor, inputs: Tensor, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `step`, from what `_word_inputs` gives for the previous word."""
-        context, weights = self.attention(annotations, state, bias)
-        if self.config.gate:
-            context = context * self.gate(state)
-        inputs = inputs + ops.matmul(context, self.gru.kernel[self.config.embedding_dim :])
+        context, weights = self._look(annotations, state, bias)
+        inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
+        inputs = ops.matmul(inputs, self.gru.kernel) + self.gru.bias[0]
         return self._advance(state, inputs), context, weights
 
-    def _word_inputs(self, embedded: Tensor) -> Tensor:
-        """The part of the GRU's inputs (..., 3 units) that words have in it. In training all words
-        are known beforehand, and one product for all steps takes half the time of many."""
-        return ops.matmul(embedded, self.gru.kernel[: self.config.embedding_dim]) + self.gru.bias[0]
+    def _look(
+        self, annotations: Annotations, state: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The gated context and the attention weights."""
+        context, weights = self.attention(annotations, state, bias)
+        return (context * self.gate(state) if self.config.gate else context), weights
 
     def _advance(self, state: Tensor, inputs: Tensor) -> Tensor:
         """The GRU (Cho et al. 2014, arXiv 1406.1078) with the reset gate behind the product, as
-        `keras.layers.GRU` and cuDNN compute it."""
+        `keras.layers.GRU` and cuDNN compute it; `inputs` (batch, captions, 3 units) are those of
+        its three gates."""
         recurrent = ops.matmul(state, self.gru.recurrent_kernel) + self.gru.bias[1]
         input_update, input_reset, input_new = ops.split(inputs, 3, axis=-1)
         update, reset, new = ops.split(recurrent, 3, axis=-1)
@@ -201,14 +197,19 @@ class CaptionModel(keras.Model):
         words = inputs["words"]
         embedded = self.embedding_dropout(self.embedding(words), training=training)
         initial = self.initial_state(annotations, ops.shape(words)[1])
+        # All words are known beforehand: what they give to the gates takes one product for all
+        # steps, in half the time of many. Only the context's part is left to the loop.
+        dim = self.config.embedding_dim
+        inputs = ops.matmul(embedded, self.gru.kernel[:dim]) + self.gru.bias[0]
+        of_context = self.gru.kernel[dim:]
 
         def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[Any, Any]:
             # Of the caption before in the same row, nothing is known any more.
             state = ops.where(now[..., :1] > 0, initial, carry[0])
-            state, context, _ = self._step(annotations, state, now[..., 1:])
+            context, _ = self._look(annotations, state)
+            state = self._advance(state, now[..., 1:] + ops.matmul(context, of_context))
             return (state, context), (state, context)
 
-        inputs = self._word_inputs(embedded)
         begins = ops.cast(ops.expand_dims(words == START, -1), inputs.dtype)
         # In one tensor, for Keras 3.15 cannot scan several of unknown length under TensorFlow.
         by_step = ops.concatenate([begins, inputs], axis=-1)  # (batch, captions, steps, 1 + ...)
