@@ -200,7 +200,7 @@ class CaptionModel(keras.Model):
         # All words are known beforehand: what they give to the gates takes one product for all
         # steps, in half the time of many. Only the context's part is left to the loop.
         dim = self.config.embedding_dim
-        inputs = ops.matmul(embedded, self.gru.kernel[:dim]) + self.gru.bias[0]
+        of_words = ops.matmul(embedded, self.gru.kernel[:dim]) + self.gru.bias[0]
         of_context = self.gru.kernel[dim:]
 
         def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[Any, Any]:
@@ -210,9 +210,9 @@ class CaptionModel(keras.Model):
             state = self._advance(state, now[..., 1:] + ops.matmul(context, of_context))
             return (state, context), (state, context)
 
-        begins = ops.cast(ops.expand_dims(words == START, -1), inputs.dtype)
+        begins = ops.cast(ops.expand_dims(words == START, -1), of_words.dtype)
         # In one tensor, for Keras 3.15 cannot scan several of unknown length under TensorFlow.
-        by_step = ops.concatenate([begins, inputs], axis=-1)  # (batch, captions, steps, 1 + ...)
+        by_step = ops.concatenate([begins, of_words], axis=-1)  # (batch, captions, steps, 1 + ...)
         by_step = ops.transpose(by_step, (2, 0, 1, 3))
         # `ops.scan` wants its outputs shaped like what it carries: hence the context in the carry.
         no_context = ops.zeros_like(embedded[:, :, 0])

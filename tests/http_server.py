@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 import zipfile
@@ -44,6 +45,14 @@ class Server:
 
     def count(self, path: str) -> int:
         return sum(request.path == path for request in self.log)
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Says nothing of clients that are gone: tests and benchmarks kill them."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -172,7 +181,7 @@ def serve(
             status(404)(handler, b"")
 
     handler_class = type("ScriptedHandler", (Handler,), {"answer": answer})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler_class) as http:
+    with QuietServer(("127.0.0.1", 0), handler_class) as http:
         http.daemon_threads = True
         http.block_on_close = False
         server = Server(f"http://127.0.0.1:{http.server_address[1]}")
