@@ -161,10 +161,12 @@ class Recipe:
     training: dict[str, Any]
 
 
-# `train.py --recipe NAME`; benchmarks/README.md has the time and the scores of each.
+# `train.py --recipe NAME`. Scores are those of README.md: Flickr8k's test photos, beam of 5, the
+# bundled checkpoint's backbone; times, on two CPU cores, come after 12 minutes for the features.
 RECIPES = {
     # The sizes, the optimizer and the 20 epochs of the well-known TensorFlow tutorial, batches of
     # about its 64 captions, and none of its defects: see `benchmarks/tutorial.py` for those.
+    # BLEU-4 14.3, CIDEr 31.2; 8 epochs of 3.5 minutes, for it stops learning early.
     "tutorial": Recipe(
         {"dropout": 0.0, "initial_state": "zeros", "gate": False, "deep_output": False},
         {
@@ -175,7 +177,8 @@ RECIPES = {
             "label_smoothing": 0.0,
         },
     ),
-    # What the bundled weights were made by.
+    # What the bundled weights were made by. BLEU-4 17.8, CIDEr 41.2; 15 epochs of 2.5 minutes, and
+    # 4 of 3.
     "best": Recipe(
         {"attention_units": 128},
         {"epochs": 15, "min_count": 5, "cider_epochs": 4, "cider_overuse": 0.2},
