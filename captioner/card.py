@@ -162,8 +162,9 @@ Then the backbone learnt too, from the block {training.finetune_from} on, from p
     rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
     then = f"""
 
-Then self-critical training on CIDEr-D (arXiv 1612.00563), epochs: {rewarded}; the best of them on
-the validation photos was kept."""
+Then self-critical training on CIDEr-D (arXiv 1612.00563), epochs: {rewarded}. The weights lie
+{training.cider_blend:.0%} of the way from those before it to those of its best epoch on the
+validation photos."""
     return f"""\
 Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
 batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation

@@ -9,8 +9,9 @@ comments use these letters:
     steps     words of a caption or such a row, `<start>` included
     locations 64, the 8 x 8 cells of the feature map
 
-Training and decoding call the same `step`; training runs it under `ops.scan` and projects the
-outputs of all steps onto the vocabulary in one product.
+Decoding goes by `step`; training takes the same steps under `ops.scan`, with the products that need
+no state done for all of them at once: the words' part of the GRU's input, and the projection onto
+the vocabulary.
 """
 
 from __future__ import annotations
