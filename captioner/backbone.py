@@ -120,6 +120,14 @@ class FoldedBackbone(keras.Model):
         )
 
 
+def resized(backbone: keras.Model, image_size: int) -> keras.Model:
+    """The same layers, with copies of the weights, for photos of `image_size` pixels."""
+    photos = keras.Input((image_size, image_size, 3))
+    twin = keras.models.clone_model(backbone, input_tensors=photos)
+    twin.set_weights(backbone.get_weights())
+    return twin
+
+
 def backbone_arrays(backbone: keras.Model) -> dict[str, np.ndarray]:
     """The weights by name ("000.kernel", ...), in float16 wherever that does not overflow."""
     return {name: _to_float16(np.asarray(v)) for name, v in _named(backbone).items()}

@@ -3,8 +3,8 @@
 A checkpoint's `config.json` is `CaptionerConfig.to_dict()`. Reading it back is strict: a key this
 version does not know, a missing key or a value of the wrong type is a `ConfigError`, because a
 size that is silently ignored gives a model that loads and then talks nonsense. Only options of
-training may be missing, for they change nothing any more: a new one's default is what was done
-before there was one.
+training and those marked as later ones may be missing: their default is what was done before there
+were any.
 """
 
 from __future__ import annotations
@@ -56,12 +56,15 @@ class ModelConfig:
     columns: int = 8
     channels: int = 2048
     embedding_dim: int = 256  # of a word and of an annotation vector
-    units: int = 512  # of the GRU, and of the output layer below the logits
+    units: int = 512  # of the GRU, and of the output layer below the logits unless it is tied
     attention_units: int = 512
     dropout: float = 0.4  # on features, word embeddings and the output layer
     initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
     deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
+    # One matrix turns words to embeddings and the output layer, of that size then, to logits
+    # (Press and Wolf 2017, arXiv 1608.05859).
+    tied_output: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         sizes = ("rows", "columns", "channels", "embedding_dim", "units", "attention_units")
@@ -100,6 +103,7 @@ class TrainingConfig:
     mixed_precision: bool = False
     finetune_from: str = ""  # "mixed0" to "mixed10": the backbone learns too, from this block on
     finetune_epochs: int = 2
+    finetune_image_size: int = 299  # pixels, both sides; fewer cost less, see `finetuning`
     finetune_learning_rate: float = 5e-5  # of the backbone, at its peak
     decoder_learning_rate: float = 1e-4  # of the rest, meanwhile and in the epochs after it
     polish_epochs: int = 1  # of the decoder alone, on the features of the tuned backbone
@@ -118,6 +122,7 @@ class TrainingConfig:
         rates = ("finetune_learning_rate", "decoder_learning_rate", "cider_learning_rate")
         _check_range("training", self, 0, 1, *rates)
         _check_range("training", self, 1, 1_000_000, "finetune_epochs", "polish_epochs")
+        _check_range("training", self, 75, 2048, "finetune_image_size")
         _check_range("training", self, 0, 1_000_000, "cider_epochs")
         if self.finetune_from and self.finetune_from not in BLOCKS:
             raise ConfigError(
@@ -180,8 +185,19 @@ RECIPES = {
     # What the bundled weights were made by. BLEU-4 17.8, CIDEr 41.2; 15 epochs of 2.5 minutes, and
     # 4 of 3.
     "best": Recipe(
-        {"attention_units": 128},
-        {"epochs": 15, "min_count": 5, "cider_epochs": 4, "cider_overuse": 0.2},
+        {"attention_units": 128, "tied_output": True},
+        {
+            "epochs": 8,
+            "min_count": 5,
+            "finetune_from": "mixed8",
+            "finetune_epochs": 5,
+            "finetune_image_size": 224,
+            "finetune_learning_rate": 1e-4,
+            "decoder_learning_rate": 3e-4,
+            "polish_epochs": 2,
+            "cider_epochs": 4,
+            "cider_overuse": 0.2,
+        },
     ),
 }
 
@@ -203,8 +219,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             if key not in known:
                 raise ConfigError(f"{where}.{key} is not an option of this version")
         for key in known:
-            # An option of training is newer than the checkpoint: its default is what was done then.
-            if key not in value and kind is not TrainingConfig:
+            later = kind is TrainingConfig or known[key].metadata.get("later")
+            if key not in value and not later:
                 raise ConfigError(f"{where}.{key} is missing")
         hints = get_type_hints(kind)
         return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in value})

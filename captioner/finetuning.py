@@ -2,7 +2,9 @@
 
 It comes after the decoder has learnt to speak: before, its gradients would spoil the backbone.
 The photos are cropped, mirrored and coloured differently in every epoch, so nothing can be cached.
-Later phases have a cache again, of the tuned backbone's features.
+They may be smaller here than later: what a crop shows is larger than it is in the whole photo, which
+a smaller picture makes up for, at half the cost (Touvron et al. 2019, arXiv 1906.06423). Later phases
+have a cache again, of the tuned backbone's features of photos of full size.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from captioner.backbone import round_weights
+from captioner.backbone import resized, round_weights
 from captioner.batches import CaptionBatches
 from captioner.config import TrainingConfig
 from captioner.datasets import Record
@@ -35,12 +37,13 @@ COLOUR = (0.8, 1.2)  # factors on brightness, contrast and saturation
 
 def fit_end_to_end(model: CaptionModel, backbone: keras.Model, session: Session) -> History:
     """Trains `model` and, from the block `finetune_from` on, `backbone`; leaves the weights of the
-    epoch with the lowest validation loss in both, and the backbone frozen again. Resumes and raises
-    as `fitting.fit`; `ImageError` for a photo that cannot be read any more."""
+    epoch with the lowest validation loss in both. Resumes and raises as `fitting.fit`; `ImageError`
+    for a photo that cannot be read any more."""
     training = session.config.training
-    thaw(backbone, training.finetune_from)
+    pupil = resized(backbone, training.finetune_image_size)
+    thaw(pupil, training.finetune_from)
     schedule = _schedule(training, training.finetune_epochs)
-    slow = backbone.trainable_variables
+    slow = pupil.trainable_variables
     ratio = training.finetune_learning_rate / training.decoder_learning_rate
     phase = Phase(
         "fine-tuning epoch",
@@ -50,11 +53,10 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, session: Session)
         partial(make_optimizer, schedule, kind=partial(TwoRates, slow=slow, ratio=ratio)),
         partial(_batches_of_photos, session),
     )
-    try:
-        return fit(EndToEndModel(backbone, model), session, phase)
-    finally:
-        backbone.trainable = False
-        round_weights(backbone)  # as a checkpoint carries them
+    history = fit(EndToEndModel(pupil, model), session, phase)
+    backbone.set_weights(pupil.get_weights())
+    round_weights(backbone)  # as a checkpoint carries them
+    return history
 
 
 def polish(model: CaptionModel, session: Session) -> History:
@@ -147,8 +149,8 @@ def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:
 
 def _batches_of_photos(session: Session, epoch: int | None, first: int = 0) -> CaptionBatches:
     records = session.val if epoch is None else session.train
-    config = session.config
-    photos = Photos(records, config.backbone.image_size, config.training.seed, epoch)
+    training = session.config.training
+    photos = Photos(records, training.finetune_image_size, training.seed, epoch)
     return replace(session, cache=photos).batches(epoch, first)
 
 

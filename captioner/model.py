@@ -103,12 +103,14 @@ class CaptionModel(keras.Model):
         self.label_smoothing = label_smoothing
         self.encoder = Encoder(config, name="encoder")
         self.attention = BahdanauAttention(config, name="attention")
-        self.embedding = layers.Embedding(
-            config.vocabulary_size, config.embedding_dim, name="embedding"
+        self.embedding = layers.ReversibleEmbedding(
+            config.vocabulary_size, config.embedding_dim, reverse_dtype="float32", name="embedding"
         )
         self.gru = layers.GRUCell(config.units, name="gru")
-        self.hidden = layers.Dense(config.units, name="hidden")
-        self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
+        width = config.embedding_dim if config.tied_output else config.units
+        self.hidden = layers.Dense(width, name="hidden")
+        if not config.tied_output:
+            self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
         self.embedding_dropout = layers.Dropout(config.dropout)
         self.output_dropout = layers.Dropout(config.dropout)
         if config.initial_state == "mean":
@@ -130,7 +132,11 @@ class CaptionModel(keras.Model):
             self.gate.build((None, None, config.units))
         width = config.units + 2 * config.embedding_dim * config.deep_output
         self.hidden.build((None, None, width))
-        self.logits.build((None, None, config.units))
+        if config.tied_output:
+            shape = (config.vocabulary_size,)
+            self.output_bias = self.add_weight(shape=shape, initializer="zeros", name="output_bias")
+        else:
+            self.logits.build((None, None, config.units))
         self.built = True
 
     @property
@@ -162,7 +168,7 @@ class CaptionModel(keras.Model):
         (batch, captions, dim) -> the new state, the gated context, the attention weights."""
         context, weights = self._look(annotations, state, bias)
         inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
-        inputs = ops.matmul(inputs, self.gru.kernel) + self.gru.bias[0]
+        inputs = ops.matmul(inputs, self._cast(self.gru.kernel)) + self._cast(self.gru.bias)[0]
         return self._advance(state, inputs), context, weights
 
     def _look(
@@ -176,11 +182,17 @@ class CaptionModel(keras.Model):
         """The GRU (Cho et al. 2014, arXiv 1406.1078) with the reset gate behind the product, as
         `keras.layers.GRU` and cuDNN compute it; `inputs` (batch, captions, 3 units) are those of
         its three gates."""
-        recurrent = ops.matmul(state, self.gru.recurrent_kernel) + self.gru.bias[1]
+        recurrent = ops.matmul(state, self._cast(self.gru.recurrent_kernel))
+        recurrent = recurrent + self._cast(self.gru.bias)[1]
         input_update, input_reset, input_new = ops.split(inputs, 3, axis=-1)
         update, reset, new = ops.split(recurrent, 3, axis=-1)
         update, reset = ops.sigmoid(input_update + update), ops.sigmoid(input_reset + reset)
         return update * state + (1 - update) * ops.tanh(input_new + reset * new)
+
+    def _cast(self, variable: keras.Variable) -> Tensor:
+        # Keras does so for the variables of a layer that is called as such. We compute the GRU
+        # ourselves, and under JAX it calls `call` alone.
+        return ops.cast(variable, self.compute_dtype)
 
     def project(
         self, state: Tensor, context: Tensor, embedded: Tensor, training: bool = False
@@ -189,7 +201,10 @@ class CaptionModel(keras.Model):
         if self.config.deep_output:
             state = ops.concatenate([state, context, embedded], axis=-1)
         hidden = ops.tanh(self.hidden(state)) if self.config.deep_output else self.hidden(state)
-        return self.logits(self.output_dropout(hidden, training=training))
+        hidden = self.output_dropout(hidden, training=training)
+        if self.config.tied_output:
+            return self.embedding(hidden, reverse=True) + ops.cast(self.output_bias, "float32")
+        return self.logits(hidden)
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
         """Teacher forcing: features (batch, locations, channels) and words (batch, captions,
@@ -201,8 +216,9 @@ class CaptionModel(keras.Model):
         # All words are known beforehand: what they give to the gates takes one product for all
         # steps, in half the time of many. Only the context's part is left to the loop.
         dim = self.config.embedding_dim
-        of_words = ops.matmul(embedded, self.gru.kernel[:dim]) + self.gru.bias[0]
-        of_context = self.gru.kernel[dim:]
+        kernel = self._cast(self.gru.kernel)
+        of_words = ops.matmul(embedded, kernel[:dim]) + self._cast(self.gru.bias)[0]
+        of_context = kernel[dim:]
 
         def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[Any, Any]:
             # Of the caption before in the same row, nothing is known any more.
@@ -277,8 +293,8 @@ class EndToEndModel(keras.Model):
         """Photos (batch, size, size, 3) in -1..1, as "features", and words as `CaptionModel`."""
         # Never as in training: the batch normalisations keep the statistics that they came with.
         maps = self.backbone(inputs["features"], training=False)
-        config = self.captions.config
-        features = ops.reshape(maps, (-1, config.locations, config.channels))
+        _, rows, columns, channels = maps.shape
+        features = ops.reshape(maps, (-1, rows * columns, channels))
         return self.captions({**inputs, "features": features}, training=training)
 
     def compute_loss(self, *arguments: Any, **options: Any) -> Tensor:

@@ -29,6 +29,7 @@ TRAINING = TrainingConfig(
     batch_size=4,
     warmup_steps=1,
     finetune_from="mixed9",
+    finetune_image_size=75,  # smaller than the backbone's
     finetune_learning_rate=1e-2,
     decoder_learning_rate=1e-2,
 )

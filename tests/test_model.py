@@ -11,6 +11,7 @@ from captioner.vocabulary import PAD, START, UNK
 
 BATCH, CAPTIONS, STEPS = 3, 2, 5
 PLAIN = {"initial_state": "zeros", "gate": False, "deep_output": False}
+TIED = {"tied_output": True}
 
 
 def tiny_config(**changes) -> ModelConfig:
@@ -46,7 +47,7 @@ def inputs():
     return {"features": rng.normal(size=(BATCH, 6, 7)).astype("float32"), "words": words}
 
 
-@pytest.mark.parametrize("changes", [{}, PLAIN])
+@pytest.mark.parametrize("changes", [{}, PLAIN, TIED, PLAIN | TIED])
 def test_shapes(inputs, changes):
     logits = seeded_model(tiny_config(**changes))(inputs)
     assert tuple(logits.shape) == (BATCH, CAPTIONS, STEPS, 20)
@@ -69,8 +70,9 @@ def test_the_state_is_carried_from_step_to_step(inputs):
     assert np.abs(a[:, :, 4] - b[:, :, 4]).max() > 1e-3  # three steps after it
 
 
-def test_teacher_forcing_equals_stepping(inputs):
-    model = seeded_model(tiny_config())
+@pytest.mark.parametrize("changes", [{}, TIED])
+def test_teacher_forcing_equals_stepping(inputs, changes):
+    model = seeded_model(tiny_config(**changes))
     at_once = np.asarray(model(inputs))
     annotations = model.encode(ops.convert_to_tensor(inputs["features"]))
     state = model.initial_state(annotations, CAPTIONS)
@@ -80,6 +82,20 @@ def test_teacher_forcing_equals_stepping(inputs):
         logits = np.asarray(model.project(state, context, embedded))
         np.testing.assert_allclose(logits, at_once[:, :, step], atol=1e-5)
         np.testing.assert_allclose(np.asarray(weights).sum(-1), 1, atol=1e-5)
+
+
+def test_a_tied_output_scores_words_by_their_embeddings(inputs):
+    model = seeded_model(tiny_config(**TIED))
+    other = seeded_model(tiny_config(**TIED))
+    assert len(model.trainable_variables) == len(seeded_model(tiny_config()).trainable_variables) - 1
+    moved = np.array(other.embedding.embeddings)
+    moved[19] += np.array([1, 2, 3, 4])  # a word that the captions do not hold
+    other.embedding.embeddings.assign(moved)
+    words = np.where(inputs["words"] == 19, 18, inputs["words"])
+    same = {"features": inputs["features"], "words": words}
+    change = np.asarray(other(same)) - np.asarray(model(same))
+    np.testing.assert_array_equal(change[..., :19], 0)
+    assert np.abs(change[..., 19]).min() > 1e-6
 
 
 def test_captions_of_an_image_do_not_see_each_other(inputs):
@@ -179,10 +195,11 @@ def test_dropout_only_in_training(inputs):
     assert np.abs(np.asarray(model(inputs, training=True)) - once).max() > 1e-3
 
 
-def test_it_trains_in_mixed_precision(inputs):
+@pytest.mark.parametrize("changes", [{}, TIED])
+def test_it_trains_in_mixed_precision(inputs, changes):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = CaptionModel(tiny_config(dropout=0.1))
+        model = CaptionModel(tiny_config(dropout=0.1, **changes))
     finally:
         keras.config.set_dtype_policy("float32")
     model.compile(optimizer="adamw", jit_compile=keras.backend.backend() == "jax")
