@@ -2,9 +2,9 @@
 
 It comes after the decoder has learnt to speak: before, its gradients would spoil the backbone.
 The photos are cropped, mirrored and coloured differently in every epoch, so nothing can be cached.
-They may be smaller here than later: what a crop shows is larger than it is in the whole photo, which
-a smaller picture makes up for, at half the cost (Touvron et al. 2019, arXiv 1906.06423). Later phases
-have a cache again, of the tuned backbone's features of photos of full size.
+They may be smaller here than later: what a crop shows is larger than it is in the whole photo,
+which a smaller picture makes up for, at half the cost (Touvron et al. 2019, arXiv 1906.06423).
+Later phases have a cache again, of the tuned backbone's features of photos of full size.
 """
 
 from __future__ import annotations
