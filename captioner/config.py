@@ -56,19 +56,20 @@ class ModelConfig:
     columns: int = 8
     channels: int = 2048
     embedding_dim: int = 256  # of a word and of an annotation vector
-    units: int = 512  # of the GRU, and of the output layer below the logits unless it is tied
+    units: int = 512  # of the GRU
     attention_units: int = 512
     dropout: float = 0.4  # on features, word embeddings and the output layer
     initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
     deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
-    # One matrix turns words to embeddings and the output layer, of that size then, to logits
-    # (Press and Wolf 2017, arXiv 1608.05859).
-    tied_output: bool = field(default=False, metadata={"later": True})
+    # Of the layer below the logits, whose product is the largest: the paper has as many as
+    # `embedding_dim` (equation 7). 0: as many as the GRU has.
+    output_units: int = field(default=0, metadata={"later": True})
 
     def __post_init__(self) -> None:
         sizes = ("rows", "columns", "channels", "embedding_dim", "units", "attention_units")
         _check_range("model", self, 1, 65_536, *sizes)
+        _check_range("model", self, 0, 65_536, "output_units")
         _check_range("model", self, 5, 1_000_000, "vocabulary_size")  # four tokens and a word
         _check_range("model", self, 0, 0.99, "dropout")
         if self.initial_state not in ("mean", "zeros"):
@@ -185,7 +186,7 @@ RECIPES = {
     # What the bundled weights were made by. BLEU-4 17.8, CIDEr 41.2; 15 epochs of 2.5 minutes, and
     # 4 of 3.
     "best": Recipe(
-        {"attention_units": 128, "tied_output": True},
+        {"attention_units": 128, "output_units": 256},
         {
             "epochs": 8,
             "min_count": 5,

@@ -103,14 +103,12 @@ class CaptionModel(keras.Model):
         self.label_smoothing = label_smoothing
         self.encoder = Encoder(config, name="encoder")
         self.attention = BahdanauAttention(config, name="attention")
-        self.embedding = layers.ReversibleEmbedding(
-            config.vocabulary_size, config.embedding_dim, reverse_dtype="float32", name="embedding"
+        self.embedding = layers.Embedding(
+            config.vocabulary_size, config.embedding_dim, name="embedding"
         )
         self.gru = layers.GRUCell(config.units, name="gru")
-        width = config.embedding_dim if config.tied_output else config.units
-        self.hidden = layers.Dense(width, name="hidden")
-        if not config.tied_output:
-            self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
+        self.hidden = layers.Dense(config.output_units or config.units, name="hidden")
+        self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
         self.embedding_dropout = layers.Dropout(config.dropout)
         self.output_dropout = layers.Dropout(config.dropout)
         if config.initial_state == "mean":
@@ -132,11 +130,7 @@ class CaptionModel(keras.Model):
             self.gate.build((None, None, config.units))
         width = config.units + 2 * config.embedding_dim * config.deep_output
         self.hidden.build((None, None, width))
-        if config.tied_output:
-            shape = (config.vocabulary_size,)
-            self.output_bias = self.add_weight(shape=shape, initializer="zeros", name="output_bias")
-        else:
-            self.logits.build((None, None, config.units))
+        self.logits.build((None, None, self.hidden.units))
         self.built = True
 
     @property
@@ -201,10 +195,7 @@ class CaptionModel(keras.Model):
         if self.config.deep_output:
             state = ops.concatenate([state, context, embedded], axis=-1)
         hidden = ops.tanh(self.hidden(state)) if self.config.deep_output else self.hidden(state)
-        hidden = self.output_dropout(hidden, training=training)
-        if self.config.tied_output:
-            return self.embedding(hidden, reverse=True) + ops.cast(self.output_bias, "float32")
-        return self.logits(hidden)
+        return self.logits(self.output_dropout(hidden, training=training))
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
         """Teacher forcing: features (batch, locations, channels) and words (batch, captions,

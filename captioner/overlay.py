@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -67,8 +69,10 @@ def write_attention_grid(
 
     Raises OSError if the file cannot be written, ValueError as `attention_grid`.
     """
-    # Level 1 is four times as fast as the default and a tenth to a fifth larger.
-    attention_grid(photo, caption, tile).save(file, "PNG", compress_level=1, dpi=(300, 300))
+    # Runs of like bytes are all that is worth looking for in a filtered photo: half of the time of
+    # the default, and of its size or smaller.
+    grid = attention_grid(photo, caption, tile)
+    grid.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE, dpi=(300, 300))
 
 
 def write_attention_film(
@@ -162,10 +166,15 @@ def _arrange(pictures: list[Image.Image], titles: list[str], tile: int) -> Image
 
 
 def _fitting_font(text: str, width: int, size: float) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(path, size)
+    font = _font(size)
     length = font.getlength(text)
     return font if length <= width else font.font_variant(size=size * width / length * 0.98)
+
+
+@lru_cache(maxsize=8)
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, size)
 
 
 def _subtitled(picture: Image.Image, caption: Caption, current: int, longest: int) -> Image.Image:

@@ -83,7 +83,7 @@ def test_unknown_keys_are_named(where: str) -> None:
         CaptionerConfig.from_dict(changed(f"{where}colour", "blue"))
 
 
-LATER = "model.tied_output"
+LATER = "model.output_units"
 REQUIRED = [p for p in leaves(CONFIG.to_dict()) if not p.startswith("training.") and p != LATER]
 
 
