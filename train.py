@@ -40,10 +40,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--learning-rate", type=float)
     add(
         "--finetune-from",
-        metavar="BLOCK",
+        type=lambda block: "" if block == "none" else block,
+        metavar="BLOCK|none",
         help='train the network too, from this block on: "mixed8" for its last three',
     )
-    add("--finetune-epochs", type=int, help="of that, from photos: slow without a GPU")
+    add("--finetune-epochs", type=int, help="of that, from photos: what takes longest")
     add("--cider-epochs", type=int, help="of self-critical training on CIDEr-D afterwards")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--backbone-note", default="", help="a sentence about those weights for the model card")

@@ -186,7 +186,7 @@ RECIPES = {
     # What the bundled weights were made by. BLEU-4 17.8, CIDEr 41.2; 15 epochs of 2.5 minutes, and
     # 4 of 3.
     "best": Recipe(
-        {"attention_units": 128, "output_units": 256},
+        {"attention_units": 128},
         {
             "epochs": 8,
             "min_count": 5,
