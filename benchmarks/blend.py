@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import keras
 import numpy as np
 
-from captioner import fitting, selfcritical
+from captioner import finetuning, fitting, selfcritical
 from captioner.checkpoint import read_checkpoint
 from captioner.datasets import read_dataset
 from captioner.decoding import DecodingOptions, Generator, choosers, decode
@@ -48,8 +48,10 @@ def main() -> None:
     reward = selfcritical.make_reward(records, checkpoint.vocabulary)
     generators = {n: Generator(model, choosers(o), o.rows) for n, o in SEARCHES.items()}
     ends = []
-    files = (fitting.BEST, fitting.STATE), (selfcritical.BEST, selfcritical.STATE)
-    for name, state in files:
+    before = fitting.BEST, fitting.STATE
+    if checkpoint.config.training.finetune_from:
+        before = finetuning.POLISHED_BEST, finetuning.POLISHED_STATE
+    for name, state in (before, (selfcritical.BEST, selfcritical.STATE)):
         load_weights(options.output / name, model, options.output / state)
         ends.append([keras.ops.convert_to_numpy(v).copy() for v in model.weights])
 

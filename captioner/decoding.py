@@ -338,4 +338,5 @@ def _first_above(cumulated: Tensor, threshold: Tensor) -> Tensor:
     # The sum may round to just below the largest threshold: then the last word with any
     # probability is meant, which is the first at which the final sum is reached.
     threshold = ops.minimum(threshold, cumulated[..., -1] * (1 - 1e-6))
-    return ops.argmax(ops.cast(cumulated > ops.expand_dims(threshold, -1), "int8"), axis=-1)
+    # As many as come before it. To look for it by `argmax` takes a sixth of the whole search.
+    return ops.sum(ops.cast(cumulated <= ops.expand_dims(threshold, -1), "int32"), axis=-1)
