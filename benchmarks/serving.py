@@ -50,8 +50,10 @@ def request(options: argparse.Namespace) -> None:
     from captioner.answers import to_json
     from captioner.endpoints import TILE
     from captioner.images import load_image, to_network_input
+    from captioner.memory import keep_freed_memory
     from captioner.overlay import write_attention_grid
 
+    keep_freed_memory(even_large=False)  # as app.py does
     captioner = Captioner.from_pretrained(CHECKPOINT)
     file = photo().read_bytes()
     search = DecodingOptions("sample", num_captions=5, temperature=0.5)

@@ -6,15 +6,19 @@ import ctypes
 import sys
 
 # mallopt(3): the numbers of the GNU C library's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+_LARGE = 2**25  # bytes; the most that may be a threshold
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(even_large: bool = True) -> None:
     """From here on, memory that was freed is used again rather than returned and asked for anew.
 
     A training step on a CPU takes and gives back hundreds of megabytes in pieces of some ten. By
     default each of these is a mapping of its own, whose pages the system first fills with zeros,
     which takes about as long as all the rest. What is not returned is at most what was in use once.
+    Without `even_large`, that excepts pieces of 32 MB and more: a server's visitors send photos that
+    are larger than anything which comes after them.
+
     Does nothing where the C library is another one than GNU's.
     """
     if not sys.platform.startswith("linux"):
@@ -22,6 +26,9 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl, say
         return
-    mallopt(_MMAP_MAX, 0)
+    if even_large:
+        mallopt(_MMAP_MAX, 0)
+    else:
+        mallopt(_MMAP_THRESHOLD, _LARGE)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)

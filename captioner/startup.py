@@ -1,5 +1,6 @@
 """What `app.py` does before anything of the model can be imported: no messages to the makers of
-its libraries, and no messages of TensorFlow to whoever starts it."""
+its libraries, no messages of TensorFlow to whoever starts it, and memory for one caption after the
+other."""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from captioner.memory import keep_freed_memory
+
 
 def prepare() -> None:
-    """Turns telemetry off, then imports Keras with its backend, quietly."""
+    """Turns telemetry off, keeps freed memory, then imports Keras with its backend, quietly."""
+    keep_freed_memory(even_large=False)
     # Variables, not arguments: with --mcp, Gradio's own client inside the server heeds only these,
     # and both libraries read them when they are imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
