@@ -3,8 +3,8 @@
 A checkpoint's `config.json` is `CaptionerConfig.to_dict()`. Reading it back is strict: a key this
 version does not know, a missing key or a value of the wrong type is a `ConfigError`, because a
 size that is silently ignored gives a model that loads and then talks nonsense. Only options of
-training and those marked as later ones may be missing: their default is what was done before there
-were any.
+training may be missing, for they change nothing any more: a new one's default is what was done
+before there was one.
 """
 
 from __future__ import annotations
@@ -56,20 +56,16 @@ class ModelConfig:
     columns: int = 8
     channels: int = 2048
     embedding_dim: int = 256  # of a word and of an annotation vector
-    units: int = 512  # of the GRU
+    units: int = 512  # of the GRU, and of the output layer below the logits
     attention_units: int = 512
     dropout: float = 0.4  # on features, word embeddings and the output layer
     initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
     deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
-    # Of the layer below the logits, whose product is the largest: the paper has as many as
-    # `embedding_dim` (equation 7). 0: as many as the GRU has.
-    output_units: int = field(default=0, metadata={"later": True})
 
     def __post_init__(self) -> None:
         sizes = ("rows", "columns", "channels", "embedding_dim", "units", "attention_units")
         _check_range("model", self, 1, 65_536, *sizes)
-        _check_range("model", self, 0, 65_536, "output_units")
         _check_range("model", self, 5, 1_000_000, "vocabulary_size")  # four tokens and a word
         _check_range("model", self, 0, 0.99, "dropout")
         if self.initial_state not in ("mean", "zeros"):
@@ -220,8 +216,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             if key not in known:
                 raise ConfigError(f"{where}.{key} is not an option of this version")
         for key in known:
-            later = kind is TrainingConfig or known[key].metadata.get("later")
-            if key not in value and not later:
+            # An option of training is newer than the checkpoint: its default is what was done then.
+            if key not in value and kind is not TrainingConfig:
                 raise ConfigError(f"{where}.{key} is missing")
         hints = get_type_hints(kind)
         return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in value})

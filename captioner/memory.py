@@ -16,8 +16,8 @@ def keep_freed_memory(even_large: bool = True) -> None:
     A training step on a CPU takes and gives back hundreds of megabytes in pieces of some ten. By
     default each of these is a mapping of its own, whose pages the system first fills with zeros,
     which takes about as long as all the rest. What is not returned is at most what was in use once.
-    Without `even_large`, that excepts pieces of 32 MB and more: a server's visitors send photos that
-    are larger than anything which comes after them.
+    Without `even_large`, that excepts pieces of 32 MB and more: a server's visitors may send photos
+    that are larger than anything which comes after them.
 
     Does nothing where the C library is another one than GNU's.
     """

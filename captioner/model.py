@@ -107,7 +107,7 @@ class CaptionModel(keras.Model):
             config.vocabulary_size, config.embedding_dim, name="embedding"
         )
         self.gru = layers.GRUCell(config.units, name="gru")
-        self.hidden = layers.Dense(config.output_units or config.units, name="hidden")
+        self.hidden = layers.Dense(config.units, name="hidden")
         self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
         self.embedding_dropout = layers.Dropout(config.dropout)
         self.output_dropout = layers.Dropout(config.dropout)
@@ -130,7 +130,7 @@ class CaptionModel(keras.Model):
             self.gate.build((None, None, config.units))
         width = config.units + 2 * config.embedding_dim * config.deep_output
         self.hidden.build((None, None, width))
-        self.logits.build((None, None, self.hidden.units))
+        self.logits.build((None, None, config.units))
         self.built = True
 
     @property
