@@ -157,8 +157,9 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     loss = "" if best is None else f" ({best:.3f} nats a word)"
     tuned = f"""
 
-Then the backbone learnt too, from the block {training.finetune_from} on, from photos: at most
-{training.finetune_epochs} epochs; and the decoder alone, {training.polish_epochs} more."""
+Then the backbone learnt too, from the block {training.finetune_from} on, from photos of
+{training.finetune_image_size} pixels: at most {training.finetune_epochs} epochs; and the decoder
+alone, on features of {config.backbone.image_size}: at most {training.polish_epochs}."""
     rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
     then = f"""
 
