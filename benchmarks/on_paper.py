@@ -1,6 +1,6 @@
 """What larger data sets would take, computed from measured rates.
 
-    python benchmarks/on_paper.py [--extract 28.6] [--train 248] ...
+    python benchmarks/on_paper.py [--extract 28.6] [--train 168] ...
 
 Every rate is an option, with the value measured in `benchmarks/README.md` as its default: after new
 measurements, give those. `--data-dir FLICKR8K` measures the few that no other program prints.
@@ -29,7 +29,7 @@ class Rates:
     """Measured, but for the last two, which are assumed."""
 
     extract: float = 28.6  # images/s, two cores ("Feature extraction")
-    train: float = 248.0  # captions/s, two cores, five captions an image ("Training, beside ...")
+    train: float = 168.0  # captions/s, two cores, five captions an image ("Training, beside ...")
     hash: float = 310.0  # MB/s, a cache read from disk and hashed by two cores
     decode: float = 167.0  # photos/s of 224 x 224 to network input, one core (--data-dir)
     memory: float = 2354.0  # bytes an image with its captions, as records and ids (--data-dir)
@@ -47,7 +47,7 @@ class Plan:
 
 
 PLANS = (
-    Plan("COCO", 118_287, 5, 15),  # passes: `config.RECIPES["best"]`
+    Plan("COCO", 118_287, 5, 15),  # passes: all of the decoder, `config.RECIPES["best"]`
     Plan("100 million pairs", 100_000_000, 1, 1),
 )
 

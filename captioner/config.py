@@ -192,7 +192,7 @@ RECIPES = {
             "finetune_learning_rate": 1e-4,
             "decoder_learning_rate": 3e-4,
             "polish_epochs": 2,
-            "cider_epochs": 4,
+            "cider_epochs": 2,
             "cider_overuse": 0.2,
         },
     ),
