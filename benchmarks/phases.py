@@ -1,0 +1,63 @@
+"""What each phase of a run brings: dev scores of the weights that it left.
+
+    python benchmarks/phases.py --output OUTPUT --data-dir FLICKR8K --features CACHE
+
+OUTPUT is where `train.py --dataset flickr8k` has finished, fine-tuning included, CACHE the features
+that it began with. Prints the table of `benchmarks/README.md`. Needs Java, as all caption scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from captioner import finetuning, fitting
+from captioner.captioner import Captioner
+from captioner.checkpoint import read_checkpoint
+from captioner.datasets import read_dataset
+from captioner.evaluation import evaluate
+from captioner.features import FeatureCache, FeatureExtractor, Stamp
+from captioner.state import load_weights
+
+PHASES = {  # what its weights and their state are called
+    "cross-entropy": (fitting.BEST, fitting.STATE),
+    "+ fine-tuning and polishing": (finetuning.POLISHED_BEST, finetuning.POLISHED_STATE),
+    "+ self-critical training": None,  # the checkpoint's
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--features", type=Path, required=True)
+    options = parser.parse_args()
+    records = [r for r in read_dataset("flickr8k", options.data_dir) if r.split == "val"]
+    stamp = FeatureExtractor(read_checkpoint(options.output / "checkpoint").backbone).stamp()
+    tuned = options.output / f"features-{stamp.fingerprint[:12]}"
+    first = Stamp(**json.loads((options.features / "stamp.json").read_text()))
+    print("| after | search | CIDEr | BLEU-4 | distinct | words |\n|" + " --- |" * 6)
+    for phase, files in PHASES.items():
+        checkpoint = read_checkpoint(options.output / "checkpoint")
+        cache = FeatureCache(tuned, stamp)
+        if files:
+            weights, state = (options.output / name for name in files)
+            load_weights(weights, checkpoint.model, state)
+        if phase == "cross-entropy":
+            cache = FeatureCache(options.features, first)
+        for strategy in ("greedy", "beam"):
+            scores = evaluate(Captioner(checkpoint), records, strategy, cache)
+            captions = scores["captions"]
+            print(
+                f"| {phase} | {strategy} | {scores['CIDEr']:.1f} | {scores['BLEU-4']:.1f} "
+                f"| {captions['distinct']:.0f}% | {captions['words_used']} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
