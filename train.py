@@ -31,7 +31,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--recipe",
-        choices=("best", "tutorial"),
+        choices=("best", "finetuned", "tutorial"),
         default="best",
         help="sizes and training; the options below change single points of it",
     )

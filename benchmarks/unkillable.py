@@ -46,8 +46,6 @@ announce(download, "download_coco", "download")
 announce(training, "extract", "extraction")
 announce(training.Vocabulary, "build", "vocabulary")
 announce(training, "fit_cross_entropy", "training")
-announce(training, "fit_end_to_end", "fine-tuning")
-announce(training, "polish", "polishing")
 announce(training, "fit_cider", "self-critical training")
 announce(training, "_scores", "scores")
 announce(training, "write_checkpoint", "export")
@@ -91,7 +89,7 @@ def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
     command += ["--data-dir", str(folder / "data"), "--output", str(folder / "output")]
     command += ["--backbone-weights", str(options.backbone_weights.resolve())]
     command += ["--images", str(options.images), "--epochs", "3", "--cider-epochs", "1"]
-    command += ["--finetune-epochs", "1", "--deterministic"]
+    command += ["--deterministic"]
     # TensorFlow is imported before train.py gets to say this.
     environment = os.environ | {"CAPTIONER_COCO_URL": url, "TF_ENABLE_ONEDNN_OPTS": "0"}
     environment["PYTHONPATH"] = str(ROOT)

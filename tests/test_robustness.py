@@ -65,8 +65,7 @@ def run_command(
     said, log = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(log)
     options = ["--dataset", "folder", "--data-dir", data, "--output", output, "--epochs", "1"]
-    options += ["--batch-size", "4", "--backbone-weights", backbone_file]
-    options += ["--finetune-from", "none", *more]
+    options += ["--batch-size", "4", "--backbone-weights", backbone_file, *more]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py", *map(str, options)])
         patch.setattr(sys, "stderr", said)
