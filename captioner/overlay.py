@@ -69,8 +69,8 @@ def write_attention_grid(
 
     Raises OSError if the file cannot be written, ValueError as `attention_grid`.
     """
-    # Runs of like bytes are all that is worth looking for in a filtered photo: half of the time of
-    # the default, and of its size or smaller.
+    # Runs of like bytes are nearly all that there is to find in a filtered photo: a third of the
+    # default's time, and a tenth to a quarter larger.
     grid = attention_grid(photo, caption, tile)
     grid.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE, dpi=(300, 300))
 
