@@ -9,7 +9,6 @@ the number of words that they use.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import keras
 import numpy as np
 
+from benchmarks.phases import finished_run
 from captioner import finetuning, fitting, selfcritical
 from captioner.checkpoint import read_checkpoint
-from captioner.datasets import read_dataset
 from captioner.decoding import DecodingOptions, Generator, choosers, decode
 from captioner.features import FeatureCache, FeatureExtractor
 from captioner.state import load_weights
@@ -35,14 +34,9 @@ BATCH = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--features", type=Path, required=True)
-    options = parser.parse_args()
+    options, records = finished_run(__doc__)
     checkpoint = read_checkpoint(options.output / "checkpoint")
     model = checkpoint.model
-    records = [r for r in read_dataset("flickr8k", options.data_dir) if r.split == "val"]
     cache = FeatureCache(options.features, FeatureExtractor(checkpoint.backbone).stamp())
     features = cache.gather([r.image_id for r in records])
     reward = selfcritical.make_reward(records, checkpoint.vocabulary)

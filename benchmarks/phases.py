@@ -17,10 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioner import finetuning, fitting
 from captioner.captioner import Captioner
-from captioner.checkpoint import read_checkpoint
-from captioner.datasets import read_dataset
+from captioner.datasets import Record, read_dataset
 from captioner.evaluation import evaluate
-from captioner.features import FeatureCache, FeatureExtractor, Stamp
+from captioner.features import FeatureCache, Stamp
 from captioner.state import load_weights
 
 PHASES = {  # what its weights and their state are called
@@ -30,27 +29,34 @@ PHASES = {  # what its weights and their state are called
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def finished_run(description: str) -> tuple[argparse.Namespace, list[Record]]:
+    """The options of a benchmark that looks at a run's output, and the dev photos."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     options = parser.parse_args()
-    records = [r for r in read_dataset("flickr8k", options.data_dir) if r.split == "val"]
-    stamp = FeatureExtractor(read_checkpoint(options.output / "checkpoint").backbone).stamp()
-    tuned = options.output / f"features-{stamp.fingerprint[:12]}"
+    records = read_dataset("flickr8k", options.data_dir)
+    return options, [r for r in records if r.split == "val"]
+
+
+def main() -> None:
+    options, records = finished_run(__doc__)
     first = Stamp(**json.loads((options.features / "stamp.json").read_text()))
     print("| after | search | CIDEr | BLEU-4 | distinct | words |\n|" + " --- |" * 6)
     for phase, files in PHASES.items():
-        checkpoint = read_checkpoint(options.output / "checkpoint")
-        cache = FeatureCache(tuned, stamp)
+        captioner = Captioner.from_pretrained(options.output / "checkpoint")
         if files:
             weights, state = (options.output / name for name in files)
-            load_weights(weights, checkpoint.model, state)
+            load_weights(weights, captioner.model, state)
         if phase == "cross-entropy":
             cache = FeatureCache(options.features, first)
+        else:
+            stamp = captioner.extractor.stamp()
+            tuned = options.output / f"features-{stamp.fingerprint[:12]}"
+            cache = FeatureCache(tuned, stamp)
         for strategy in ("greedy", "beam"):
-            scores = evaluate(Captioner(checkpoint), records, strategy, cache)
+            scores = evaluate(captioner, records, strategy, cache)
             captions = scores["captions"]
             print(
                 f"| {phase} | {strategy} | {scores['CIDEr']:.1f} | {scores['BLEU-4']:.1f} "

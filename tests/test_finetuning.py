@@ -13,6 +13,7 @@ import pytest
 from conftest import Photo
 from safetensors.numpy import load_file
 
+import train
 from captioner import finetuning, training
 from captioner.backbone import backbone_arrays
 from captioner.config import TrainingConfig
@@ -59,6 +60,11 @@ def test_the_blocks_from_one_on_learn(random_backbone, block, convolutions) -> N
     assert {v.name for v in kernels} == {"kernel"}
     last = {id(layer.kernel) for layer in backbone.layers if layer.name.startswith("conv2d")}
     assert {id(v) for v in kernels} <= last
+
+
+def test_a_recipe_s_fine_tuning_can_be_left_out() -> None:
+    assert train.parse(["--recipe", "finetuned", "--finetune-from", "none"]).finetune_from == ""
+    assert train.parse([]).finetune_from is None
 
 
 def test_photos_are_other_ones_in_every_epoch(records) -> None:
