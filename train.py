@@ -46,6 +46,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--finetune-epochs", type=int, help="of that, from photos: what takes longest")
     add("--cider-epochs", type=int, help="of self-critical training on CIDEr-D afterwards")
+    add(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="see half of the training photos mirrored, in each epoch others",
+    )
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")

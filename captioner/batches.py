@@ -10,6 +10,7 @@ import numpy as np
 from captioner.config import TrainingConfig
 from captioner.datasets import Record
 from captioner.features import FeatureCache
+from captioner.mirroring import MirroredAtTimes
 from captioner.vocabulary import END, PAD, START, Vocabulary
 
 # The images of a batch and, for each, which of its captions stand in each row.
@@ -35,7 +36,7 @@ class CaptionBatches(keras.utils.PyDataset):
     def __init__(
         self,
         records: Sequence[Record],
-        cache: FeatureCache,
+        cache: FeatureCache | MirroredAtTimes,
         vocabulary: Vocabulary,
         training: TrainingConfig,
         epoch: int | None = None,

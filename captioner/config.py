@@ -98,6 +98,7 @@ class TrainingConfig:
     min_count: int = 1  # words that occur less often in the training captions are unknown
     seed: int = 0
     mixed_precision: bool = False
+    mirror: bool = False  # half of the training photos are seen mirrored, in each epoch others
     finetune_from: str = ""  # "mixed0" to "mixed10": the backbone learns too, from this block on
     finetune_epochs: int = 2
     finetune_image_size: int = 299  # pixels, both sides; fewer cost less, see `finetuning`

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -57,13 +57,15 @@ class FeatureExtractor:
     """Photos (batch, size, size, 3) in -1..1 -> float16 features (batch, locations, channels).
 
     float16 here too, not only in the cache: a caption made from a photo and one made from its
-    cached features then come from the same numbers.
+    cached features then come from the same numbers. With `mirrored`, they are those of the photos'
+    mirror images.
     """
 
-    def __init__(self, backbone: keras.Model, batch_size: int = 32) -> None:
+    def __init__(self, backbone: keras.Model, batch_size: int = 32, mirrored: bool = False) -> None:
         self.backbone = backbone  # as trained: what the stamp is of
         self.network = FoldedBackbone(backbone)
         self.batch_size = batch_size
+        self.mirrored = mirrored
         self.image_size = backbone.input_shape[1]
         self.shape = (
             backbone.output_shape[1] * backbone.output_shape[2],
@@ -71,9 +73,14 @@ class FeatureExtractor:
         )
 
     def stamp(self) -> Stamp:
-        return Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
+        stamp = Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
+        if not self.mirrored:
+            return stamp
+        return replace(stamp, preprocessing=f"{stamp.preprocessing}, mirrored")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        if self.mirrored:
+            images = images[:, :, ::-1]
         features = self.network.predict_on_batch(images)  # (batch, rows, columns, channels)
         return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
 

@@ -24,9 +24,9 @@ from captioner.config import TrainingConfig
 from captioner.datasets import Record
 from captioner.fitting import Phase, Session, fit, make_optimizer
 from captioner.images import load_image, to_network_input
+from captioner.mirroring import names_a_side
 from captioner.model import CaptionModel, EndToEndModel
 from captioner.state import History
-from captioner.vocabulary import split_words
 
 TUNED_STATE, TUNED_BEST = "tuned_state.safetensors", "tuned_best.safetensors"
 POLISHED_STATE, POLISHED_BEST = "polished_state.safetensors", "polished_best.safetensors"
@@ -123,7 +123,7 @@ class Photos:
         photo = load_image(record.path)
         if self.epoch is not None:
             rng = np.random.default_rng([self.seed, self.epoch, number, 2])
-            photo = augmented(photo, rng, may_mirror=not _names_a_side(record))
+            photo = augmented(photo, rng, may_mirror=not names_a_side(record))
         return to_network_input(photo, self.size)
 
 
@@ -151,12 +151,7 @@ def _batches_of_photos(session: Session, epoch: int | None, first: int = 0) -> C
     records = session.val if epoch is None else session.train
     training = session.config.training
     photos = Photos(records, training.finetune_image_size, training.seed, epoch)
-    return replace(session, cache=photos).batches(epoch, first)
-
-
-def _names_a_side(record: Record) -> bool:
-    words: set[str] = set().union(*map(split_words, record.captions))
-    return not words.isdisjoint({"left", "right"})
+    return replace(session, cache=photos, mirrored=None).batches(epoch, first)
 
 
 def _after_the_stem(backbone: keras.Model) -> int:

@@ -21,6 +21,7 @@ from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.datasets import Record
 from captioner.distribution import Distribution
 from captioner.features import FeatureCache
+from captioner.mirroring import MirroredAtTimes
 from captioner.model import CaptionModel
 from captioner.state import History, Model, load_weights, restore_state, save_state, save_weights
 from captioner.vocabulary import Vocabulary
@@ -41,13 +42,20 @@ class Session:
     val: Sequence[Record]
     output: Path
     distribution: Distribution = field(default_factory=Distribution)
+    mirrored: FeatureCache | None = None  # of the training photos' mirror images
+
+    def features(self, epoch: int | None) -> FeatureCache | MirroredAtTimes:
+        """What a training epoch, or validation, reads its features from."""
+        if epoch is None or self.mirrored is None:
+            return self.cache
+        return MirroredAtTimes(self.cache, self.mirrored, self.config.training.seed, epoch)
 
     def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
         """Training batches of an epoch from number `first` on, or those of validation."""
         records = self.val if epoch is None else self.train
         return CaptionBatches(
             records,
-            self.cache,
+            self.features(epoch),
             self.vocabulary,
             self.config.training,
             epoch,

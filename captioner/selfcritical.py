@@ -92,7 +92,7 @@ class SelfCritic:
     def __init__(self, model: CaptionModel, session: Session) -> None:
         self.model = model
         self.ids = [r.image_id for r in session.train]
-        self.cache = session.cache
+        self.session = session
         self.training = training = session.config.training
         self.reward = make_reward(session.train, session.vocabulary)
         self.overuse = Overuse(self.reward.references)
@@ -128,15 +128,15 @@ class SelfCritic:
         )
         for batch in bar:
             rng = np.random.default_rng([*seed, batch])
-            rewards += self._train_batch(order[batch * size : (batch + 1) * size], rng)
+            rewards += self._train_batch(epoch, order[batch * size : (batch + 1) * size], rng)
             if interrupted.is_set():
                 return {"batches": batch + 1, "rewards": rewards}
         return {"batches": self.batches, "rewards": rewards}
 
-    def _train_batch(self, rows: np.ndarray, rng: np.random.Generator) -> float:
+    def _train_batch(self, epoch: int, rows: np.ndarray, rng: np.random.Generator) -> float:
         """One step on the images number `rows`. Returns the mean reward of their samples."""
         ids = [self.ids[row] for row in rows]
-        features = self.cache.gather(ids)
+        features = self.session.features(epoch).gather(ids)
         # Each image has draws of its own: with common ones the batch would be no average.
         shape = (len(ids), self.options.rows, self.options.max_words + 1)
         draws = rng.random(shape, np.float32)

@@ -38,6 +38,7 @@ from captioner.evaluation import MetricsUnavailable, evaluate, require_metrics
 from captioner.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
 from captioner.finetuning import fit_end_to_end, polish
 from captioner.fitting import BEST, STATE, Session, fit_cross_entropy
+from captioner.mirroring import names_a_side
 from captioner.model import CaptionModel
 from captioner.selfcritical import fit_cider
 from captioner.state import StateError, load_weights
@@ -116,14 +117,7 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         keras.config.set_dtype_policy("mixed_bfloat16")
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
     features = options.features or output / "features"
-    cache = extract(
-        [*train, *val],
-        extractor,
-        features,
-        options.shard_images,
-        part=distribution.part,
-        parts=distribution.parts,
-    )
+    cache, mirrored = _extract(train, val, extractor, features, options, distribution)
     vocabulary = Vocabulary.build(
         (caption for r in train for caption in r.captions),
         training.vocabulary_limit,
@@ -144,7 +138,7 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
     described = _describe(config, records)
     if distribution.is_main:
         _check_same_run(output / RUN, described)
-    session = Session(config, vocabulary, cache, train, val, output, distribution)
+    session = Session(config, vocabulary, cache, train, val, output, distribution, mirrored)
     with distribution.scope():
         if distribution.parts > 1:
             seen = file_sha256(output / STATE) if (output / STATE).exists() else ""
@@ -167,10 +161,9 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
         tuned = extractor.stamp().fingerprint
         backbone = replace(config.backbone, weights="bundled", fingerprint=tuned)
         config = replace(config, backbone=backbone)
-        cache = extract(
-            [*train, *val], extractor, output / f"features-{tuned[:12]}", options.shard_images
-        )
-        session = replace(session, config=config, cache=cache)
+        features = output / f"features-{tuned[:12]}"
+        cache, mirrored = _extract(train, val, extractor, features, options, Distribution())
+        session = replace(session, config=config, cache=cache, mirrored=mirrored)
         tuning_history += polish(model, session)
     cider_history = fit_cider(model, session) if training.cider_epochs else []
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
@@ -186,6 +179,24 @@ def _run(records: Sequence[Record], options: RunOptions) -> Path:
     }
     write_checkpoint(folder, checkpoint, metrics, extra)
     return folder
+
+
+def _extract(
+    train: Sequence[Record],
+    val: Sequence[Record],
+    extractor: FeatureExtractor,
+    folder: Path,
+    options: RunOptions,
+    distribution: Distribution,
+) -> tuple[FeatureCache, FeatureCache | None]:
+    """The features of all photos and, if they are wanted, of training photos mirrored."""
+    share = {"part": distribution.part, "parts": distribution.parts}
+    cache = extract([*train, *val], extractor, folder, options.shard_images, **share)
+    if not options.training.mirror:
+        return cache, None
+    mirror = FeatureExtractor(extractor.backbone, extractor.batch_size, mirrored=True)
+    either = [r for r in train if not names_a_side(r)]
+    return cache, extract(either, mirror, folder / "mirrored", options.shard_images, **share)
 
 
 def _scores(
