@@ -61,7 +61,7 @@ def main() -> None:
 
     heads = " | ".join(f"{search} | distinct | words" for search in SEARCHES)
     print(f"| weights | {heads} |\n|{' --- |' * (1 + 3 * len(SEARCHES))}")
-    for blend in (0, 0.3, 0.4, 0.5, 0.7, 1):
+    for blend in (0, 0.25, 0.5, 0.75, 1):
         for variable, before, after in zip(model.weights, *ends, strict=True):
             variable.assign(before + blend * (after - before))
         print(f"| {blend} | {' | '.join(map(row_of, SEARCHES))} |", flush=True)
