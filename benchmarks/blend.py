@@ -27,7 +27,7 @@ from captioner.vocabulary import PAD
 
 SEARCHES = {
     "greedy": DecodingOptions("greedy"),
-    "beam of 3": DecodingOptions("beam", num_captions=1, beam_width=3),
+    "beam of 5": DecodingOptions("beam", num_captions=1, beam_width=5),
     "sample at 0.5": DecodingOptions("sample", num_captions=1, temperature=0.5),
 }
 BATCH = 32

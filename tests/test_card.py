@@ -147,6 +147,9 @@ def test_training_in_words():
     assert "self-critical" not in text
     rewarded = metrics() | {"cider_history": [{"val_cider": 40.0}, {"val_cider": 45.0}]}
     assert "Then self-critical training on CIDEr-D" in model_card(config(), rewarded)
+    assert "mirrored" not in text
+    training = replace(config().training, mirror=True)
+    assert "seen mirrored" in model_card(replace(config(), training=training), metrics())
     training = replace(config().training, finetune_from="mixed8")
     tuned = model_card(replace(config("bundled"), training=training), metrics())
     assert "from the block mixed8 on" in tuned and "--backbone-weights" not in tuned
