@@ -16,7 +16,7 @@ train: .venv/train.done
 	$(BIN)/python train.py
 
 test: .venv/dev.done lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The same model tests with JAX instead of TensorFlow.
 test-jax: .venv/dev.done

@@ -33,6 +33,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files with slow tests come first, so that no worker is left alone with one at the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     # Keras asks TensorFlow's tensors for a copy in a way that NumPy 2 calls outdated; nothing of
     # ours can change that. A mark, because `-W error` overrules the settings file, not a mark.
     keras_and_numpy = pytest.mark.filterwarnings(

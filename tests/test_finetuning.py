@@ -138,6 +138,7 @@ def tuned(records, monkeypatch):
     return go
 
 
+@pytest.mark.slow
 def test_the_checkpoint_has_the_tuned_backbone_also_of_a_run_that_was_stopped(
     tuned, tmp_path, monkeypatch
 ) -> None:

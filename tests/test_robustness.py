@@ -156,6 +156,7 @@ def test_a_truncated_checkpoint_is_named_and_written_anew(command, data, output)
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
     disk = mount("size=40k")
     output = disk / "output"

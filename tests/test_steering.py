@@ -86,6 +86,7 @@ def test_the_leak_is_a_factor(leak):
         attention_bias((0, 0, 1, 1), 8, 8, leak=leak)
 
 
+@pytest.mark.slow
 def test_steered_captions_are_about_their_half(shared, benchmark):
     """The bundled model on pictures of two photos each: the 95% interval lies above 0."""
     from captioner import Captioner
