@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,9 +45,13 @@ def command(backbone_file: Path) -> Command:
     """`command(data, output, *more)` runs train.py, expecting success, and returns its log;
     `command(..., fails=True)` expects one line on standard error that explains."""
     backbone = build_backbone(backbone_file, image_size=107)  # 2 x 2 features
-    extractor = FeatureExtractor(backbone, batch_size=4)  # compiled once for all runs
+    # Of photos as they are, and mirrored: each compiled once for all runs.
+    extractors = [FeatureExtractor(backbone, 4, mirrored) for mirrored in (False, True)]
     sizes = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
     real = training.RunOptions
+
+    def extractor(_, batch_size: int = 4, mirrored: bool = False) -> FeatureExtractor:
+        return extractors[mirrored]
 
     def small(**options) -> training.RunOptions:
         model = options.pop("model", {}) | sizes
@@ -54,7 +59,7 @@ def command(backbone_file: Path) -> Command:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "build_backbone", lambda weights: backbone)
-        patch.setattr(training, "FeatureExtractor", lambda backbone: extractor)
+        patch.setattr(training, "FeatureExtractor", extractor)
         patch.setattr(training, "RunOptions", small)
         yield functools.partial(run_command, backbone_file)
 
@@ -100,9 +105,7 @@ def finished(data, command, tmp_path_factory) -> Path:
 @pytest.fixture
 def output(finished, tmp_path) -> Path:
     """A copy of a finished run, to be damaged."""
-    for name, content in contents(finished).items():
-        (tmp_path / "output" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "output" / name).write_bytes(content)
+    shutil.copytree(finished, tmp_path / "output")
     return tmp_path / "output"
 
 
@@ -160,7 +163,12 @@ def test_a_truncated_checkpoint_is_named_and_written_anew(command, data, output)
 def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
     disk = mount("size=40k")
     output = disk / "output"
-    sizes = {"features": "40k", "best": "300k", "checkpoint": "12m"}
+    sizes = {
+        "features/shard": "40k",
+        "features/mirrored": "280k",
+        "best": "440k",
+        "checkpoint": "12m",
+    }
     for stage, size in sizes.items():
         subprocess.run(["/bin/mount", "-o", f"remount,size={size}", str(disk)], check=True)
         before = contents(output) if output.exists() else {}
@@ -221,8 +229,7 @@ def test_feature_folders_that_cannot_be_written(command, data, mount: Mount, tmp
 
 def test_features_on_a_disk_that_cannot_be_written_are_read(command, data, output, mount: Mount):
     disk = mount("size=1m")
-    for name, content in contents(output / "features").items():
-        (disk / name).write_bytes(content)
+    shutil.copytree(output / "features", disk, dirs_exist_ok=True)
     subprocess.run(["/bin/mount", "-o", "remount,ro", str(disk)], check=True)
     command(data, output, "--features", disk)
 
