@@ -155,11 +155,7 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     training, history = config.training, metrics.get("history", ())
     best = min((h["val_nll"] for h in history), default=None)
     loss = "" if best is None else f" ({best:.3f} nats a word)"
-    mirrored = (
-        " Photos were seen mirrored half of the time, unless a caption named a side."
-        if training.mirror
-        else ""
-    )
+    mirrored = " Photos were seen mirrored half of the time, unless a caption named a side."
     tuned = f"""
 
 Then the backbone learnt too, from the block {training.finetune_from} on, from photos of
@@ -175,8 +171,8 @@ validation photos."""
 Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
 batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
 loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
-the training captions.{mirrored}{tuned if training.finetune_from else ""}\
-{then if rewarded > 0 else ""}"""
+the training captions.{mirrored if training.mirror else ""}\
+{tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}"""
 
 
 def _backbone_note(config: CaptionerConfig) -> str:

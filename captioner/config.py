@@ -194,7 +194,7 @@ RECIPES = {
         },
     ),
     # The last three blocks of the backbone learn too. BLEU-4 17.8, CIDEr 40.3: no better than the
-    # one above, which takes half of the time. 8 epochs of 2 minutes, 5 of 11, 12 minutes for the
+    # one above, which takes less time. 8 epochs of 2 minutes, 5 of 11, 12 minutes for the
     # new features, 2 epochs of 2 and 2 of 3.
     "finetuned": Recipe(
         {"attention_units": 128},
