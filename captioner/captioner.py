@@ -13,7 +13,7 @@ import numpy as np
 from captioner.checkpoint import Checkpoint, read_checkpoint
 from captioner.decoding import IMPOSSIBLE, Decoded, DecodingOptions, Generator, choosers, decode
 from captioner.features import FeatureExtractor
-from captioner.function_words import UNFINISHED
+from captioner.function_words import FUNCTION_WORDS, UNFINISHED
 from captioner.hub import download, push
 from captioner.images import ImageSource, load_image, to_network_input
 from captioner.steering import LEAK, Region, attention_bias
@@ -236,6 +236,7 @@ class Captioner:
                 options.rows,
                 alternatives=ALTERNATIVES + 1,
                 unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
+                function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
             )
         return self._generators[key]
 

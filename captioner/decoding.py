@@ -171,7 +171,10 @@ class Generator(keras.Model):
     """The loop around a model, as a Keras model so that Keras compiles it on every backend.
 
     With `alternatives`, it also keeps that many of the likeliest words at each step. Captions do
-    not end after the words whose ids are in `unfinished`, such as "the".
+    not end after the words whose ids are in `unfinished`, such as "the". With `function_words`,
+    they do not say the same two words in a row at two places (Paulus et al. 2017, arXiv 1705.04304,
+    section 2.5, with two words for three), unless both are function words: "in a" may come again,
+    "a sign" may not.
     """
 
     def __init__(
@@ -181,6 +184,7 @@ class Generator(keras.Model):
         rows: int,
         alternatives: int = 0,
         unfinished: Sequence[int] = (),
+        function_words: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -189,6 +193,10 @@ class Generator(keras.Model):
         self.alternatives = min(alternatives, model.config.vocabulary_size)
         self.may_end = np.ones(model.config.vocabulary_size, bool)
         self.may_end[[START, *unfinished]] = False
+        self.is_content = None
+        if len(function_words):
+            self.is_content = np.ones(model.config.vocabulary_size, bool)
+            self.is_content[list(function_words)] = False
         self.built = True
         # TensorFlow's graph is the faster start on a CPU; JAX runs uncompiled without this.
         self.compile(jit_compile=keras.backend.backend() == "jax")
@@ -233,6 +241,9 @@ class Generator(keras.Model):
         log_probs = ops.log_softmax(model.project(state, context, embedded), axis=-1)
         forced = ops.sum(inputs["forced"] * now, axis=-1)  # (batch, rows)
         allowed = _allowed(log_probs, ops.take(self.may_end, previous, axis=0), forced)
+        if self.is_content is not None:
+            repeats = _repeats(carry.words, previous, self.is_content)
+            allowed = _without(allowed, ops.where(ops.expand_dims(forced, -1) == PAD, repeats, PAD))
         words, parents = self.chooser(allowed, carry, inputs)
         words = ops.cast(words, "int32")
         if parents is not None:
@@ -309,6 +320,28 @@ def _allowed(log_probs: Tensor, may_end: Tensor, forced: Tensor) -> Tensor:
     banned = ops.logical_and(_is_special(log_probs), ops.logical_not(ending))
     forced = ops.expand_dims(forced, -1)
     return ops.where(ops.where(forced == PAD, banned, ids != forced), IMPOSSIBLE, log_probs)
+
+
+def _repeats(words: Tensor, previous: Tensor, is_content: np.ndarray) -> Tensor:
+    """Which words have already followed `previous` (batch, rows) in `words` (batch, rows, steps),
+    with either of the two a content word: (batch, rows, steps - 1), PAD for none."""
+    first, second = words[:, :, :-1], words[:, :, 1:]
+    content = ops.logical_or(
+        ops.take(is_content, first, axis=0), ops.take(is_content, second, axis=0)
+    )
+    same = ops.logical_and(first == ops.expand_dims(previous, -1), content)
+    return ops.where(same, second, PAD)
+
+
+def _without(log_probs: Tensor, words: Tensor) -> Tensor:
+    """Log-probabilities (batch, rows, vocabulary) with `words` (batch, rows, any number) made
+    impossible, and PAD too."""
+    size = log_probs.shape[-1]
+    flat = ops.reshape(log_probs, (-1,))
+    row = ops.arange(ops.shape(flat)[0] // size, dtype="int32")
+    index = ops.reshape(ops.reshape(words, (-1, words.shape[-1])) + size * row[:, None], (-1, 1))
+    banned = IMPOSSIBLE * ops.ones_like(index[:, 0], log_probs.dtype)
+    return ops.reshape(ops.scatter_update(flat, index, banned), ops.shape(log_probs))
 
 
 def _is_special(log_probs: Tensor) -> Tensor:

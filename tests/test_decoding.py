@@ -267,3 +267,34 @@ def test_captions_do_not_end_after_unfinished_words(model, features, strategy):
     assert usual
     some = sorted(usual)[: max(1, len(usual) // 2)]
     assert not last_words(some) & set(some)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
+def test_no_two_words_are_said_again_unless_both_are_function_words(model, features, strategy):
+    options = DecodingOptions(strategy, num_captions=20, temperature=2.0, max_words=12)
+    function_words = {UNK + 1, UNK + 2}
+
+    def repeated(**limits) -> set[tuple[int, int]]:
+        """Pairs of words that come twice in a caption."""
+        generator = Generator(model, choosers(options), options.rows, **limits)
+        words = decode(generator, features, options).words
+        found = set()
+        for row in words.reshape(-1, words.shape[-1]).tolist():
+            said = [w for w in row if w != PAD]
+            pairs = list(itertools.pairwise(said))
+            found |= {pair for pair in pairs if pairs.count(pair) > 1}
+        return found
+
+    usual = repeated()
+    assert any(not set(pair) <= function_words for pair in usual)
+    assert all(set(pair) <= function_words for pair in repeated(function_words=function_words))
+
+
+def test_a_word_that_is_asked_for_may_repeat_a_pair(model, features):
+    options = DecodingOptions("beam", num_captions=1, beam_width=3, max_words=6)
+    generator = Generator(model, choosers(options), options.rows, function_words=[UNK + 1])
+    forced = np.zeros((len(features), options.rows, 7), np.int32)
+    forced[:, :, :4] = [UNK + 2, UNK + 3, UNK + 2, UNK + 3]
+    decoded = decode(generator, features, options, forced=forced)
+    assert (decoded.words[:, 0, :4] == forced[:, 0, :4]).all()
+    assert (decoded.log_probs[:, 0, :4] > IMPOSSIBLE / 2).all()

@@ -1,0 +1,150 @@
+"""What each choice of the recipe `best` brings: the recipe with one of them undone at a time.
+
+    python benchmarks/ablation.py --data-dir FLICKR8K --features CACHE --output OUTPUT
+
+Trains each row of the table with cross-entropy for a few epochs, scores it on the dev photos, and
+prints the table of `benchmarks/README.md`. The same command goes on where it was stopped. Needs
+Java, as all caption scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from captioner.config import RECIPES, TrainingConfig
+
+# Fields of the recipe's model, and of its training.
+CHANGES = {
+    "the recipe": ({}, {}),
+    "the recipe, another seed": ({}, {"seed": 1}),
+    "initial state zeros, not from the mean feature": ({"initial_state": "zeros"}, {}),
+    "no gate on the context": ({"gate": False}, {}),
+    "no context and embedding in the output layer": ({"deep_output": False}, {}),
+    "no dropout": ({"dropout": 0.0}, {}),
+    "no label smoothing": ({}, {"label_smoothing": 0.0}),
+    "no weight decay": ({}, {"weight_decay": 0.0}),
+    "constant learning rate, no warm-up": ({}, {"schedule": "constant"}),
+    "all words, not those seen 5 times": ({}, {"min_count": 1}),
+    "512 attention units, not 128": ({"attention_units": 512}, {}),
+    "1,024 units, not 512": ({"units": 1024}, {}),
+    "batches of 64 photos, not 32": ({}, {"batch_size": 64}),
+    "no mirrored photos": ({}, {"mirror": False}),
+}
+RESULT = "result.json"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--backbone-weights", default="assets/checkpoint/backbone.safetensors", metavar="FILE"
+    )
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at once, which share the cores"
+    )
+    parser.add_argument("--row", choices=CHANGES, help="train this one alone, and print nothing")
+    parser.add_argument("--cores", type=json.loads, help="for --row: a list of numbers")
+    return parser.parse_args()
+
+
+def folder_of(row: str, options: argparse.Namespace) -> Path:
+    return options.output / "".join(c if c.isalnum() else "-" for c in row)
+
+
+def train(row: str, options: argparse.Namespace) -> None:
+    """Leaves the row's scores, and the minutes it took, in its folder."""
+    from captioner import datasets, memory, training
+
+    memory.keep_freed_memory()
+    model, changed = CHANGES[row]
+    recipe = RECIPES["best"]
+    whole = {"epochs": options.epochs, "cider_epochs": 0}
+    folder = folder_of(row, options)
+    began = time.monotonic()
+    checkpoint = training.run(
+        datasets.read_dataset("flickr8k", options.data_dir),
+        training.RunOptions(
+            dataset="flickr8k",
+            output=folder,
+            backbone_weights=options.backbone_weights,
+            features=options.features,
+            training=TrainingConfig(**recipe.training | whole | changed),
+            model=recipe.model | model,
+        ),
+    )
+    metrics = json.loads((checkpoint / "metrics.json").read_text())
+    if not metrics["scores"]:
+        sys.exit("no scores: install requirements-train.txt, and Java")
+    result = {
+        "minutes": (time.monotonic() - began) / 60,
+        "loss": min(epoch["val_nll"] for epoch in metrics["history"]),
+        "scores": {s["strategy"]: s for s in metrics["scores"]},
+    }
+    (folder / RESULT).write_text(json.dumps(result))
+
+
+def train_all(options: argparse.Namespace) -> None:
+    """Every row in a process of its own, with an equal share of the cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    shares: SimpleQueue[list[int]] = SimpleQueue()
+    for worker in range(options.workers):
+        shares.put(cores[worker :: options.workers] or cores)
+
+    def start(row: str) -> None:
+        share = shares.get()
+        command = [sys.executable, __file__, *sys.argv[1:], "--row", row, "--cores", f"{share}"]
+        try:
+            subprocess.run(command, check=True)
+        finally:
+            shares.put(share)
+
+    missing = [row for row in CHANGES if not (folder_of(row, options) / RESULT).exists()]
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(start, missing))
+
+
+def print_table(options: argparse.Namespace) -> None:
+    found = {r: json.loads((folder_of(r, options) / RESULT).read_text()) for r in CHANGES}
+    usual = found["the recipe"]["minutes"]
+    print(
+        "| | loss | greedy: CIDEr | BLEU-4 | distinct | beam of 5: CIDEr | BLEU-4 | distinct "
+        "| time |\n|" + " --- |" * 9
+    )
+    for row, result in found.items():
+        cells = [row, f"{result['loss']:.3f}"]
+        for search in ("greedy", "beam"):
+            scores = result["scores"][search]
+            cells += [f"{scores['CIDEr']:.1f}", f"{scores['BLEU-4']:.1f}"]
+            cells += [f"{scores['captions']['distinct']:.0f}%"]
+        print(f"| {' | '.join(cells)} | {result['minutes'] / usual:.2f} |")
+    print(f"\n1.00 is {usual:.1f} minutes, with {options.workers} at once.")
+
+
+def main() -> None:
+    options = parse()
+    logging.basicConfig(level="INFO", format="%(message)s")
+    if options.row:
+        if options.cores:  # before TensorFlow counts them
+            os.sched_setaffinity(0, options.cores)
+        train(options.row, options)
+    else:
+        train_all(options)
+        print_table(options)
+
+
+if __name__ == "__main__":
+    main()
