@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import io
 import json
 import os
 import re
@@ -51,7 +50,7 @@ def request(options: argparse.Namespace) -> None:
     from captioner.endpoints import TILE
     from captioner.images import load_image, to_network_input
     from captioner.memory import keep_freed_memory
-    from captioner.overlay import write_attention_grid
+    from captioner.overlay import attention_grid_png
 
     keep_freed_memory(even_large=False)  # as app.py does
     captioner = Captioner.from_pretrained(CHECKPOINT)
@@ -66,7 +65,7 @@ def request(options: argparse.Namespace) -> None:
         image = load_image(file)
         found = captioner.caption(np.asarray(image), num_captions=5, temperature=0.5)
         json.dumps([to_json(caption) for caption in found])
-        write_attention_grid(io.BytesIO(), image, found[0], TILE)
+        attention_grid_png(image, found[0], TILE)
 
     work: dict[str, Callable[[], object]] = {
         "bare InceptionV3": lambda: captioner.extractor.backbone.predict_on_batch(pixels),
@@ -77,7 +76,7 @@ def request(options: argparse.Namespace) -> None:
         "- network, normalisations folded": lambda: captioner.extractor(pixels),
         "- 5 samples": lambda: captioner.caption_features(features, search),
         "- JSON": lambda: json.dumps([to_json(caption) for caption in captions]),
-        "- attention grid": lambda: write_attention_grid(io.BytesIO(), image, captions[0], TILE),
+        "- attention grid": lambda: attention_grid_png(image, captions[0], TILE),
     }
     seconds = by_turns(work, options.rounds)
     bare = statistics.median(seconds["bare InceptionV3"])

@@ -13,10 +13,10 @@ from captioner import Caption
 from captioner.images import load_image
 from captioner.overlay import (
     attention_grid,
+    attention_grid_png,
     draw_attention,
     format_probability,
     write_attention_film,
-    write_attention_grid,
 )
 
 MAGENTA = (230, 20, 230)
@@ -174,12 +174,12 @@ def test_the_grid_refuses_a_caption_whose_parts_do_not_match() -> None:
 
 
 def test_the_grid_is_written_as_a_png_for_print() -> None:
-    file = io.BytesIO()
-    write_attention_grid(file, Image.new("RGB", (300, 200), MAGENTA), caption_of(["a", "dog"]))
-    with Image.open(file) as picture:
+    photo, caption = Image.new("RGB", (300, 200), MAGENTA), caption_of(["a", "dog"])
+    with Image.open(io.BytesIO(attention_grid_png(photo, caption))) as picture:
         assert picture.format == "PNG"
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert min(picture.size) > 900  # pixels
+        assert np.array_equal(picture, attention_grid(photo, caption, tile=600))
 
 
 def test_the_film_has_a_frame_a_word_and_the_whole_caption() -> None:
