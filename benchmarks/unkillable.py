@@ -1,12 +1,13 @@
 """SIGKILL at random moments of a whole run: does it always finish, with the very same weights?
 
-    python benchmarks/unkillable.py --coco COCO --backbone-weights FILE [--kills 20]
+    python benchmarks/unkillable.py --coco COCO --backbone-weights FILE [--kills 20] [--finetune]
 
 COCO is a folder in the official layout. It is served on the loopback interface, and `train.py`
-downloads from there, extracts, trains (cross-entropy and self-critical), scores and exports: once
-undisturbed, once killed and started again, over and over. The kills go round the phases of the run,
-each at a random moment of its phase. Prints how many fell in each, and exits with 1 if the two runs
-differ in a bit, or leave anything behind.
+downloads from there, extracts, trains (cross-entropy and self-critical, with `--finetune` the
+network's last block in between), scores and exports: once undisturbed, once killed and started
+again, over and over. The kills go round the phases of the run, each at a random moment of its
+phase. Prints how many fell in each, and exits with 1 if the two runs differ in a bit, or leave
+anything behind.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ announce(download, "download_coco", "download")
 announce(training, "extract", "extraction")
 announce(training.Vocabulary, "build", "vocabulary")
 announce(training, "fit_cross_entropy", "training")
+announce(training, "fit_end_to_end", "fine-tuning")
+announce(training, "polish", "polishing")
 announce(training, "fit_cider", "self-critical training")
 announce(training, "_scores", "scores")
 announce(training, "write_checkpoint", "export")
@@ -90,6 +93,8 @@ def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
     command += ["--backbone-weights", str(options.backbone_weights.resolve())]
     command += ["--images", str(options.images), "--epochs", "3", "--cider-epochs", "1"]
     command += ["--deterministic"]
+    if options.finetune:
+        command += ["--finetune-from", "mixed10", "--finetune-epochs", "1"]
     # TensorFlow is imported before train.py gets to say this.
     environment = os.environ | {"CAPTIONER_COCO_URL": url, "TF_ENABLE_ONEDNN_OPTS": "0"}
     environment["PYTHONPATH"] = str(ROOT)
@@ -135,6 +140,7 @@ def main() -> int:
     parser.add_argument("--coco", type=Path, required=True)
     parser.add_argument("--backbone-weights", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--finetune", action="store_true")
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
