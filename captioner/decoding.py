@@ -37,7 +37,7 @@ class DecodingOptions:
     top_k: int | None = None  # sampling: from the k most probable words only
     top_p: float | None = None  # sampling: from the fewest words with this much probability
     beam_width: int = 5
-    length_penalty: float = 0.7  # beam: log-probability divided by length ** length_penalty
+    length_penalty: float = 1.0  # beam: log-probability divided by length ** length_penalty
     seed: int = 0
     max_words: int = 20
 
