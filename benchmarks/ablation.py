@@ -33,11 +33,9 @@ CHANGES = {
     "no context and embedding in the output layer": ({"deep_output": False}, {}),
     "no dropout": ({"dropout": 0.0}, {}),
     "no label smoothing": ({}, {"label_smoothing": 0.0}),
-    "no weight decay": ({}, {"weight_decay": 0.0}),
     "constant learning rate, no warm-up": ({}, {"schedule": "constant"}),
     "all words, not those seen 5 times": ({}, {"min_count": 1}),
     "512 attention units, not 128": ({"attention_units": 512}, {}),
-    "1,024 units, not 512": ({"units": 1024}, {}),
     "batches of 64 photos, not 32": ({}, {"batch_size": 64}),
     "no mirrored photos": ({}, {"mirror": False}),
 }
