@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py --data-dir FLICKR8K --features CACHE --output OUTPUT
 
-Trains each row of the table with cross-entropy for a few epochs, scores it on the dev photos, and
-prints the table of `benchmarks/README.md`. The same command goes on where it was stopped. Needs
-Java, as all caption scores.
+Trains each row of the table with cross-entropy, on a part of the photos for a few epochs, and
+scores it on the dev photos. Prints the table of `benchmarks/README.md`: what there is of it, if it
+is stopped. The same command goes on from there. Needs Java, as all caption scores.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from captioner.config import RECIPES, TrainingConfig
 # Fields of the recipe's model, and of its training.
 CHANGES = {
     "the recipe": ({}, {}),
-    "the recipe, another seed": ({}, {"seed": 1}),
-    "initial state zeros, not from the mean feature": ({"initial_state": "zeros"}, {}),
-    "no gate on the context": ({"gate": False}, {}),
-    "no context and embedding in the output layer": ({"deep_output": False}, {}),
+    "another seed": ({}, {"seed": 1}),
     "no dropout": ({"dropout": 0.0}, {}),
     "no label smoothing": ({}, {"label_smoothing": 0.0}),
-    "constant learning rate, no warm-up": ({}, {"schedule": "constant"}),
-    "all words, not those seen 5 times": ({}, {"min_count": 1}),
-    "512 attention units, not 128": ({"attention_units": 512}, {}),
-    "batches of 64 photos, not 32": ({}, {"batch_size": 64}),
     "no mirrored photos": ({}, {"mirror": False}),
+    "no context and embedding in the output layer": ({"deep_output": False}, {}),
+    "no gate on the context": ({"gate": False}, {}),
+    "initial state of zeros, not from the mean feature": ({"initial_state": "zeros"}, {}),
+    "512 attention units, not 128": ({"attention_units": 512}, {}),
+    "all words, not those seen 5 times": ({}, {"min_count": 1}),
+    "constant learning rate, no warm-up": ({}, {"schedule": "constant"}),
+    "batches of 64 photos, not 32": ({}, {"batch_size": 64}),
 }
 RESULT = "result.json"
 
@@ -50,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--backbone-weights", default="assets/checkpoint/backbone.safetensors", metavar="FILE"
     )
+    parser.add_argument("--images", type=int, default=3000, help="to train on")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument(
         "--workers", type=int, default=1, help="runs at once, which share the cores"
@@ -74,7 +75,7 @@ def train(row: str, options: argparse.Namespace) -> None:
     folder = folder_of(row, options)
     began = time.monotonic()
     checkpoint = training.run(
-        datasets.read_dataset("flickr8k", options.data_dir),
+        datasets.read_dataset("flickr8k", options.data_dir, num_images=options.images),
         training.RunOptions(
             dataset="flickr8k",
             output=folder,
@@ -116,7 +117,10 @@ def train_all(options: argparse.Namespace) -> None:
 
 
 def print_table(options: argparse.Namespace) -> None:
-    found = {r: json.loads((folder_of(r, options) / RESULT).read_text()) for r in CHANGES}
+    files = {row: folder_of(row, options) / RESULT for row in CHANGES}
+    found = {row: json.loads(f.read_text()) for row, f in files.items() if f.exists()}
+    if "the recipe" not in found:
+        return
     usual = found["the recipe"]["minutes"]
     print(
         "| | loss | greedy: CIDEr | BLEU-4 | distinct | beam of 5: CIDEr | BLEU-4 | distinct "
@@ -140,8 +144,10 @@ def main() -> None:
             os.sched_setaffinity(0, options.cores)
         train(options.row, options)
     else:
-        train_all(options)
-        print_table(options)
+        try:
+            train_all(options)
+        finally:
+            print_table(options)
 
 
 if __name__ == "__main__":
