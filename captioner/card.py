@@ -183,12 +183,12 @@ def _backbone_note(config: CaptionerConfig) -> str:
             "The backbone's weights are no longer those that it began with: they come with this\n"
             f"checkpoint, in float16.\n{config.backbone.note}"
         ).rstrip()
+    note = f"{config.backbone.note}\n" if config.backbone.note else ""
     return (
-        "**The backbone is not the public ImageNet InceptionV3.** Its weights were given with\n"
-        "`--backbone-weights` and come with this checkpoint, in float16. Do not compare the\n"
-        "scores with published ones made with ImageNet features.\n"
-        f"{config.backbone.note}"
-    ).rstrip()
+        "The backbone is InceptionV3, frozen. Its weights were given with `--backbone-weights`\n"
+        f"and come with this checkpoint, in float16.\n{note}"
+        "Scores made with other weights do not compare."
+    )
 
 
 def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:

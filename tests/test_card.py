@@ -134,9 +134,9 @@ def test_data_that_nobody_else_has_is_no_dataset_of_the_hub():
 @pytest.mark.parametrize("weights", ["imagenet", "bundled"])
 def test_which_backbone(weights):
     text = model_card(config(weights), metrics())
-    standin = "not the public ImageNet InceptionV3" in text
-    assert standin == (weights == "bundled")
-    assert ("Keras's InceptionV3 with its public ImageNet weights" in text) != standin
+    own = "Its weights were given with `--backbone-weights`" in text
+    assert own == (weights == "bundled")
+    assert ("Keras's InceptionV3 with its public ImageNet weights" in text) != own
 
 
 def test_training_in_words():

