@@ -32,7 +32,7 @@ space:
 	mkdir -p $(SPACE)/captioner $(SPACE)/assets
 	cp app.py requirements.txt README.md LICENSE $(SPACE)
 	cp captioner/*.* $(SPACE)/captioner
-	cp -R assets/checkpoint assets/*.png $(SPACE)/assets
+	cp -R assets/checkpoint assets/examples assets/*.png $(SPACE)/assets
 	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' > $(SPACE)/.gitattributes
 
 clean:

@@ -190,13 +190,13 @@ async def _forbidden(request: HttpRequest, error: Exception) -> JSONResponse:
 
 
 def example_photos() -> list[Path]:
-    """Photos that ship inside gradio and matplotlib, those of them that are installed."""
-    gradio = Path(gr.__file__).parent / "media_assets" / "images"
+    """A photo of ours, and those that ship inside gradio and matplotlib, if they are installed."""
+    gradio = Path(gr.__file__).parent
     candidates = [
+        Path(__file__).parents[1] / "assets" / "examples" / "photographer.png",
         Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"),
-        gradio / "lion.jpg",
-        gradio / "tower.jpg",
-        gradio / "cheetah1.jpg",
+        gradio / "media_assets" / "images" / "lion.jpg",
+        gradio / "test_data" / "cheetah2.jpg",
     ]
     return [path for path in candidates if path.is_file()]
 

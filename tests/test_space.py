@@ -44,8 +44,11 @@ def test_nothing_is_missing_and_nothing_too_many(space: Path) -> None:
     found -= {path for path in found if path.startswith("assets/") and path.endswith(".png")}
     checkpoint -= {"assets/checkpoint/loss.png"}
     assert found == top | checkpoint | (package - {"captioner/__pycache__"})
-    pictures = {path.name for path in (space / "assets").glob("*.png")}
-    assert pictures == {path.name for path in (ROOT / "assets").glob("*.png")}
+    pictures = [
+        {str(path.relative_to(root)) for path in (root / "assets").rglob("*.png")}
+        for root in (space, ROOT)
+    ]
+    assert pictures[0] == pictures[1]
 
 
 def test_the_front_matter_configures_the_space(space: Path) -> None:
