@@ -157,9 +157,10 @@ def test_grid_and_captions_can_be_taken_away(open_page: OpenPage, tmp_path: Path
     assert len(captions) == 3
 
 
-def test_an_example_is_captioned(open_page: OpenPage) -> None:
+@pytest.mark.parametrize("number", [1, 2])  # ours, and one that a package ships
+def test_an_example_is_captioned(open_page: OpenPage, number: int) -> None:
     page = open_page()
-    page.get_by_role("button", name="Example photo 2").click()
+    page.get_by_role("button", name=f"Example photo {number}").click()
     expect(page.locator("#viewer .captions button")).to_have_count(3)
 
 
