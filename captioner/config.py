@@ -169,7 +169,7 @@ class Recipe:
 RECIPES = {
     # The sizes, the optimizer and the 20 epochs of the well-known TensorFlow tutorial, batches of
     # about its 64 captions, and none of its defects: see `benchmarks/tutorial.py` for those.
-    # BLEU-4 14.3, CIDEr 32.6; 8 epochs of 2 to 4 minutes, for it stops learning early.
+    # BLEU-4 17.9, CIDEr 46.1; 8 epochs of 2 to 4 minutes, for it stops learning early.
     "tutorial": Recipe(
         {"dropout": 0.0, "initial_state": "zeros", "gate": False, "deep_output": False},
         {
