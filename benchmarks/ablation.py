@@ -15,6 +15,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -70,6 +71,7 @@ def train(row: str, options: argparse.Namespace) -> None:
     recipe = RECIPES["best"]
     whole = {"epochs": options.epochs, "cider_epochs": 0}
     folder = folder_of(row, options)
+    start = time.monotonic()
     checkpoint = training.run(
         datasets.read_dataset("flickr8k", options.data_dir, num_images=options.images),
         training.RunOptions(
@@ -85,6 +87,7 @@ def train(row: str, options: argparse.Namespace) -> None:
     if not metrics["scores"]:
         sys.exit("no scores: install requirements-train.txt, and Java")
     result = {
+        "minutes": (time.monotonic() - start) / 60,  # of the last start, if it was stopped before
         "loss": min(epoch["val_nll"] for epoch in metrics["history"]),
         "scores": {s["strategy"]: s for s in metrics["scores"]},
     }
@@ -115,8 +118,8 @@ def print_table(options: argparse.Namespace) -> None:
     files = {row: folder_of(row, options) / RESULT for row in CHANGES}
     found = {row: json.loads(f.read_text()) for row, f in files.items() if f.exists()}
     print(
-        "| | loss | greedy: CIDEr | BLEU-4 | distinct | beam of 5: CIDEr | BLEU-4 | distinct |"
-        "\n|" + " --- |" * 8
+        "| | loss | greedy: CIDEr | BLEU-4 | distinct | beam of 5: CIDEr | BLEU-4 | distinct "
+        "| minutes |\n|" + " --- |" * 9
     )
     for row, result in found.items():
         cells = [row, f"{result['loss']:.3f}"]
@@ -124,6 +127,7 @@ def print_table(options: argparse.Namespace) -> None:
             scores = result["scores"][search]
             cells += [f"{scores['CIDEr']:.1f}", f"{scores['BLEU-4']:.1f}"]
             cells += [f"{scores['captions']['distinct']:.0f}%"]
+        cells += [f"{result['minutes']:.0f}"]
         print(f"| {' | '.join(cells)} |")
 
 
