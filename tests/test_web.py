@@ -290,11 +290,13 @@ def test_a_data_url(app: App, portrait: Image.Image, tmp_path: Path) -> None:
     assert len(data[0]["captions"]) == 3
 
 
-def test_example_photos_are_photos_of_dependencies() -> None:
-    photos = example_photos()
-    assert len(photos) >= 3
-    for path in photos:
+def test_example_photos_are_one_of_ours_and_those_of_dependencies() -> None:
+    ours, *others = example_photos()
+    assert ours == ROOT / "assets" / "examples" / "photographer.png"  # CC0: see README.md
+    assert len(others) >= 2
+    for path in others:
         assert not path.is_relative_to(ROOT) or ".venv" in path.parts
+    for path in (ours, *others):
         with Image.open(path) as image:
             image.load()
 
