@@ -2,8 +2,8 @@
 
     python benchmarks/phases.py --output OUTPUT --data-dir FLICKR8K --features CACHE
 
-OUTPUT is where `train.py --dataset flickr8k` has finished, fine-tuning included, CACHE the features
-that it began with. Prints the table of `benchmarks/README.md`. Needs Java, as all caption scores.
+OUTPUT is where `train.py --dataset flickr8k` has finished, CACHE the features that it began with.
+Prints the tables of `benchmarks/README.md`. Needs Java, as all caption scores.
 """
 
 from __future__ import annotations
@@ -43,24 +43,30 @@ def finished_run(description: str) -> tuple[argparse.Namespace, list[Record]]:
 def main() -> None:
     options, records = finished_run(__doc__)
     first = Stamp(**json.loads((options.features / "stamp.json").read_text()))
-    print("| after | search | CIDEr | BLEU-4 | distinct | words |\n|" + " --- |" * 6)
+    print(
+        "| after | search | CIDEr | BLEU-4 | distinct | words | break off | a phrase twice |"
+        "\n|" + " --- |" * 8
+    )
     for phase, files in PHASES.items():
+        if files and not (options.output / files[0]).exists():
+            continue  # not every run is fine-tuned
         captioner = Captioner.from_pretrained(options.output / "checkpoint")
         if files:
             weights, state = (options.output / name for name in files)
             load_weights(weights, captioner.model, state)
-        if phase == "cross-entropy":
+        stamp = captioner.extractor.stamp()
+        tuned = options.output / f"features-{stamp.fingerprint[:12]}"
+        if phase == "cross-entropy" or not tuned.exists():
             cache = FeatureCache(options.features, first)
         else:
-            stamp = captioner.extractor.stamp()
-            tuned = options.output / f"features-{stamp.fingerprint[:12]}"
             cache = FeatureCache(tuned, stamp)
         for strategy in ("greedy", "beam"):
             scores = evaluate(captioner, records, strategy, cache)
             captions = scores["captions"]
             print(
                 f"| {phase} | {strategy} | {scores['CIDEr']:.1f} | {scores['BLEU-4']:.1f} "
-                f"| {captions['distinct']:.0f}% | {captions['words_used']} |",
+                f"| {captions['distinct']:.0f}% | {captions['words_used']} "
+                f"| {captions['unfinished']}% | {captions['phrase_twice']}% |",
                 flush=True,
             )
 
