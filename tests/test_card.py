@@ -78,7 +78,14 @@ def test_table():
     numbers = ["61.2", "43.4", "30.1", "20.6", "19.9", "44.4", "50.5"]
     assert rows[2] == ["Flickr8k", "test", "1000", "beam", *numbers]
     assert rows[3] == ["MS-COCO 2014", "val", "50", "greedy", *"---", "18.2", *"---"]
-    assert len(rows) == 4
+    published = ["67.0", "45.7", "31.4", "21.3", "20.3", "-", "-"]
+    assert rows[5][4:] == published and "hard attention, as published" in rows[5][3]
+    assert len(rows) == 6
+
+
+def test_nothing_was_published_of_other_photos():
+    dev = BEAM | {"split": "val"}
+    assert "as published" not in model_card(config(), metrics(dev, GREEDY))
 
 
 def test_intervals_and_habits():
