@@ -23,6 +23,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from captioner.files import file_sha256
 
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
