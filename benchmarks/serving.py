@@ -45,25 +45,29 @@ def request(options: argparse.Namespace) -> None:
     """Decode the photo, network, 5 samples, attention grid, against the bare network."""
     import numpy as np
 
-    from captioner import Captioner, DecodingOptions
+    from captioner import DecodingOptions
     from captioner.answers import to_json
     from captioner.endpoints import TILE
     from captioner.images import load_image, to_network_input
     from captioner.memory import keep_freed_memory
     from captioner.overlay import attention_grid_png
+    from captioner.serving import BatchingCaptioner
 
     keep_freed_memory(even_large=False)  # as app.py does
-    captioner = Captioner.from_pretrained(CHECKPOINT)
+    captioner = BatchingCaptioner.from_pretrained(CHECKPOINT)
     file = photo().read_bytes()
     search = DecodingOptions("sample", num_captions=5, temperature=0.5)
     image = load_image(file)
     pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
     features = captioner.extractor(pixels)
     captions = captioner.caption_features(features, search)[0]
+    while not captioner.is_compiled(search):  # as it is after some requests
+        captioner.caption_features(features, search)
+        time.sleep(0.1)
 
     def whole() -> None:
         image = load_image(file)
-        found = captioner.caption(np.asarray(image), num_captions=5, temperature=0.5)
+        found = captioner.caption(image, num_captions=5, temperature=0.5)
         json.dumps([to_json(caption) for caption in found])
         attention_grid_png(image, found[0], TILE)
 

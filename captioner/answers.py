@@ -64,8 +64,7 @@ def see(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarray]:
     """
     with messages_for_visitors():
         photo = load_image(source(image))
-        # As pixels: a picture may still carry the EXIF orientation that was applied to it.
-        return photo, captioner.features([np.asarray(photo)])
+        return photo, captioner.features([photo])
 
 
 def answer(captioner: Captioner, features: np.ndarray, request: Request) -> list[Caption]:

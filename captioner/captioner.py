@@ -226,19 +226,25 @@ class Captioner:
         return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
 
     def _generator(self, options: DecodingOptions) -> Generator:
-        chooser = choosers(options)
+        kind = self._kind(options)
+        if kind not in self._generators:
+            self._generators[kind] = self._new_generator(options)
+        return self._generators[kind]
+
+    def _kind(self, options: DecodingOptions) -> tuple[Any, int, int]:
         # The length is part of the compiled loop.
-        key = (chooser, options.rows, options.max_words)
-        if key not in self._generators:
-            self._generators[key] = Generator(
-                self.model,
-                chooser,
-                options.rows,
-                alternatives=ALTERNATIVES + 1,
-                unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
-                function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
-            )
-        return self._generators[key]
+        return choosers(options), options.rows, options.max_words
+
+    def _new_generator(self, options: DecodingOptions, xla: bool = False) -> Generator:
+        return Generator(
+            self.model,
+            choosers(options),
+            options.rows,
+            alternatives=ALTERNATIVES + 1,
+            unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
+            function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
+            xla=xla,
+        )
 
     def _captions(self, decoded: Decoded, image: int, options: DecodingOptions) -> list[Caption]:
         captions = []

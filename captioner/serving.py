@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import keras
 import numpy as np
 
 from captioner.captioner import Caption, Captioner
-from captioner.decoding import DecodingOptions, decode, uniforms
+from captioner.decoding import DecodingOptions, Generator, decode, uniforms
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,10 @@ Result = TypeVar("Result")
 # A waiting crowd is cut into batches of these sizes. Every further size would be one more graph to
 # compile (under JAX), and padding to a size would cost as much as the photos that are missing.
 BATCH_SIZES = (1, 2, 4, 8)
+# A kind of search that has been asked for this often, for one photo alone, is compiled by XLA; and
+# so many kinds at most, for each takes 40 MB.
+OFTEN, MAX_COMPILED = 3, 4
+PAUSE = 1.0  # seconds before it begins: whoever asked has the answer first
 
 
 class Batcher(Generic[Item, Result]):
@@ -112,12 +119,16 @@ class BatchingCaptioner(Captioner):
 
     The captions are those that `Captioner` gives, up to the rounding of floating-point sums: where
     a random number lands within about 1e-6 of the border of two words, a sample may take either.
+    Searches that are often asked for get faster after a while: see `_compile`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._network = Batcher(self._extract, name="network")
         self._searches = Batcher(self._search, key=lambda search: search.kind, name="search")
+        self._compiler = Batcher(self._compile, sizes=(1,), name="compiler")
+        self._asked: Counter[Hashable] = Counter()
+        self._compiled: dict[Hashable, Future[Generator]] = {}
 
     def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
         return np.stack([f.result() for f in [self._network.submit(image) for image in pixels]])
@@ -149,5 +160,42 @@ class BatchingCaptioner(Captioner):
             np.stack([getattr(search, name) for search in searches])
             for name in ("features", "forced", "bias", "draws")
         )
-        decoded = decode(self._generator(options), features, options, forced, bias, draws)
+        generator = self._generator(options)
+        if len(searches) == 1:
+            self._note(options)
+            if self._is_ready(options):
+                generator = self._compiled[self._kind(options)].result()
+        decoded = decode(generator, features, options, forced, bias, draws)
         return [self._captions(decoded, i, options) for i in range(len(searches))]
+
+    def is_compiled(self, options: DecodingOptions) -> bool:
+        """Whether such a search, for one photo alone, is as fast as it can be."""
+        return self._is_ready(options) or not _gains_by_xla(options)
+
+    def _is_ready(self, options: DecodingOptions) -> bool:
+        future = self._compiled.get(self._kind(options))
+        return future is not None and future.done() and future.exception() is None
+
+    def _note(self, options: DecodingOptions) -> None:
+        """Remembers that one photo was searched with `options`, and has that compiled in time."""
+        if _gains_by_xla(options) and len(self._compiled) < MAX_COMPILED:
+            kind = self._kind(options)
+            self._asked[kind] += 1
+            if self._asked[kind] == OFTEN:
+                self._compiled[kind] = self._compiler.submit(options)
+
+    def _compile(self, options: Sequence[DecodingOptions]) -> list[Generator]:
+        """The search for one photo, by XLA. Takes seconds, in which visitors have the other one."""
+        time.sleep(PAUSE)
+        generator = self._new_generator(options[0], xla=True)
+        try:
+            decode(generator, np.zeros((1, *self.extractor.shape), np.float16), options[0])
+        except Exception:
+            logger.exception("a search could not be compiled; it goes on as it is")
+            raise
+        return [generator]
+
+
+def _gains_by_xla(options: DecodingOptions) -> bool:
+    # Sorting the vocabulary, for `top_p`, takes XLA longer. Under JAX there is nothing else.
+    return keras.backend.backend() == "tensorflow" and not options.filtered

@@ -70,6 +70,7 @@ def test_exif_orientation(photo, file_format: str, orientation: int) -> None:
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = encoded(image, file_format, exif=exif, **options)
     np.testing.assert_array_equal(pixels(data), upright)
+    np.testing.assert_array_equal(load_image(load_image(data)), upright, "and not turned twice")
 
 
 def test_exif_orientation_of_a_jpeg(tmp_path: Path, photo) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from captioner import Captioner, DecodingOptions, ImageError
+from captioner import Captioner, DecodingOptions, ImageError, serving
 from captioner.checkpoint import Checkpoint, read_checkpoint
+from captioner.decoding import Decoded, Generator, decode
 from captioner.serving import Batcher, BatchingCaptioner
 from captioner.web import example_photos
 
@@ -134,6 +136,61 @@ def test_beginnings_and_regions_share_batches_too(
     assert texts == [[c.text for c in call(alone)] for call in calls]
     assert all(text.startswith("two dogs") for text in texts[0])
     assert texts[0] != texts[1]
+
+
+def test_searches_that_are_often_asked_for_are_compiled_meanwhile(
+    checkpoint: Checkpoint, alone: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "PAUSE", 0.0)
+    monkeypatch.setattr(serving, "MAX_COMPILED", 1)
+    captioner = BatchingCaptioner(checkpoint)
+    photo = example_photos()[0]
+    features = captioner.features([photo])
+    beam, greedy = DecodingOptions("beam"), DecodingOptions("greedy")
+    assert captioner.is_compiled(replace(beam, strategy="sample", top_p=0.9)), "as fast as can be"
+    expected = alone.caption_features(features, beam)[0]
+    for _ in range(serving.OFTEN - 1):
+        captioner.caption_features(features, beam)
+    wait_for_compiler(captioner)
+    assert not captioner.is_compiled(beam), "asked for too seldom"
+    captioner.caption_features(features, beam)
+    wait_for_compiler(captioner)
+    assert captioner.is_compiled(beam)
+    compiled = captioner.caption_features(features, beam)[0]
+    assert [c.text for c in compiled] == [c.text for c in expected]
+    for one, other in zip(compiled, expected, strict=True):
+        np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-4)
+        np.testing.assert_allclose(one.attention, other.attention, atol=1e-4)
+    # No more than there is memory for; and batches, which come in many sizes, stay as they are.
+    for _ in range(serving.OFTEN):
+        captioner.caption_features(features, greedy)
+    wait_for_compiler(captioner)
+    assert not captioner.is_compiled(greedy)
+    assert len(captioner.caption_features(np.repeat(features, 4, 0), beam)) == 4
+
+
+def test_a_search_that_cannot_be_compiled_goes_on(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decode_unless_compiled(generator: Generator, *arguments: object) -> Decoded:
+        if generator.jit_compile:
+            raise MemoryError("too large")
+        return decode(generator, *arguments)
+
+    monkeypatch.setattr(serving, "PAUSE", 0.0)
+    monkeypatch.setattr(serving, "decode", decode_unless_compiled)
+    captioner = BatchingCaptioner(checkpoint)
+    features, options = captioner.features([example_photos()[0]]), DecodingOptions("greedy")
+    for _ in range(serving.OFTEN):
+        captioner.caption_features(features, options)
+    wait_for_compiler(captioner)
+    assert "could not be compiled" in caplog.text and not captioner.is_compiled(options)
+    assert captioner.caption_features(features, options)[0][0].text
+
+
+def wait_for_compiler(captioner: BatchingCaptioner) -> None:
+    for future in captioner._compiled.values():
+        future.exception(60)
 
 
 def test_batches_of_files_and_their_errors(captioner: BatchingCaptioner, tmp_path: Path) -> None:
