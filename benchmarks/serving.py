@@ -140,7 +140,9 @@ def crowd(options: argparse.Namespace) -> None:
     turn = options.seconds / options.turns
     with tempfile.TemporaryDirectory() as folder, running_app(Path(folder)) as app:
         visit(app.url, 1, min(10, turn))
-        visit(app.url, options.clients, min(30, options.seconds))
+        answered = 0
+        while answered < options.warm_up:
+            answered += sum(visit(app.url, options.clients, 10).values())
         memory = [app.memory]
         rates: dict[str, list[float]] = {"one": [], "many": []}
         outcomes: Counter[str] = Counter()
@@ -232,6 +234,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=120, help="of the crowd, in all turns")
     parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument(
+        "--warm-up", type=int, default=600, help="requests before it: the page keeps 500 sessions"
+    )
     options = parser.parse_args()
     {"request": request, "start": start, "crowd": crowd}[options.part](options)
 

@@ -211,20 +211,22 @@ class CaptionModel(keras.Model):
         of_words = ops.matmul(embedded, kernel[:dim]) + self._cast(self.gru.bias)[0]
         of_context = kernel[dim:]
 
-        def step(carry: tuple[Tensor, Tensor], now: Tensor) -> tuple[Any, Any]:
-            # Of the caption before in the same row, nothing is known any more.
-            state = ops.where(now[..., :1] > 0, initial, carry[0])
-            context, _ = self._look(annotations, state)
-            state = self._advance(state, now[..., 1:] + ops.matmul(context, of_context))
-            return (state, context), (state, context)
+        begins = ops.expand_dims(ops.transpose(words == START, (2, 0, 1)), -1)
 
-        begins = ops.cast(ops.expand_dims(words == START, -1), of_words.dtype)
-        # In one tensor, for Keras 3.15 cannot scan several of unknown length under TensorFlow.
-        by_step = ops.concatenate([begins, of_words], axis=-1)  # (batch, captions, steps, 1 + ...)
-        by_step = ops.transpose(by_step, (2, 0, 1, 3))
-        # `ops.scan` wants its outputs shaped like what it carries: hence the context in the carry.
-        no_context = ops.zeros_like(embedded[:, :, 0])
-        _, (states, contexts) = ops.scan(step, (initial, no_context), by_step)
+        def step(carry: tuple[Tensor, ...], of_word: Tensor) -> tuple[Any, Any]:
+            state, _, index = carry
+            # Of the caption before in the same row, nothing is known any more.
+            state = ops.where(ops.take(begins, index, axis=0), initial, state)
+            context, _ = self._look(annotations, state)
+            state = self._advance(state, of_word + ops.matmul(context, of_context))
+            carry = (state, context, index + 1)
+            return carry, carry
+
+        # `begins` goes by an index of our own, for Keras 3.15 cannot scan two tensors of unknown
+        # length under TensorFlow. And `ops.scan` wants its outputs shaped like what it carries:
+        # hence the context in the carry, and the index in the outputs.
+        start = (initial, ops.zeros_like(embedded[:, :, 0]), ops.zeros((), "int32"))
+        _, (states, contexts, _) = ops.scan(step, start, ops.transpose(of_words, (2, 0, 1, 3)))
         states = ops.transpose(states, (1, 2, 0, 3))  # (batch, captions, steps, units)
         contexts = ops.transpose(contexts, (1, 2, 0, 3))
         return self.project(states, contexts, embedded, training=training)
