@@ -56,7 +56,7 @@ def request(options: argparse.Namespace) -> None:
     keep_freed_memory(even_large=False)  # as app.py does
     captioner = BatchingCaptioner.from_pretrained(CHECKPOINT)
     file = photo().read_bytes()
-    search = DecodingOptions("sample", num_captions=5, temperature=0.5)
+    search = DecodingOptions("sample", num_captions=5, temperature=0.5, distinct=True)
     image = load_image(file)
     pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
     features = captioner.extractor(pixels)

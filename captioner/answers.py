@@ -98,6 +98,7 @@ def search_options(
         seed=int(number("seed", seed, 0, 2**32 - 1, whole=True)),
         # Without a nucleus sampling is faster: nothing has to be sorted.
         top_p=nucleus if nucleus < 1 else None,
+        distinct=True,
     )
 
 

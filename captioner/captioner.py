@@ -95,11 +95,12 @@ class Captioner:
         `strategy` is "sample" (`num_captions` drawn with `temperature`, from the `top_k` words or
         the nucleus `top_p` if given), "beam" (the best `num_captions` of a search of `beam_width`)
         or "greedy" (one caption, whatever `num_captions`). The same `seed` gives the same captions.
+        Samples that agree word for word with another are left out, as long as there are enough.
 
         Raises `ImageError` for a picture that cannot be used and `ValueError` for an option.
         """
         options = DecodingOptions(
-            strategy, num_captions, temperature, top_k, top_p, beam_width, seed=seed
+            strategy, num_captions, temperature, top_k, top_p, beam_width, seed=seed, distinct=True
         )
         return self.caption_batch([image], options)[0]
 
@@ -110,7 +111,7 @@ class Captioner:
 
         The settings are those of `caption`, by name, or one `DecodingOptions`.
         """
-        options = options or DecodingOptions(**settings)
+        options = options or DecodingOptions(**{"distinct": True} | settings)
         captions: list[list[Caption]] = []
         for start in range(0, len(images), self.extractor.batch_size):
             some = images[start : start + self.extractor.batch_size]
@@ -133,7 +134,7 @@ class Captioner:
 
         Raises what `caption` does, and `ValueError` naming words that are not in the vocabulary.
         """
-        options = DecodingOptions(strategy, num_captions, **settings)
+        options = DecodingOptions(strategy, num_captions, distinct=True, **settings)
         forced = self.forced_words(prefix, options)
         return self.caption_features(self.features([image]), options, forced)[0]
 
@@ -155,7 +156,7 @@ class Captioner:
 
         Raises what `caption` does, and `ValueError` for a region that is none.
         """
-        options = DecodingOptions(strategy, num_captions, **settings)
+        options = DecodingOptions(strategy, num_captions, distinct=True, **settings)
         bias = self.region_bias(region, leak)
         return self.caption_features(self.features([image]), options, bias=bias)[0]
 
@@ -248,7 +249,7 @@ class Captioner:
 
     def _captions(self, decoded: Decoded, image: int, options: DecodingOptions) -> list[Caption]:
         captions = []
-        for row in range(min(options.num_captions, options.rows)):
+        for row in _wanted_rows(decoded.words[image], options):
             ids = decoded.words[image, row].tolist()
             words = self.vocabulary.decode(ids)[: options.max_words]
             if len(words) == options.max_words:  # cut, perhaps behind "in the"
@@ -280,6 +281,15 @@ class Captioner:
             others = [(w, p) for w, p in pairs if w != chosen and p > IMPOSSIBLE / 2]
             alternatives.append(others[:ALTERNATIVES])
         return alternatives
+
+
+def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:
+    """Which of an image's rows to give, of words (rows, steps)."""
+    rows = list(range(len(words)))
+    if options.distinct:
+        _, firsts = np.unique(words, axis=0, return_index=True)
+        rows.sort(key=lambda row: row not in firsts)  # and in the order in which they were drawn
+    return rows[: options.num_captions]
 
 
 def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:

@@ -41,6 +41,7 @@ class DecodingOptions:
     length_penalty: float = 1.0  # beam: log-probability divided by length ** length_penalty
     seed: int = 0
     max_words: int = 20
+    distinct: bool = False  # sampling: half as many again are drawn, to leave out what agrees
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -67,7 +68,10 @@ class DecodingOptions:
         """Captions searched for at once: the beam may be wider than what is asked for."""
         if self.strategy == "greedy":
             return 1
-        return max(self.beam_width, self.num_captions) if self.is_beam else self.num_captions
+        if self.is_beam:
+            return max(self.beam_width, self.num_captions)
+        spare = self.distinct and self.num_captions > 1
+        return self.num_captions + (self.num_captions + 1) // 2 * spare
 
     @property
     def is_beam(self) -> bool:
@@ -325,9 +329,8 @@ def decode(
 
 
 def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:
-    """Log-probabilities (batch, rows, vocabulary) with what must not be said made impossible: the
-    `banned` words (batch, rows, any number) or, where a word is `forced` (batch, rows; PAD for
-    none), all others."""
+    """Log-probabilities (batch, rows, vocabulary), of the `banned` words (batch, rows, any number)
+    made impossible or, where one is `forced` (batch, rows; PAD for none), of all others."""
     size = log_probs.shape[-1]
     flat = ops.reshape(log_probs, (-1,))
     row = ops.arange(ops.shape(flat)[0] // size, dtype="int32")

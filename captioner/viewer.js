@@ -179,8 +179,8 @@ const choose = (index) => {
   closeOthers();
   chosen = index;
   const { words, log_probs: logProbs, attention } = caption();
-  element.querySelectorAll(".captions button").forEach((button, i) => {
-    button.setAttribute("aria-pressed", i === index);
+  element.querySelectorAll(".captions button").forEach((button) => {
+    button.setAttribute("aria-pressed", Number(button.value) === index);
   });
   find(".words").replaceChildren(...words.map(makeChip));
   find(".tiles").replaceChildren(
@@ -190,15 +190,20 @@ const choose = (index) => {
   showWord(-1);
 };
 
-const makeChoice = ({ text, log_probs: logProbs }, i) => {
+// Several samples may say the same: they are one choice, which says how many they are.
+const makeChoice = ({ text, source, log_probs: logProbs }, i) => {
+  const alike = captions.filter((c) => c.source === source && c.text === text);
+  if (alike[0] !== captions[i]) return [];
   const mean = logProbs.reduce((sum, p) => sum + p, 0) / Math.max(logProbs.length, 1);
-  const note = make("small", { textContent: `${percent(mean)} a word` });
-  const button = make("button", { type: "button" }, make("span", { textContent: text }), note);
+  const times = alike.length > 1 ? `, drawn ${alike.length} times` : "";
+  const note = make("small", { textContent: `${percent(mean)} a word${times}` });
+  const words = make("span", { textContent: text });
+  const button = make("button", { type: "button", value: i }, words, note);
   button.addEventListener("click", () => {
     choose(i);
     touched = true;
   });
-  return button;
+  return [button];
 };
 
 // One list, or several under headings: side by side, but the visitor's own above them.
@@ -210,7 +215,7 @@ const makeGroups = () => {
   return sources.map((source) => {
     const group = make("section", { className: source === "yours" ? "wide" : "" });
     if (sources.length > 1) group.append(make("h3", { textContent: headings[source] }));
-    captions.forEach((c, i) => c.source === source && group.append(makeChoice(c, i)));
+    captions.forEach((c, i) => c.source === source && group.append(...makeChoice(c, i)));
     return group;
   });
 };

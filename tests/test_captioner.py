@@ -44,6 +44,26 @@ def test_an_animal_is_recognised(captioner):
     assert {"dog", "dogs", "animal"} & set(text.split()), text
 
 
+def test_samples_differ_as_long_as_there_are_enough(captioner):
+    photo = PHOTOS / "lion.jpg"
+
+    def texts(**settings):
+        return [c.text for c in captioner.caption_batch([photo], **settings)[0]]
+
+    def plain_texts(seed):
+        return texts(num_captions=3, temperature=0.5, seed=seed, distinct=False)
+
+    seed = next(s for s in range(50) if len(set(plain_texts(s))) == 2)  # two of three agree
+    settings = {"num_captions": 3, "temperature": 0.5, "seed": seed}
+    plain, more = plain_texts(seed), texts(**settings | {"num_captions": 5})
+    found = texts(**settings)
+    assert len(set(found)) == 3 and set(plain) < set(found)
+    assert set(found) <= {*plain, *more}
+    assert [c.text for c in captioner.caption(photo, **settings)] == found
+    # So cold, all are the same: then there are as many as were asked for nevertheless.
+    assert len(texts(num_captions=5, temperature=0.01)) == 5
+
+
 def test_seeds(captioner, photo):
     def texts(seed):
         return [c.text for c in captioner.caption(photo, num_captions=5, seed=seed)]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from test_accessibility import violations
-from test_browser import PHONE, give, layer, words
+from test_browser import PHONE, expect_captions, give, layer, words
 
 from captioner.web import example_photos
 
@@ -53,6 +53,24 @@ def test_the_first_caption_comes_before_the_others(open_page: OpenPage) -> None:
     )
     give(page, example_photos()[0])
     assert page.evaluate("counts") == [1, 3]
+
+
+def test_samples_that_agree_are_one_choice(open_page: OpenPage) -> None:
+    page = open_page(path="?example=1&captions=5&temperature=0.1")
+    expect_captions(page, 5)
+    choices = page.locator(CAPTIONS)
+    texts = choices.locator("span").all_inner_texts()
+    assert len(texts) == len(set(texts)) < 5, "so cold, they hardly differ"
+    assert any("drawn" in note for note in choices.locator("small").all_inner_texts())
+    expect(choices.first).to_have_attribute("aria-pressed", "true")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Captions as JSON").click()
+    assert len(json.loads(download.value.path().read_text())["captions"]) == 5
+    # The others, if any, show their own words.
+    for i, text in enumerate(texts):
+        choices.nth(i).click()
+        expect(choices.nth(i)).to_have_attribute("aria-pressed", "true")
+        assert words(page) == text.split()
 
 
 def test_another_word_completes_the_caption_anew(open_page: OpenPage) -> None:
