@@ -45,7 +45,7 @@ def request(options: argparse.Namespace) -> None:
     """Decode the photo, network, 5 samples, attention grid, against the bare network."""
     import numpy as np
 
-    from captioner import DecodingOptions
+    from captioner import Captioner, DecodingOptions
     from captioner.answers import to_json
     from captioner.endpoints import TILE
     from captioner.images import load_image, to_network_input
@@ -79,6 +79,10 @@ def request(options: argparse.Namespace) -> None:
         ),
         "- network, normalisations folded": lambda: captioner.extractor(pixels),
         "- 5 samples": lambda: captioner.caption_features(features, search),
+        # Not a part of the whole: what the first requests have instead.
+        "- (5 samples, before XLA)": lambda: Captioner.caption_features(
+            captioner, features, search
+        ),
         "- JSON": lambda: json.dumps([to_json(caption) for caption in captions]),
         "- attention grid": lambda: attention_grid_png(image, captions[0], TILE),
     }

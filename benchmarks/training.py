@@ -29,7 +29,7 @@ import numpy as np
 
 from captioner.memory import keep_freed_memory
 
-CAPTIONS = 640  # a turn: 10 batches of the tutorial, 4 of ours
+CAPTIONS = 1600  # a turn: 25 batches of the tutorial, 10 of ours
 TUTORIALS = {
     "tutorial": {},
     "+ keys once": {"keys_once": True},

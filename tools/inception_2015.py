@@ -86,7 +86,9 @@ def main() -> int:
     print(f"largest difference in the first {UNPOOLED} channels: {error:.1e}")
     if error > 1e-4:
         return "The two networks differ, so nothing was written."
-    ours.save_weights(options.target)
+    unfinished = options.target.with_name(f"unfinished.{options.target.name}")
+    ours.save_weights(unfinished)
+    unfinished.replace(options.target)
     return 0
 
 
