@@ -56,7 +56,9 @@ def request(options: argparse.Namespace) -> None:
     keep_freed_memory(even_large=False)  # as app.py does
     captioner = BatchingCaptioner.from_pretrained(CHECKPOINT)
     file = photo().read_bytes()
-    search = DecodingOptions("sample", num_captions=5, temperature=0.5, distinct=True)
+    # The page's own: it draws 5, to give 3 that differ.
+    search = DecodingOptions("sample", num_captions=3, temperature=0.5, distinct=True)
+    assert search.rows == 5
     image = load_image(file)
     pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
     features = captioner.extractor(pixels)
@@ -67,7 +69,7 @@ def request(options: argparse.Namespace) -> None:
 
     def whole() -> None:
         image = load_image(file)
-        found = captioner.caption(image, num_captions=5, temperature=0.5)
+        found = captioner.caption(image, num_captions=3, temperature=0.5)
         json.dumps([to_json(caption) for caption in found])
         attention_grid_png(image, found[0], TILE)
 

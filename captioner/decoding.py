@@ -181,8 +181,8 @@ class Generator(keras.Model):
     section 2.5, with two words for three), unless both are function words: "in a" may come again,
     "a sign" may not.
 
-    `xla` makes it faster, a beam twice as fast, and takes two seconds and 40 MB for each shape of
-    inputs. Without, that is done under JAX alone.
+    `xla` makes it faster, a beam twice as fast, and takes two seconds and some 70 MB for each shape
+    of inputs. Without, that is done under JAX alone.
     """
 
     def __init__(

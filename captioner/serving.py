@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 # compile (under JAX), and padding to a size would cost as much as the photos that are missing.
 BATCH_SIZES = (1, 2, 4, 8)
 # A kind of search that has been asked for this often, for one photo alone, is compiled by XLA; and
-# so many kinds at most, for each takes 40 MB.
+# so many kinds at most, for each takes some 70 MB.
 OFTEN, MAX_COMPILED = 3, 4
 PAUSE = 1.0  # seconds before it begins: whoever asked has the answer first
 
