@@ -134,7 +134,7 @@ class Captioner:
 
         Raises what `caption` does, and `ValueError` naming words that are not in the vocabulary.
         """
-        options = DecodingOptions(strategy, num_captions, distinct=True, **settings)
+        options = DecodingOptions(strategy, num_captions, **{"distinct": True} | settings)
         forced = self.forced_words(prefix, options)
         return self.caption_features(self.features([image]), options, forced)[0]
 
@@ -156,7 +156,7 @@ class Captioner:
 
         Raises what `caption` does, and `ValueError` for a region that is none.
         """
-        options = DecodingOptions(strategy, num_captions, distinct=True, **settings)
+        options = DecodingOptions(strategy, num_captions, **{"distinct": True} | settings)
         bias = self.region_bias(region, leak)
         return self.caption_features(self.features([image]), options, bias=bias)[0]
 
