@@ -329,8 +329,8 @@ def decode(
 
 
 def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:
-    """Log-probabilities (batch, rows, vocabulary), with those of the `banned` words (batch, rows, any
-    number) made impossible; where a word is `forced` (batch, rows; PAD for none), all others."""
+    """Log-probabilities (batch, rows, vocabulary) with the `banned` words (batch, rows, any number)
+    made impossible; where a word is `forced` (batch, rows; PAD for none), all others are."""
     size = log_probs.shape[-1]
     flat = ops.reshape(log_probs, (-1,))
     row = ops.arange(ops.shape(flat)[0] // size, dtype="int32")
