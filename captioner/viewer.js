@@ -8,6 +8,7 @@ let captions = []; // those of props.value
 let chosen = 0; // of the captions
 let film = null; // the running timer
 let answer; // the name of the value that is shown
+let shownRegion = null; // that of this value
 let waiting = null; // the arguments of an `ask` that came while the server was at work
 let touched = false; // the visitor has chosen a caption or a word of what is shown
 
@@ -174,14 +175,18 @@ const makeTile = (title, logProb, attention, i) => {
   return tile;
 };
 
-const choose = (index) => {
-  stop();
-  closeOthers();
+const mark = (index) => {
   chosen = index;
-  const { words, log_probs: logProbs, attention } = caption();
   element.querySelectorAll(".captions button").forEach((button) => {
     button.setAttribute("aria-pressed", Number(button.value) === index);
   });
+};
+
+const choose = (index) => {
+  stop();
+  closeOthers();
+  mark(index);
+  const { words, log_probs: logProbs, attention } = caption();
   find(".words").replaceChildren(...words.map(makeChip));
   find(".tiles").replaceChildren(
     makeTile("photo", 0, null, -1),
@@ -224,22 +229,25 @@ const show = () => {
   const value = props.value;
   if (value && value.answer === answer) return;
   answer = value?.answer;
-  stop();
   const empty = !value || !value.captions;
   find(".empty").hidden = !empty;
   find(".result").hidden = empty;
-  if (empty) return;
+  if (empty) return stop();
   const image = find(".stage img");
   const same = image.src === value.photo;
-  // While more captions come in, what the visitor is looking at stays.
-  const kept = same && touched ? find('.captions [aria-pressed="true"] span')?.textContent : null;
+  // While more captions come in, what the visitor is looking at stays: also a list that is open.
+  const kept = same && touched ? caption()?.text : null;
+  const asBefore = JSON.stringify(value.region) === JSON.stringify(shownRegion);
+  shownRegion = value.region;
   if (!same) open(value.photo);
   find(".result").dataset.example = value.example ?? "";
   captions = JSON.parse(value.captions);
   find(".captions").replaceChildren(...makeGroups());
   drawRegion(value.region);
   const own = value.word !== undefined;
-  choose(own ? 0 : Math.max(0, captions.findIndex((c) => c.text === kept)));
+  const index = captions.findIndex((c) => c.text === kept);
+  if (!own && index >= 0 && asBefore) mark(index);
+  else choose(own ? 0 : Math.max(0, index));
   if (own) find(`.words button:nth-child(${value.word + 1})`)?.focus({ preventScroll: true });
   // What it all is about, at first sight: the film starts by itself, until the visitor does
   // anything.

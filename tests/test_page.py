@@ -55,6 +55,29 @@ def test_the_first_caption_comes_before_the_others(open_page: OpenPage) -> None:
     assert page.evaluate("counts") == [1, 3]
 
 
+def test_what_is_open_stays_while_more_captions_come_in(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(
+        """() => {
+            window.counts = [];
+            const words = document.querySelector("#viewer .words");
+            new MutationObserver((changes, observer) => {
+                observer.disconnect();
+                counts.push(document.querySelectorAll("#viewer .captions button").length);
+                words.children[1].click();
+            }).observe(words, { childList: true });
+        }"""
+    )
+    give(page, example_photos()[0])
+    assert page.evaluate("counts") == [1], "it was opened when there was one caption"
+    expect(page.locator("#viewer .others")).to_be_visible()
+    chip = page.locator("#viewer .words button").nth(1)
+    expect(chip).to_have_attribute("aria-expanded", "true")
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    pressed = page.locator(f"{CAPTIONS}[aria-pressed=true] span").all_inner_texts()
+    assert pressed == [" ".join(words(page))]
+
+
 def test_samples_that_agree_are_one_choice(open_page: OpenPage) -> None:
     page = open_page(path="?example=1&captions=5&temperature=0.1")
     expect_captions(page, 5)
