@@ -42,7 +42,7 @@ print(time.perf_counter() - start)
 
 
 def request(options: argparse.Namespace) -> None:
-    """Decode the photo, network, 5 samples, attention grid, against the bare network."""
+    """Decode the photo, network, samples, attention grid, against the bare network."""
     import numpy as np
 
     from captioner import Captioner, DecodingOptions
@@ -56,9 +56,8 @@ def request(options: argparse.Namespace) -> None:
     keep_freed_memory(even_large=False)  # as app.py does
     captioner = BatchingCaptioner.from_pretrained(CHECKPOINT)
     file = photo().read_bytes()
-    # The page's own: it draws 5, to give 3 that differ.
-    search = DecodingOptions("sample", num_captions=3, temperature=0.5, distinct=True)
-    assert search.rows == 5
+    # As the page does: it draws 5 samples, to give 3 that differ.
+    search = DecodingOptions("sample", options.captions, temperature=0.5, distinct=True)
     image = load_image(file)
     pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
     features = captioner.extractor(pixels)
@@ -69,7 +68,7 @@ def request(options: argparse.Namespace) -> None:
 
     def whole() -> None:
         image = load_image(file)
-        found = captioner.caption(image, num_captions=3, temperature=0.5)
+        found = captioner.caption(image, options.captions, temperature=0.5)
         json.dumps([to_json(caption) for caption in found])
         attention_grid_png(image, found[0], TILE)
 
@@ -80,9 +79,9 @@ def request(options: argparse.Namespace) -> None:
             load_image(file)
         ),
         "- network, normalisations folded": lambda: captioner.extractor(pixels),
-        "- 5 samples": lambda: captioner.caption_features(features, search),
+        f"- {search.rows} samples": lambda: captioner.caption_features(features, search),
         # Not a part of the whole: what the first requests have instead.
-        "- (5 samples, before XLA)": lambda: Captioner.caption_features(
+        f"- ({search.rows} samples, before XLA)": lambda: Captioner.caption_features(
             captioner, features, search
         ),
         "- JSON": lambda: json.dumps([to_json(caption) for caption in captions]),
@@ -237,6 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=["request", "start", "crowd"])
     parser.add_argument("--rounds", type=int, default=20, help="of request and start")
+    parser.add_argument("--captions", type=int, default=3, help="of a request")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=120, help="of the crowd, in all turns")
     parser.add_argument("--turns", type=int, default=4)
