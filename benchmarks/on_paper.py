@@ -72,7 +72,7 @@ def training_flop(words: float) -> tuple[float, float]:
     image = c.locations * c.embedding_dim * (c.channels + c.attention_units)
     gru = 3 * c.units * (2 * c.embedding_dim + c.units)
     attention = c.units * c.attention_units + c.locations * (c.attention_units + c.embedding_dim)
-    output = c.units * (c.units + 2 * c.embedding_dim) + c.units * c.vocabulary_size
+    output = (c.units + 2 * c.embedding_dim + c.vocabulary_size) * c.output_dim
     return 3 * 2.0 * image, 3 * 2.0 * words * (gru + attention + output)
 
 

@@ -197,7 +197,8 @@ def _read_decoder(path: Path, config: ModelConfig) -> CaptionModel:
     telling = {
         "encoder/dense/kernel": (config.channels, config.embedding_dim),
         "attention/key/kernel": (config.embedding_dim, config.attention_units),
-        "logits/kernel": (config.units, config.vocabulary_size),
+        "gru/recurrent_kernel": (config.units, 3 * config.units),
+        "logits/kernel": (config.output_dim, config.vocabulary_size),
     }
     try:
         with safe_open(path, framework="numpy") as file:

@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 BLOCKS = tuple(f"mixed{i}" for i in range(11))  # of InceptionV3, as Keras names them
 
 
@@ -56,9 +56,9 @@ class ModelConfig:
     columns: int = 8
     channels: int = 2048
     embedding_dim: int = 256  # of a word and of an annotation vector
-    units: int = 512  # of the GRU, and of the output layer below the logits
+    units: int = 512  # of the GRU
     attention_units: int = 512
-    dropout: float = 0.4  # on features, word embeddings and the output layer
+    dropout: float = 0.3  # on features, word embeddings and the output layer
     initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
     deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
@@ -74,6 +74,11 @@ class ModelConfig:
     @property
     def locations(self) -> int:
         return self.rows * self.columns
+
+    @property
+    def output_dim(self) -> int:
+        """Of the layer below the logits: a word's in the deep output layer, as in the paper."""
+        return self.embedding_dim if self.deep_output else self.units
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class CaptionModel(keras.Model):
             config.vocabulary_size, config.embedding_dim, name="embedding"
         )
         self.gru = layers.GRUCell(config.units, name="gru")
-        self.hidden = layers.Dense(config.units, name="hidden")
+        self.hidden = layers.Dense(config.output_dim, name="hidden")
         self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
         self.embedding_dropout = layers.Dropout(config.dropout)
         self.output_dropout = layers.Dropout(config.dropout)
@@ -130,7 +130,7 @@ class CaptionModel(keras.Model):
             self.gate.build((None, None, config.units))
         width = config.units + 2 * config.embedding_dim * config.deep_output
         self.hidden.build((None, None, width))
-        self.logits.build((None, None, config.units))
+        self.logits.build((None, None, config.output_dim))
         self.built = True
 
     @property
@@ -194,8 +194,7 @@ class CaptionModel(keras.Model):
         """The logits (..., vocabulary_size) from what `step` took and gave."""
         if self.config.deep_output:
             state = ops.concatenate([state, context, embedded], axis=-1)
-        hidden = ops.tanh(self.hidden(state)) if self.config.deep_output else self.hidden(state)
-        return self.logits(self.output_dropout(hidden, training=training))
+        return self.logits(self.output_dropout(self.hidden(state), training=training))
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
         """Teacher forcing: features (batch, locations, channels) and words (batch, captions,
