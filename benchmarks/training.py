@@ -69,12 +69,11 @@ def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes:
     """Billions of floating-point operations that the matrix products of a training step take, a
     caption: two for each multiplication, and twice the forward pass for the gradients."""
     attention = sizes.get("attention_units", 512)
-    deep = sizes.get("deep_output")
-    output = 256 if deep else 512
-    hidden = 512 + 2 * 256 if deep else 512
+    # The layer below the logits, in and out.
+    wide, narrow = (512 + 2 * 256, 256) if sizes.get("deep_output") else (512, 512)
     encoder = 64 * 2048 * 256 / shared
     keys = 64 * 256 * attention / shared * (1 if mended.get("keys_once") else steps)
-    word = 512 * attention + (512 + 512) * 3 * 512 + (hidden + vocabulary) * output
+    word = 512 * attention + (512 + 512) * 3 * 512 + (wide + vocabulary) * narrow
     return 6 * (encoder + keys + steps * word) / 1e9
 
 
