@@ -29,9 +29,10 @@ lint: .venv/dev.done
 # What LFS must carry on the Hub: files over 10 MB, and whatever is not text.
 space:
 	rm -rf $(SPACE)
-	mkdir -p $(SPACE)/captioner $(SPACE)/assets
+	mkdir -p $(SPACE)/assets
 	cp app.py requirements.txt README.md LICENSE $(SPACE)
-	cp captioner/*.* $(SPACE)/captioner
+	cp -R captioner $(SPACE)
+	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
 	cp -R assets/checkpoint assets/examples assets/*.png $(SPACE)/assets
 	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' > $(SPACE)/.gitattributes
 

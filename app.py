@@ -16,11 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print("Loading the model ...", flush=True)
     # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
-    from captioner.startup import prepare
+    from captioner.environment import prepare
 
     prepare()
     from captioner import CheckpointError, DecodingOptions
-    from captioner.serving import BatchingCaptioner
+    from captioner.web.batching import BatchingCaptioner
 
     try:
         captioner = BatchingCaptioner.from_pretrained(options.checkpoint, revision=options.revision)
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     # What the page and the endpoint search for unless told otherwise. Other searches are compiled
     # at their first use, which takes a second: waiting for all of them here would take many.
     captioner.warm_up([DecodingOptions("sample", n, distinct=True) for n in (1, 3)])
-    from captioner.web import build_page, launch_options
+    from captioner.web.page import build_page, launch_options
 
     page = build_page(captioner)
     try:
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Cannot serve the page: {error}", file=sys.stderr)
         return 1
     if options.mcp:
-        from captioner.mcp_tools import finish_tools
+        from captioner.web.mcp_tools import finish_tools
 
         finish_tools(page)
     page.block_thread()

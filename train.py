@@ -87,20 +87,13 @@ def main() -> int:
         # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     # Here and not above, so that --help and mistakes in the options answer at once.
-    from captioner import (
-        backbone,
-        checkpoint,
-        config,
-        datasets,
-        distribution,
-        download,
-        features,
-        hub,
-        memory,
-        training,
-    )
+    from captioner import allocator, config
+    from captioner.checkpoint import hub
+    from captioner.data import coco_download, datasets
+    from captioner.errors import CaptionerError
+    from captioner.training import distribution, run
 
-    memory.keep_freed_memory()
+    allocator.keep_freed_memory()
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
     data_dir = options.data_dir or Path("data") / options.dataset
@@ -115,7 +108,7 @@ def main() -> int:
         images = options.images or (DEFAULT_COCO_IMAGES if options.dataset == "coco" else ALL)
         num_images = None if images == ALL else images
         if options.dataset == "coco":
-            records = download.download_coco(
+            records = coco_download.download_coco(
                 data_dir,
                 num_images=num_images,
                 seed=given.get("seed", 0),
@@ -126,9 +119,9 @@ def main() -> int:
             records = datasets.read_dataset(
                 options.dataset, data_dir, num_images=num_images, seed=given.get("seed", 0)
             )
-        folder = training.run(
+        folder = run.run_training(
             records,
-            training.RunOptions(
+            run.RunOptions(
                 dataset=options.dataset,
                 output=options.output,
                 backbone_weights=options.backbone_weights,
@@ -144,18 +137,7 @@ def main() -> int:
         print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")
         if options.push_to_hub:
             print(f"Published: {hub.push(folder, options.push_to_hub, private=options.private)}")
-    except (
-        backbone.BackboneError,
-        checkpoint.CheckpointError,
-        config.ConfigError,
-        datasets.DatasetError,
-        distribution.DistributionError,
-        download.DownloadError,
-        features.FeatureError,
-        hub.HubError,
-        training.TrainingError,
-        OSError,
-    ) as error:
+    except (CaptionerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

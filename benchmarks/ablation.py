@@ -64,17 +64,19 @@ def folder_of(row: str, options: argparse.Namespace) -> Path:
 
 def train(row: str, options: argparse.Namespace) -> None:
     """Leaves the row's loss and scores in its folder."""
-    from captioner import datasets, memory, training
+    from captioner import allocator
+    from captioner.data import datasets
+    from captioner.training import run
 
-    memory.keep_freed_memory()
+    allocator.keep_freed_memory()
     model, changed = CHANGES[row]
     recipe = RECIPES["best"]
     whole = {"epochs": options.epochs, "cider_epochs": 0}
     folder = folder_of(row, options)
     start = time.monotonic()
-    checkpoint = training.run(
+    checkpoint = run.run_training(
         datasets.read_dataset("flickr8k", options.data_dir, num_images=options.images),
-        training.RunOptions(
+        run.RunOptions(
             dataset="flickr8k",
             output=folder,
             backbone_weights=options.backbone_weights,

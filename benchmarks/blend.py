@@ -18,12 +18,12 @@ import keras
 import numpy as np
 
 from benchmarks.phases import finished_run
-from captioner import finetuning, fitting, selfcritical
-from captioner.checkpoint import read_checkpoint
-from captioner.decoding import DecodingOptions, Generator, choosers, decode
-from captioner.features import FeatureCache, FeatureExtractor
-from captioner.state import load_weights
-from captioner.vocabulary import PAD
+from captioner.checkpoint.checkpoint_folder import read_checkpoint
+from captioner.data.vocabulary import PAD
+from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
+from captioner.model.features import FeatureCache, FeatureExtractor
+from captioner.training import cross_entropy, finetuning, self_critical
+from captioner.training.training_state import load_weights
 
 SEARCHES = {
     "greedy": DecodingOptions("greedy"),
@@ -39,20 +39,20 @@ def main() -> None:
     model = checkpoint.model
     cache = FeatureCache(options.features, FeatureExtractor(checkpoint.backbone).stamp())
     features = cache.gather([r.image_id for r in records])
-    reward = selfcritical.make_reward(records, checkpoint.vocabulary)
-    generators = {n: Generator(model, choosers(o), o.rows) for n, o in SEARCHES.items()}
+    reward = self_critical.make_reward(records, checkpoint.vocabulary)
+    loops = {n: DecodingLoop(model, chooser_for(o), o.rows) for n, o in SEARCHES.items()}
     ends = []
-    before = fitting.BEST, fitting.STATE
+    before = cross_entropy.BEST, cross_entropy.STATE
     if checkpoint.config.training.finetune_from:
         before = finetuning.POLISHED_BEST, finetuning.POLISHED_STATE
-    for name, state in (before, (selfcritical.BEST, selfcritical.STATE)):
+    for name, state in (before, (self_critical.BEST, self_critical.STATE)):
         load_weights(options.output / name, model, options.output / state)
         ends.append([keras.ops.convert_to_numpy(v).copy() for v in model.weights])
 
     def row_of(search: str) -> str:
         scores, captions = [], []
         for i in range(0, len(records), BATCH):
-            words = decode(generators[search], features[i : i + BATCH], SEARCHES[search]).words
+            words = decode(loops[search], features[i : i + BATCH], SEARCHES[search]).words
             for record, row in zip(records[i : i + BATCH], words[:, 0], strict=True):
                 captions.append(tuple(int(w) for w in row if w != PAD))
                 scores += list(reward.scores(record.image_id, [list(captions[-1])]))

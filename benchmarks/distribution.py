@@ -41,7 +41,7 @@ class MadeUpFeatures:
 
 def work(kind: str, output: Path, epochs: int, seed: int) -> int:
     """One process of a run: exactly what `train.py` does, without photos."""
-    from captioner.distribution import DistributionError, distribute
+    from captioner.training.distribution import DistributionError, distribute
 
     logging.basicConfig(level="INFO", format="%(message)s")
     try:
@@ -49,10 +49,10 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
         import keras
 
         from captioner.config import CaptionerConfig, ModelConfig, TrainingConfig
-        from captioner.datasets import Record
-        from captioner.fitting import Session, fit_cross_entropy
-        from captioner.model import CaptionModel
-        from captioner.vocabulary import Vocabulary
+        from captioner.data.datasets import Record
+        from captioner.data.vocabulary import Vocabulary
+        from captioner.model.caption_model import CaptionModel
+        from captioner.training.cross_entropy import RunContext, fit_cross_entropy
 
         random = np.random.default_rng(0)
         words = [f"word{i}" for i in range(20)]
@@ -81,12 +81,12 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
         model = ModelConfig(len(vocabulary), channels=8, **sizes)
         config = CaptionerConfig(model, training=training)
         keras.utils.set_random_seed(seed)
-        session = Session(
+        context = RunContext(
             config, vocabulary, MadeUpFeatures(), train, val, output, distribution=distribution
         )
         with distribution.scope():
             distribution.agree("their options", str(config))
-            fit_cross_entropy(CaptionModel(config.model, training.label_smoothing), session)
+            fit_cross_entropy(CaptionModel(config.model, training.label_smoothing), context)
     except DistributionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

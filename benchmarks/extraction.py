@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captioner.backbone import build_backbone
-from captioner.datasets import Record
-from captioner.features import FeatureExtractor, extract
+from captioner.data.datasets import Record
+from captioner.model.backbone import build_backbone
+from captioner.model.features import FeatureExtractor, extract
 
 BARE = "bare network"
 

@@ -43,7 +43,7 @@ class Cost:
 
 def choose(data_dir: Path, features: Path, images: int) -> tuple[list, list[Path]]:
     """Training records, and the index files of shards that hold them."""
-    from captioner.datasets import read_dataset
+    from captioner.data.datasets import read_dataset
 
     train = {r.image_id: r for r in read_dataset("flickr8k", data_dir) if r.split == "train"}
     records, index_files = [], []
@@ -57,7 +57,7 @@ def choose(data_dir: Path, features: Path, images: int) -> tuple[list, list[Path
 
 def add_copy(number: int, index_files: list[Path], folder: Path) -> None:
     """Shards with the features of the given ones, for images called "ID~NUMBER"."""
-    from captioner.features import write_shard
+    from captioner.model.features import write_shard
 
     for index_file in index_files:
         ids = json.loads(index_file.read_text())["ids"]
@@ -66,13 +66,13 @@ def add_copy(number: int, index_files: list[Path], folder: Path) -> None:
 
 
 def measure(records: list, features: Path, batch_size: int | None) -> Cost:
-    from captioner.batches import CaptionBatches
+    from captioner.allocator import keep_freed_memory
     from captioner.config import ModelConfig, TrainingConfig
-    from captioner.features import FeatureCache, Stamp
-    from captioner.fitting import make_optimizer, uses_jit
-    from captioner.memory import keep_freed_memory
-    from captioner.model import CaptionModel
-    from captioner.vocabulary import Vocabulary
+    from captioner.data.vocabulary import Vocabulary
+    from captioner.model.caption_model import CaptionModel
+    from captioner.model.features import FeatureCache, Stamp
+    from captioner.training.batches import CaptionBatches
+    from captioner.training.cross_entropy import make_optimizer, uses_jit
 
     keep_freed_memory()
     training = TrainingConfig(**({"batch_size": batch_size} if batch_size else {}))

@@ -77,11 +77,11 @@ def training_flop(words: float) -> tuple[float, float]:
 
 
 def measure(data_dir: Path) -> dict[str, float]:
-    from captioner.batches import CaptionBatches
     from captioner.config import TrainingConfig
-    from captioner.datasets import read_flickr8k
-    from captioner.images import load_image, to_network_input
-    from captioner.vocabulary import Vocabulary
+    from captioner.data.datasets import read_flickr8k
+    from captioner.data.images import load_image, to_network_input
+    from captioner.data.vocabulary import Vocabulary
+    from captioner.training.batches import CaptionBatches
 
     tracemalloc.start()
     records = [r for r in read_flickr8k(data_dir) if r.split == "train"]

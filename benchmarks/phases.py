@@ -15,15 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from captioner import finetuning, fitting
 from captioner.captioner import Captioner
-from captioner.datasets import Record, read_dataset
-from captioner.evaluation import evaluate
-from captioner.features import FeatureCache, Stamp
-from captioner.state import load_weights
+from captioner.data.datasets import Record, read_dataset
+from captioner.evaluation.caption_scores import evaluate
+from captioner.model.features import FeatureCache, Stamp
+from captioner.training import cross_entropy, finetuning
+from captioner.training.training_state import load_weights
 
 PHASES = {  # what its weights and their state are called
-    "cross-entropy": (fitting.BEST, fitting.STATE),
+    "cross-entropy": (cross_entropy.BEST, cross_entropy.STATE),
     "+ fine-tuning and polishing": (finetuning.POLISHED_BEST, finetuning.POLISHED_STATE),
     "+ self-critical training": None,  # the checkpoint's
 }

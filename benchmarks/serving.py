@@ -35,7 +35,7 @@ import sys, time
 start = time.perf_counter()
 import tensorflow
 from pathlib import Path
-from captioner.checkpoint import read_checkpoint
+from captioner.checkpoint.checkpoint_folder import read_checkpoint
 read_checkpoint(Path(sys.argv[1]))
 print(time.perf_counter() - start)
 """
@@ -46,12 +46,12 @@ def request(options: argparse.Namespace) -> None:
     import numpy as np
 
     from captioner import Captioner, DecodingOptions
-    from captioner.answers import to_json
-    from captioner.endpoints import TILE
-    from captioner.images import load_image, to_network_input
-    from captioner.memory import keep_freed_memory
-    from captioner.overlay import attention_grid_png
-    from captioner.serving import BatchingCaptioner
+    from captioner.allocator import keep_freed_memory
+    from captioner.data.images import load_image, to_network_input
+    from captioner.drawing.overlay import attention_grid_png
+    from captioner.web.batching import BatchingCaptioner
+    from captioner.web.endpoints import TILE
+    from captioner.web.responses import to_json
 
     keep_freed_memory(even_large=False)  # as app.py does
     captioner = BatchingCaptioner.from_pretrained(CHECKPOINT)

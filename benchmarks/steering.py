@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 
 from captioner import Captioner, DecodingOptions
-from captioner.bootstrap import interval
-from captioner.datasets import Record, read_coco, sample_records
-from captioner.function_words import FUNCTION_WORDS
-from captioner.images import load_image
-from captioner.steering import LEAK
-from captioner.vocabulary import split_words
+from captioner.data.datasets import Record, read_coco, sample_records
+from captioner.data.images import load_image
+from captioner.data.vocabulary import split_words
+from captioner.evaluation.bootstrap import interval
+from captioner.model.function_words import FUNCTION_WORDS
+from captioner.model.steering import LEAK
 
 HALVES = ((0, 0, 0.5, 1), (0.5, 0, 1, 1))
 NO_STEERING = 1.0  # as a leak: the factor is the same everywhere

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from captioner.memory import keep_freed_memory
+from captioner.allocator import keep_freed_memory
 
 CAPTIONS = 1600  # a turn: 25 batches of the tutorial, 10 of ours
 TUTORIALS = {
@@ -45,9 +45,9 @@ KEEPING = ("+ freed memory kept", OURS, BEST, JAX)
 
 
 def load(data_dir: Path, features: Path):
-    from captioner.datasets import read_dataset
-    from captioner.features import FeatureCache, Stamp
-    from captioner.vocabulary import Vocabulary
+    from captioner.data.datasets import read_dataset
+    from captioner.data.vocabulary import Vocabulary
+    from captioner.model.features import FeatureCache, Stamp
 
     stamp = Stamp(**json.loads((features / "stamp.json").read_text()))
     cache = FeatureCache(features, stamp)
@@ -78,11 +78,11 @@ def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes:
 
 
 def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: Path):
-    """A generator: each `next` trains on CAPTIONS captions and gives captions a second."""
+    """A loop: each `next` trains on CAPTIONS captions and gives captions a second."""
     import tensorflow as tf
 
     from benchmarks.tutorial import Tutorial, Variant, batches, train_step
-    from captioner.vocabulary import END, START
+    from captioner.data.vocabulary import END, START
 
     variant = Variant(**TUTORIALS[name])
     pairs = []
@@ -105,10 +105,10 @@ def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: 
 
 
 def our_turns(records, cache, vocabulary, sizes: dict):
-    from captioner.batches import CaptionBatches
     from captioner.config import ModelConfig, TrainingConfig
-    from captioner.fitting import make_optimizer, uses_jit
-    from captioner.model import CaptionModel
+    from captioner.model.caption_model import CaptionModel
+    from captioner.training.batches import CaptionBatches
+    from captioner.training.cross_entropy import make_optimizer, uses_jit
 
     training = TrainingConfig()
     model = CaptionModel(ModelConfig(len(vocabulary), **sizes))
@@ -125,8 +125,8 @@ def our_turns(records, cache, vocabulary, sizes: dict):
 
 def padded_steps(records, cache, vocabulary) -> float:
     """Words of a caption in our batches, padding included."""
-    from captioner.batches import CaptionBatches
     from captioner.config import TrainingConfig
+    from captioner.training.batches import CaptionBatches
 
     data = CaptionBatches(records, cache, vocabulary, TrainingConfig(), epoch=0)
     return sum(data[i][1].size for i in range(len(data))) / sum(len(r.captions) for r in records)
@@ -135,8 +135,8 @@ def padded_steps(records, cache, vocabulary) -> float:
 def waiting_share(records, cache, vocabulary) -> float:
     """The share of a training step that reading its batch from the cache would take, were it not
     done in a thread beside it: an upper limit of the time spent waiting."""
-    from captioner.batches import CaptionBatches
     from captioner.config import TrainingConfig
+    from captioner.training.batches import CaptionBatches
 
     data = CaptionBatches(records, cache, vocabulary, TrainingConfig(), epoch=1)
     start = time.perf_counter()
@@ -149,23 +149,23 @@ def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]
     """Seconds for 10 samples of one image of 20 words, features given."""
     from benchmarks.tutorial import Tutorial, Variant, generate
     from captioner.config import ModelConfig
-    from captioner.decoding import DecodingOptions, Generator, choosers, decode
-    from captioner.model import CaptionModel
-    from captioner.vocabulary import START
+    from captioner.data.vocabulary import START
+    from captioner.model.caption_model import CaptionModel
+    from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
 
     features = cache.gather([records[0].image_id])
     tutorial = Tutorial(len(vocabulary), Variant())
     options = DecodingOptions("sample", num_captions=10, temperature=1.0, max_words=20)
     model = CaptionModel(ModelConfig(len(vocabulary)))
-    generator = Generator(model, choosers(options), options.rows)
-    decode(generator, features, options)
+    loop = DecodingLoop(model, chooser_for(options), options.rows)
+    decode(loop, features, options)
     seconds: dict[str, list[float]] = {"tutorial": [], "ours": []}
     for _ in range(rounds):
         start = time.perf_counter()
         generate(tutorial, features[0].astype(np.float32), 10, START, 20)
         seconds["tutorial"].append(time.perf_counter() - start)
         start = time.perf_counter()
-        decode(generator, features, options)
+        decode(loop, features, options)
         seconds["ours"].append(time.perf_counter() - start)
     return seconds
 

@@ -34,7 +34,8 @@ import http_server as http  # noqa: E402 - it lives with the tests
 # train.py, which says on standard error where it is.
 LAUNCH = """
 import runpy, sys
-from captioner import download, training
+from captioner.data import coco_download
+from captioner.training import run
 
 def announce(place, name, phase):
     call = getattr(place, name)
@@ -45,7 +46,7 @@ def announce(place, name, phase):
 
 announce(download, "download_coco", "download")
 announce(training, "extract", "extraction")
-announce(training.Vocabulary, "build", "vocabulary")
+announce(run.Vocabulary, "build", "vocabulary")
 announce(training, "fit_cross_entropy", "training")
 announce(training, "fit_end_to_end", "fine-tuning")
 announce(training, "polish", "polishing")

@@ -12,16 +12,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 if TYPE_CHECKING:
     from captioner.captioner import Caption, Captioner
-    from captioner.checkpoint import CheckpointError
-    from captioner.decoding import DecodingOptions
-    from captioner.images import ImageError
+    from captioner.checkpoint.checkpoint_folder import CheckpointError
+    from captioner.data.images import ImageError
+    from captioner.model.decoding import DecodingOptions
 
 _HOMES = {
     "Caption": "captioner",
     "Captioner": "captioner",
-    "CheckpointError": "checkpoint",
-    "DecodingOptions": "decoding",
-    "ImageError": "images",
+    "CheckpointError": "checkpoint.checkpoint_folder",
+    "DecodingOptions": "model.decoding",
+    "ImageError": "data.images",
 }
 __all__ = ["Caption", "Captioner", "CheckpointError", "DecodingOptions", "ImageError"]
 

@@ -10,14 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from captioner.checkpoint import Checkpoint, read_checkpoint
-from captioner.decoding import IMPOSSIBLE, Decoded, DecodingOptions, Generator, choosers, decode
-from captioner.features import FeatureExtractor
-from captioner.function_words import FUNCTION_WORDS, UNFINISHED
-from captioner.hub import download, push
-from captioner.images import ImageSource, load_image, to_network_input
-from captioner.steering import LEAK, Region, attention_bias
-from captioner.vocabulary import UNK, split_words
+from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
+from captioner.checkpoint.hub import download, push
+from captioner.data.images import ImageSource, load_image, to_network_input
+from captioner.data.vocabulary import UNK, split_words
+from captioner.model.decoding import (
+    IMPOSSIBLE,
+    Decoded,
+    DecodingLoop,
+    DecodingOptions,
+    chooser_for,
+    decode,
+)
+from captioner.model.features import FeatureExtractor
+from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
+from captioner.model.steering import LEAK, Region, attention_bias
 
 ALTERNATIVES = 5  # other words kept for each word
 
@@ -55,7 +62,7 @@ class Captioner:
         self.vocabulary = checkpoint.vocabulary
         self.model = checkpoint.model
         self.extractor = FeatureExtractor(checkpoint.backbone, batch_size)
-        self._generators: dict[tuple[Any, int, int], Generator] = {}
+        self._loops: dict[tuple[Any, int, int], DecodingLoop] = {}
 
     @classmethod
     def from_pretrained(
@@ -171,7 +178,7 @@ class Captioner:
 
         `forced` and `bias` are `decode`'s: `forced_words` and `region_bias` make those of an image.
         """
-        decoded = decode(self._generator(options), features, options, forced, bias)
+        decoded = decode(self._loop(options), features, options, forced, bias)
         return [self._captions(decoded, i, options) for i in range(len(features))]
 
     def forced_words(self, prefix: str, options: DecodingOptions) -> np.ndarray:
@@ -226,20 +233,20 @@ class Captioner:
         # One photo alone is what the page sends: it should not cost a whole batch.
         return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
 
-    def _generator(self, options: DecodingOptions) -> Generator:
+    def _loop(self, options: DecodingOptions) -> DecodingLoop:
         kind = self._kind(options)
-        if kind not in self._generators:
-            self._generators[kind] = self._new_generator(options)
-        return self._generators[kind]
+        if kind not in self._loops:
+            self._loops[kind] = self._new_loop(options)
+        return self._loops[kind]
 
     def _kind(self, options: DecodingOptions) -> tuple[Any, int, int]:
         # The length is part of the compiled loop.
-        return choosers(options), options.rows, options.max_words
+        return chooser_for(options), options.rows, options.max_words
 
-    def _new_generator(self, options: DecodingOptions, xla: bool = False) -> Generator:
-        return Generator(
+    def _new_loop(self, options: DecodingOptions, xla: bool = False) -> DecodingLoop:
+        return DecodingLoop(
             self.model,
-            choosers(options),
+            chooser_for(options),
             options.rows,
             alternatives=ALTERNATIVES + 1,
             unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),

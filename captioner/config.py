@@ -13,11 +13,13 @@ import dataclasses
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
+from captioner.errors import CaptionerError
+
 CONFIG_VERSION = 2
 BLOCKS = tuple(f"mixed{i}" for i in range(11))  # of InceptionV3, as Keras names them
 
 
-class ConfigError(ValueError):
+class ConfigError(CaptionerError, ValueError):
     """A configuration that this version cannot use; the message names the key."""
 
 

@@ -130,7 +130,7 @@ def backbone_file(random_backbone, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(backbone_file):
     """`random_backbone` as the program has it from its file; nobody may change it."""
-    from captioner.backbone import build_backbone
+    from captioner.model.backbone import build_backbone
 
     return build_backbone(backbone_file, image_size=75)
 

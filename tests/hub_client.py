@@ -20,7 +20,7 @@ from typing import Any
 
 from hub_server import Hub, Repository
 
-from captioner.card import model_card
+from captioner.checkpoint.model_card import model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ UPLOADS = "ignore:Use 'content=:DeprecationWarning"
 WORKER = """
 import json, logging, sys
 logging.basicConfig(level="DEBUG", stream=sys.stderr)
-from captioner import hub
+from captioner.checkpoint import hub
 notes = []
 class Notes(logging.Handler):
     def emit(self, record):

@@ -55,11 +55,12 @@ def test_an_exception_leaves_everything_as_it_was(tmp_path: Path, error: type, o
 def test_what_a_killed_program_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     program = (
-        "import os, signal, sys; from pathlib import Path; from files import atomic_file\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from captioner.files import atomic_file\n"
         "with atomic_file(Path(sys.argv[1])) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    modules = Path(__file__).parents[1] / "captioner"  # without TensorFlow: see test_images
+    modules = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", program, path], env=os.environ | {"PYTHONPATH": str(modules)}
     )

@@ -19,7 +19,7 @@ from app_process import ROOT, running_app
 from gradio_client import Client, handle_file
 from huggingface_hub import SpaceCard
 
-from captioner.web import example_photos
+from captioner.web.page import example_photos
 
 CHECKPOINT = ["README.md", "backbone.safetensors", "config.json", "decoder.safetensors"]
 CHECKPOINT += ["loss.png", "metrics.json", "vocabulary.json"]
@@ -38,12 +38,16 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_missing_and_nothing_too_many(space: Path) -> None:
     found = {str(path.relative_to(space)) for path in space.rglob("*") if path.is_file()}
-    package = {f"captioner/{path.name}" for path in (ROOT / "captioner").iterdir()}
+    package = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "captioner").rglob("*.*")
+        if path.suffix != ".pyc"
+    }
     checkpoint = {f"assets/checkpoint/{name}" for name in CHECKPOINT}
     top = {".gitattributes", "LICENSE", "README.md", "app.py", "requirements.txt"}
     found -= {path for path in found if path.startswith("assets/") and path.endswith(".png")}
     checkpoint -= {"assets/checkpoint/loss.png"}
-    assert found == top | checkpoint | (package - {"captioner/__pycache__"})
+    assert found == top | checkpoint | package
     pictures = [
         {str(path.relative_to(root)) for path in (root / "assets").rglob("*.png")}
         for root in (space, ROOT)
@@ -87,5 +91,5 @@ def test_the_app_runs_from_the_folder_alone(space: Path, tmp_path: Path) -> None
         client.close()
         assert len(answer["captions"]) == 3
         assert str(ROOT / "captioner") not in app.log
-    used = {path.name for path in (space / "captioner").glob("__pycache__/*")}
-    assert any(name.startswith("serving.") for name in used), "it is the folder's package that ran"
+    used = {path.name for path in (space / "captioner" / "web").glob("__pycache__/*")}
+    assert any(name.startswith("batching.") for name in used), "it is the folder's package that ran"

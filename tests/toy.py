@@ -5,10 +5,10 @@ import numpy as np
 from keras import ops
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint
+from captioner.checkpoint.checkpoint_folder import Checkpoint
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
-from captioner.model import Annotations
-from captioner.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
+from captioner.data.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
+from captioner.model.caption_model import Annotations
 
 WORDS = [*SPECIAL_TOKENS, "a", "red", "grey", "patch", "here", "there", "where", "today"]
 NEXT = {START: "a", 4: "red", 5: "patch", 6: "patch"}

@@ -1,0 +1,1 @@
+"""The checkpoint directory, the Hugging Face Hub, and the model card."""

@@ -1,0 +1,236 @@
+"""The checkpoint directory: write, read, verify.
+
+    config.json            sizes and options, and the SHA-256 of the three files that follow
+    vocabulary.json        the words, by id
+    decoder.safetensors    encoder, attention and decoder, float32
+    backbone.safetensors   InceptionV3 in float16, unless it is the public ImageNet one
+    metrics.json           losses by epoch and scores
+    loss.png, README.md    for people
+
+safetensors files hold names, shapes and numbers and nothing that could be executed, and their
+header is compared with the configuration before any memory is allocated: loading a stranger's
+checkpoint is safe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from captioner.config import CaptionerConfig, ConfigError, ModelConfig
+from captioner.data.vocabulary import Vocabulary, VocabularyError
+from captioner.errors import CaptionerError
+from captioner.files import file_sha256, write_bytes
+from captioner.model.backbone import (
+    IMAGENET,
+    BackboneError,
+    backbone_arrays,
+    build_backbone,
+    fingerprint,
+)
+from captioner.model.caption_model import CaptionModel
+
+CONFIG, VOCABULARY, METRICS = "config.json", "vocabulary.json", "metrics.json"
+DECODER, BACKBONE = "decoder.safetensors", "backbone.safetensors"
+MAX_JSON_BYTES = 64_000_000
+
+
+class CheckpointError(CaptionerError, ValueError):
+    """A checkpoint that cannot be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that captioning needs, as read by `read_checkpoint`."""
+
+    config: CaptionerConfig
+    vocabulary: Vocabulary
+    model: CaptionModel
+    backbone: keras.Model
+
+
+def write_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    metrics: Mapping[str, Any],
+    extra: Mapping[str, bytes],
+) -> None:
+    """Writes the directory beside its final name, then renames it into place.
+
+    `extra` maps names to the contents of further files, as "README.md" and "loss.png". A checkpoint
+    that was in `folder` stays there until the new one is whole.
+    """
+    new = folder.with_name(folder.name + ".new")
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        _write_files(new, checkpoint, metrics, extra)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)  # on a full disk, it would keep it full
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(
+    new: Path, checkpoint: Checkpoint, metrics: Mapping[str, Any], extra: Mapping[str, bytes]
+) -> None:
+    checkpoint.vocabulary.save(new / VOCABULARY)
+    write_bytes(new / DECODER, save(decoder_arrays(checkpoint.model)))
+    hashed = [VOCABULARY, DECODER]
+    if checkpoint.config.backbone.weights != IMAGENET:
+        write_bytes(new / BACKBONE, save(backbone_arrays(checkpoint.backbone)))
+        hashed.append(BACKBONE)
+    files = {name: file_sha256(new / name) for name in hashed}
+    write_json(new / CONFIG, checkpoint.config.to_dict() | {"files": files})
+    write_json(new / METRICS, metrics)
+    for name, content in extra.items():
+        write_bytes(new / name, content)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, verified.
+
+    Raises `CheckpointError` if a file is missing, of another version, changed since it was written,
+    or does not fit the others.
+    """
+    config, files = read_config(folder)
+    try:
+        for _, fault in find_faults(folder, files):
+            raise CheckpointError(fault)
+        vocabulary = Vocabulary.load(folder / VOCABULARY)
+        if len(vocabulary) != config.model.vocabulary_size:
+            raise CheckpointError(
+                f"{folder / VOCABULARY} has {len(vocabulary)} words, {CONFIG} says "
+                f"{config.model.vocabulary_size}: they belong to different checkpoints."
+            )
+        model = _read_decoder(folder / DECODER, config.model)
+        own = config.backbone.weights != IMAGENET
+        backbone = build_backbone(
+            folder / BACKBONE if own else IMAGENET, config.backbone.image_size
+        )
+    except (VocabularyError, BackboneError) as error:
+        raise CheckpointError(str(error)) from error
+    if fingerprint(backbone) != config.backbone.fingerprint:
+        raise CheckpointError(
+            f"the backbone's weights are not those that {folder} was trained with. Fetch the "
+            "checkpoint again."
+        )
+    return Checkpoint(config, vocabulary, model, backbone)
+
+
+def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
+    """The configuration, and the SHA-256 (hex) of the files by name."""
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}. Give a checkpoint directory.")
+    values = read_json(path)
+    files = values.pop("files", None)
+    try:
+        config = CaptionerConfig.from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    required = {VOCABULARY, DECODER}
+    if config.backbone.weights != IMAGENET:
+        required.add(BACKBONE)
+    if not isinstance(files, dict) or set(files) != required:
+        raise CheckpointError(f'{path}: "files" should hold the SHA-256 of {sorted(required)}')
+    return config, files
+
+
+def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Of `files` (SHA-256 by name), as `read_config` has them, those that are missing or changed:
+    their names, and what is wrong in words."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            yield name, f"{path} is missing. Fetch the checkpoint again."
+        elif path.stat().st_size < 1000 and path.read_bytes().startswith(
+            b"version https://git-lfs"
+        ):
+            yield name, f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
+        elif file_sha256(path) != expected:
+            yield (
+                name,
+                f"{path} is damaged or was changed: its SHA-256 is not the one in {CONFIG}. Fetch "
+                "the checkpoint again.",
+            )
+
+
+def decoder_arrays(model: CaptionModel) -> dict[str, np.ndarray]:
+    """The weights that a checkpoint holds, by path."""
+    return {v.path: np.asarray(v, dtype=np.float32) for v in model.weights}
+
+
+def read_json(path: Path, remedy: str = "Fetch the checkpoint again.") -> dict[str, Any]:
+    """Raises `CheckpointError` naming the file if it is missing, huge or not a JSON object, and the
+    `remedy`."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError("larger than any real one")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} is not a checkpoint: it has no {path.name}."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}). {remedy}") from None
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _read_decoder(path: Path, config: ModelConfig) -> CaptionModel:
+    # These tensors between them have every size of the configuration as a dimension. A size that
+    # no tensor of the file has is refused here, before a model of that size is allocated.
+    telling = {
+        "encoder/dense/kernel": (config.channels, config.embedding_dim),
+        "attention/key/kernel": (config.embedding_dim, config.attention_units),
+        "gru/recurrent_kernel": (config.units, 3 * config.units),
+        "logits/kernel": (config.output_dim, config.vocabulary_size),
+    }
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            for name, shape in telling.items():
+                found = tuple(file.get_slice(name).get_shape()) if name in names else None
+                _check_shape(path, name, found, shape)
+            model = CaptionModel(config)
+            for variable in model.weights:
+                name, shape = variable.path, tuple(variable.shape)
+                array = file.get_tensor(name) if name in names else None
+                _check_shape(path, name, None if array is None else array.shape, shape)
+                variable.assign(array.astype(np.float32))
+            if surplus := names - {v.path for v in model.weights}:
+                raise CheckpointError(f"{path} holds tensors of another model: {sorted(surplus)}")
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is damaged ({error}). Fetch it again.") from error
+    return model
+
+
+def _check_shape(path: Path, name: str, found: tuple | None, expected: tuple) -> None:
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: {name} is {'missing' if found is None else f'of shape {found}'}, "
+            f"{CONFIG} needs {expected}. The files belong to different checkpoints."
+        )

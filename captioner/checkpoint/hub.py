@@ -1,0 +1,260 @@
+"""Checkpoint directories from and to the Hugging Face Hub.
+
+    folder = download("USER/NAME", revision="main")  # a branch, a tag or a commit
+    url = push(folder, "USER/NAME", private=True)    # one commit
+
+Access tokens are those of huggingface_hub: the variable HF_TOKEN or the login. They leave this
+machine in the headers of its requests, and appear neither in messages nor in files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.checkpoint.checkpoint_folder import (
+    BACKBONE,
+    CONFIG,
+    DECODER,
+    METRICS,
+    VOCABULARY,
+    CheckpointError,
+    find_faults,
+    read_config,
+)
+from captioner.checkpoint.hub_errors import patiently, reason, was_refused
+from captioner.checkpoint.model_card import is_untouched
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+logger = logging.getLogger(__name__)
+
+CARD, LOSS_PLOT = "README.md", "loss.png"
+FILES = (CONFIG, VOCABULARY, DECODER, BACKBONE, METRICS, LOSS_PLOT, CARD)
+ATTEMPTS = 4
+TIMEOUT = 10  # seconds, for the first answer; the client's own default is to wait for ever
+
+
+class HubError(CaptionerError, RuntimeError):
+    """A push that did not happen; the message says why and what to do."""
+
+
+def download(repo_id: str, revision: str | None = None) -> Path:
+    """The local copy of the checkpoint USER/NAME at `revision` (a branch, tag or commit).
+
+    The Hub is asked whether the copy in the local cache is the newest. If it cannot answer, the
+    copy is used all the same, with a note in the log. A file that is incomplete, or not the one
+    that the checkpoint's configuration names, is fetched anew.
+
+    Raises `CheckpointError` if there is no copy and none to be had, or if the Hub refuses access.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = _cached(repo_id, revision)
+    except HFValidationError:
+        raise CheckpointError(
+            f"{repo_id} is neither a checkpoint directory nor a Hub id of the form USER/NAME."
+        ) from None
+    if cached is not None and cached.name == revision:
+        return cached  # a commit never changes
+    try:
+        folder = patiently(lambda: _fetch(repo_id, revision), 1 if cached else ATTEMPTS)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        why = reason(error, repo_id, revision)
+        if cached is None or was_refused(error):
+            if cached is not None:
+                why += " HF_HUB_OFFLINE=1 uses the copy in the local cache."
+            raise CheckpointError(
+                f"{repo_id} is no directory here, and could not be downloaded: {why}"
+            ) from error
+        logger.warning(
+            "The copy of %s in the local cache is used (commit %s), perhaps not the newest: %s",
+            repo_id,
+            cached.name[:8],
+            why,
+        )
+        return cached
+    if folder != cached:
+        _remember(repo_id, revision)
+    return folder
+
+
+def push(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    replace_card: bool = False,
+) -> str:
+    """Makes USER/NAME on the Hub the checkpoint in `folder`, in one commit, and returns its URL.
+
+    The repository is created if there is none, visible to you alone if `private`. The commit goes
+    to the branch `revision`, by default the main one. The token is the one of the environment or
+    the login unless `token` is given. A model card that somebody edited on the Hub stays as it is,
+    with a note in the log, unless `replace_card`.
+
+    Raises `CheckpointError` if the checkpoint is not whole, and `HubError` if it was not pushed.
+    """
+    files = _whole(Path(folder))
+    require_login(token)
+    try:
+        return patiently(
+            lambda: _commit(files, repo_id, private, revision, token, replace_card), ATTEMPTS
+        )
+    except HubError:
+        raise
+    except Exception as error:
+        why = reason(error, repo_id, revision, writing=True, token=token)
+        raise HubError(f"{folder} was not pushed to {repo_id}: {why}") from error
+
+
+def require_login(token: str | None = None) -> None:
+    """Raises `HubError` unless there is a token to push with; asks nobody whether it is valid."""
+    from huggingface_hub import get_token
+
+    if not (token or get_token()):
+        raise HubError(
+            "pushing to the Hub needs an access token: log in with `hf auth login`, or set "
+            "HF_TOKEN to a token with write access."
+        )
+
+
+def _cached(repo_id: str, revision: str | None) -> Path | None:
+    """The whole checkpoint that the local cache holds as `revision`, if any."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repo_id, revision=revision, allow_patterns=list(FILES), local_files_only=True
+            )
+        )
+        return None if any(_faulty(folder)) else folder
+    except (LocalEntryNotFoundError, CheckpointError):
+        return None
+
+
+def _fetch(repo_id: str, revision: str | None) -> Path:
+    """What the Hub has as `revision` now. The cache's idea of `revision` stays as it is."""
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    commit = HfApi().repo_info(repo_id, revision=revision, timeout=TIMEOUT).sha
+    folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=list(FILES)))
+    for name in _faulty(folder):
+        if (folder / name).exists():
+            logger.warning("%s is not as it should be: fetching it again.", folder / name)
+        hf_hub_download(repo_id, name, revision=commit, force_download=True)
+    read_config(folder)
+    for name in _faulty(folder):
+        raise CheckpointError(
+            f"{name} in the repository {repo_id} is not the file that its {CONFIG} names. Ask the "
+            "repository's owner to push the checkpoint again, or give another revision."
+        )
+    return folder
+
+
+def _remember(repo_id: str, revision: str | None) -> None:
+    # snapshot_download notes the branch's commit in the cache before it fetches the files. Called
+    # only now that they are all there, it never makes the branch point to half a checkpoint.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES))
+    except (HTTPError, OSError) as error:
+        logger.info("the local cache goes on with the commit before (%s)", type(error).__name__)
+
+
+def _faulty(folder: Path) -> Iterator[str]:
+    """The names of files that are missing, damaged or of another checkpoint."""
+    try:
+        _, files = read_config(folder)
+    except CheckpointError:
+        yield CONFIG
+        return
+    for name, _ in find_faults(folder, files):
+        yield name
+
+
+def _whole(folder: Path) -> dict[str, Path]:
+    """The files to push, by name. Raises `CheckpointError` unless all is there and unharmed."""
+    read_config(folder)
+    for name in _faulty(folder):
+        raise CheckpointError(
+            f"{folder / name} is missing, or not the file that {CONFIG} names. Nothing was pushed; "
+            "train or fetch the checkpoint again."
+        )
+    for name in (METRICS, CARD):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder / name} is missing. Nothing was pushed; run `python -m "
+                "captioner.evaluation` with --save, or train again."
+            )
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    names = [name for name in dict.fromkeys([*FILES, *pictures]) if (folder / name).is_file()]
+    return {name: folder / name for name in names}
+
+
+def _commit(
+    files: dict[str, Path],
+    repo_id: str,
+    private: bool,
+    revision: str | None,
+    token: str | None,
+    replace_card: bool,
+) -> str:
+    # Safe to repeat: what an earlier attempt has uploaded or committed is found there and left out.
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
+    info = api.repo_info(repo_id, revision=revision, timeout=TIMEOUT)
+    if private and not info.private:
+        raise HubError(
+            f"{repo_id} exists and is public, so nothing was pushed there. Make it private in its "
+            "settings on the Hub, or push without `private`."
+        )
+    present = {sibling.rfilename for sibling in info.siblings or ()}
+    if CARD in present and not replace_card:
+        files = _without_foreign_card(api, files, repo_id, info.sha)
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(name, path) for name, path in files.items()
+    ]
+    stale = present & set(FILES) - set(files) - {CARD}
+    operations += [CommitOperationDelete(name) for name in sorted(stale)]
+    return api.create_commit(
+        repo_id,
+        operations,
+        commit_message="Captioner checkpoint",
+        revision=revision,
+        parent_commit=info.sha,  # refused if the branch, and its card, changed in the meantime
+    ).commit_url
+
+
+def _without_foreign_card(
+    api: HfApi, files: dict[str, Path], repo_id: str, commit: str | None
+) -> dict[str, Path]:
+    """`files`, less the card if the one of `commit` was written or edited by somebody."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = api.hf_hub_download(repo_id, CARD, revision=commit, local_dir=folder)
+        content = Path(path).read_bytes()
+    if content == files[CARD].read_bytes() or is_untouched(content.decode(errors="replace")):
+        return files
+    logger.warning(
+        "The model card of %s was edited on the Hub and stays as it is; everything else is pushed. "
+        "`replace_card=True` replaces it.",
+        repo_id,
+    )
+    return {name: path for name, path in files.items() if name != CARD}

@@ -1,0 +1,291 @@
+"""The model card and the loss plot: the parts of a checkpoint that are for people.
+
+The card's first lines are metadata for the Hub, after its specification of model cards
+(https://github.com/huggingface/hub-docs/blob/main/modelcard.md). Its last line is a seal, by which
+a card that was changed by hand is told from one that this program wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from captioner.config import CaptionerConfig
+
+METRIC_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+DATASET_TITLES = {"flickr8k": "Flickr8k", "coco": "MS-COCO 2014", "folder": "a folder of photos"}
+PUBLIC_DATASETS = ("flickr8k", "coco")  # names that mean the same to everybody
+# Show, Attend and Tell (arXiv 1502.03044, table 1), on the test photos.
+PUBLISHED = {
+    "flickr8k": {
+        "soft attention": {
+            "BLEU-1": 67.0, "BLEU-2": 44.8, "BLEU-3": 29.9, "BLEU-4": 19.5, "METEOR": 18.93
+        },
+        "hard attention": {
+            "BLEU-1": 67.0, "BLEU-2": 45.7, "BLEU-3": 31.4, "BLEU-4": 21.3, "METEOR": 20.30
+        },
+    }
+}  # fmt: skip
+
+_METRIC_TYPES = {"BLEU": "bleu", "METEOR": "meteor", "ROUGE": "rouge", "CIDEr": "cider"}
+_SEARCH_OPTIONS = (
+    "strategy", "beam_width", "length_penalty", "temperature", "top_k", "top_p", "seed", "images"
+)  # fmt: skip
+_CONTROLS = {
+    "shifted": "one of the same shape at a random place",
+    "scattered": "as many cells at random",
+    "other_photo": "the one attended to for a word of another photo",
+}
+_SEAL = re.compile(r"<!-- Made by captioner; SHA-256 of the above: ([0-9a-f]{64}) -->\s*\Z")
+
+
+def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
+    """Training and validation loss (nats a word) by epoch, as a PNG."""
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.subplots()
+    epochs = range(1, len(history) + 1)
+    axes.plot(epochs, [h["nll"] for h in history], marker=".", label="training (with dropout)")
+    axes.plot(epochs, [h["val_nll"] for h in history], marker=".", label="validation")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("cross-entropy (nats a word)")
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
+    """The checkpoint's README: what it is, what it was trained on, how good it is."""
+    text = f"""---
+{card_data(config, metrics).to_yaml()}
+---
+
+# Image captioner with visual attention, trained on {_title(config.dataset)}
+
+InceptionV3 features ({config.model.rows} x {config.model.columns} x {config.model.channels}), a
+dense encoder, Bahdanau attention and a GRU decoder, in the line of Show, Attend and Tell
+(arXiv 1502.03044). For each word it gives a map of where it looked.
+
+```python
+from captioner import Captioner
+
+captioner = Captioner.from_pretrained("USER/NAME")  # this repository, or a copy of its folder
+for caption in captioner.caption("photo.jpg", num_captions=3):
+    print(caption.text)
+```
+
+The weights are safetensors files, which hold numbers and nothing that could be executed.
+
+## Training
+
+{_training_note(config, metrics)}
+
+{_backbone_note(config)}
+
+![Loss by epoch](loss.png)
+
+## Scores
+
+{_score_table(metrics.get("scores", ()))}
+
+Computed by `python -m captioner.evaluation` with `pycocoevalcap` and its own tokenizer, in percent
+(CIDEr times 100), one caption a photo. A dash: not known. In brackets: the 95% confidence
+interval, from resampled photos.
+{_habits(metrics.get("scores", ()))}
+## Does the attention tell the truth?
+
+{_faithfulness(metrics.get("faithfulness", ()))}
+
+## Limits
+
+It knows the words and the scenes of its training captions, mostly people, dogs and sports outdoors
+in the case of Flickr8k, names what it has seen often before what is there, miscounts, and repeats
+the prejudices of those who wrote the captions. Not for decisions about people.
+
+"""
+    return f"{text}<!-- Made by captioner; SHA-256 of the above: {_digest(text)} -->\n"
+
+
+def is_untouched(card: str) -> bool:
+    """Whether a card is as `model_card` of this version or another wrote it.
+
+    Line endings do not count: editors change them unasked.
+    """
+    card = card.replace("\r\n", "\n")
+    seal = _SEAL.search(card)
+    return seal is not None and seal[1] == _digest(card[: seal.start()])
+
+
+def card_data(config: CaptionerConfig, metrics: Mapping[str, Any]) -> ModelCardData:
+    """The card's metadata. The model index has one result for every metric of every score."""
+    results = list(_eval_results(metrics.get("scores", ())))
+    name = "-".join(filter(None, ("captioner", config.dataset)))
+    return ModelCardData(
+        language="en",
+        license="mit",
+        library_name="keras",
+        pipeline_tag="image-to-text",
+        tags=["image-captioning", "visual-attention", "show-attend-and-tell"],
+        datasets=[config.dataset] if config.dataset in PUBLIC_DATASETS else None,
+        metrics=list(dict.fromkeys(r.metric_type for r in results)) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _eval_results(scores: Sequence[Mapping[str, Any]]) -> Iterator[EvalResult]:
+    for entry in scores:
+        search = {key: entry[key] for key in _SEARCH_OPTIONS if key in entry}
+        for name in METRIC_NAMES:
+            value = _value(entry, name)
+            if value is None:
+                continue
+            family, _, order = name.partition("-")
+            yield EvalResult(
+                task_type="image-to-text",
+                task_name="Image Captioning",
+                dataset_type=entry["dataset"],
+                dataset_name=_title(entry["dataset"]),
+                dataset_split=entry["split"],
+                metric_type=_METRIC_TYPES[family],
+                metric_name=f"{name} ({entry['strategy']})",
+                metric_value=value,
+                metric_args=search | ({"max_order": int(order)} if order.isdigit() else {}),
+            )
+
+
+def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
+    training, history = config.training, metrics.get("history", ())
+    best = min((h["val_nll"] for h in history), default=None)
+    loss = "" if best is None else f" ({best:.3f} nats a word)"
+    mirrored = " Photos were seen mirrored half of the time, unless a caption named a side."
+    tuned = f"""
+
+Then the backbone learnt too, from the block {training.finetune_from} on, from photos of
+{training.finetune_image_size} pixels: at most {training.finetune_epochs} epochs; and the decoder
+alone, on features of {config.backbone.image_size}: at most {training.polish_epochs}."""
+    rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
+    then = f"""
+
+Then self-critical training on CIDEr-D (arXiv 1612.00563), epochs: {rewarded}. The weights lie
+{training.cider_blend:.0%} of the way from those before it to those of its best epoch on the
+validation photos."""
+    return f"""\
+Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
+batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
+loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
+the training captions.{mirrored if training.mirror else ""}\
+{tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}"""
+
+
+def _backbone_note(config: CaptionerConfig) -> str:
+    if config.backbone.weights == "imagenet":
+        return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
+    if config.training.finetune_from:
+        return (
+            "The backbone's weights are no longer those that it began with: they come with this\n"
+            f"checkpoint, in float16.\n{config.backbone.note}"
+        ).rstrip()
+    note = f"{config.backbone.note}\n" if config.backbone.note else ""
+    return (
+        "The backbone is InceptionV3, frozen. Its weights were given with `--backbone-weights`\n"
+        f"and come with this checkpoint, in float16.\n{note}"
+        "Scores made with other weights do not compare."
+    )
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
+    if not scores:
+        return "Not computed yet: run `python -m captioner.evaluation` with `--save`."
+    head = ["data", "split", "images", "search", *METRIC_NAMES]
+    rows = [
+        [_title(s["dataset"]), s["split"], s.get("images", "-"), _search_of(s)]
+        + [_cell(s, name) for name in METRIC_NAMES]
+        for s in scores
+    ]
+    for dataset in dict.fromkeys(s["dataset"] for s in scores if s["split"] == "test"):
+        rows += [
+            [_title(dataset), "test", "", f"*Show, Attend and Tell, {kind}, as published*"]
+            + [_cell(figures, name) for name in METRIC_NAMES]
+            for kind, figures in PUBLISHED.get(dataset, {}).items()
+        ]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _search_of(entry: Mapping[str, Any]) -> str:
+    temperature = entry.get("temperature")
+    return entry["strategy"] + ("" if temperature is None else f", temperature {temperature:g}")
+
+
+def _cell(entry: Mapping[str, Any], metric: str) -> str:
+    value = _value(entry, metric)
+    if value is None:
+        return "-"
+    ends = entry.get("confidence_95", {}).get(metric)
+    return f"{value:.1f}" + (f" [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else "")
+
+
+def _habits(scores: Sequence[Mapping[str, Any]]) -> str:
+    """What the captions of each score are like, a line each."""
+    lines = []
+    for entry in scores:
+        if found := entry.get("captions"):
+            novel = f", {found['novel']:.0f}% in no training caption" if "novel" in found else ""
+            lines.append(
+                f"- {_title(entry['dataset'])}, {entry['split']}, {_search_of(entry)}: "
+                f"{found['distinct']:.0f}% of the captions are distinct{novel}; "
+                f"{found['words_used']} words used, {found['mean_length']:.1f} a caption; "
+                f"{found['unfinished']:.1f}% break off, {found['phrase_twice']:.1f}% stutter."
+            )
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _faithfulness(entries: Sequence[Mapping[str, Any]]) -> str:
+    measured = [e for e in entries if e.get("controls")]
+    if not measured:
+        return "Not measured yet: run `python -m captioner.faithfulness` with `--save`."
+    paragraphs = []
+    for entry in measured:
+        drops = entry["log_prob_drop"]
+        comparisons = [
+            f"- {_CONTROLS[name]}: {drops[name]:.3f} nats. "
+            + _ratio(found["ratio"], found["ratio_95"])
+            for name, found in entry["controls"].items()
+        ]
+        paragraphs.append(
+            f"For {entry['content_words']} content words of greedy captions ({entry['images']} "
+            f"photos of {_title(entry['dataset'])}, {entry['split']}), the quarter of the photo\n"
+            "attended to most was painted over with the photo's mean colour. The word's\n"
+            f"log-probability fell by {drops['attended']:.3f} nats on average. When another "
+            "quarter was painted over:\n\n" + "\n".join(comparisons)
+        )
+    return "\n\n".join(paragraphs)
+
+
+def _ratio(ratio: float | None, ends: Sequence[float | None]) -> str:
+    if ratio is None:
+        return "No ratio: that did not harm the word."
+    low, high = ("unbounded" if end is None else f"{end:.2f}" for end in ends)
+    return f"Ratio {ratio:.2f} [{low}, {high}]."
+
+
+def _value(entry: Mapping[str, Any], metric: str) -> float | None:
+    value = entry.get(metric)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _title(dataset: str) -> str:
+    return DATASET_TITLES.get(dataset, dataset) or "unnamed data"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Captioned photos: readers of data sets, downloads, images, words."""

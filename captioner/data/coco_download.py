@@ -1,0 +1,288 @@
+"""MS-COCO 2014 fetched into its official layout: the captions, and only the images asked for.
+
+Source: https://cocodataset.org/#download. Everything may be interrupted at any time: a file under
+its final name is whole, and the same call goes on from where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import queue
+import re
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+from PIL import Image
+from tqdm import tqdm
+
+from captioner.data.datasets import (
+    COCO_URL,
+    Record,
+    abbreviate,
+    read_coco,
+    read_dataset,
+    sample_records,
+)
+from captioner.data.http_download import (
+    AGAIN,
+    DownloadError,
+    DownloadSession,
+    ResponseError,
+    archive_at,
+    discard,
+    get,
+    reason,
+    with_retries,
+)
+from captioner.files import write_bytes
+
+logger = logging.getLogger(__name__)
+
+_GONE = (404, 410)
+_MOST_GONE = 0.01  # of the images asked for; where more do not exist, something else is wrong
+
+
+def download_coco(
+    data_dir: str | os.PathLike[str],
+    *,
+    num_images: int | None = 6000,
+    seed: int = 0,
+    split: str = "train",
+    base_url: str = COCO_URL,
+    workers: int = 16,
+    progress: bool = True,
+    attempts: int = 6,
+    backoff: float = 1.0,
+    timeout: float = 30.0,
+) -> list[Record]:
+    """Fetch what is missing of a COCO subset and return its records.
+
+    For "train" these are the records of `read_dataset("coco", data_dir, ...)`, for "val" those of
+    `sample_records(read_coco(data_dir, "val"), ...)`; `num_images` None means all. Nothing is
+    requested when everything is there. The annotations come from
+    `annotations/annotations_trainval2014.zip` (241 MB, deleted afterwards); the images one by one,
+    `workers` at a time, or, where most of a whole split is missing, from `zips/{split}2014.zip`
+    (train: 13 GB, and as much again while it is unpacked).
+
+    `base_url` is a mirror of http://images.cocodataset.org; image addresses on that host are
+    rewritten to it. A request is tried `attempts` times after lost connections, timeouts of
+    `timeout` seconds, damaged content and answers 408, 429 and 5xx; the waits start at `backoff`
+    seconds and double, or are as long as the server asks for. Two downloads into one folder at the
+    same time are not supported.
+
+    Images that the server says do not exist (404, 410) are left out of the records, if they are one
+    in a hundred at most, or a single one. Their names are kept in `absent_{split}2014.txt`, so that
+    later calls give the same records without asking again.
+
+    Raises DownloadError if an image cannot be had for another reason or too many do not exist
+    (after fetching all the others), if none can (after some dozens in a row), or at once if the
+    disk is full or not writable; DatasetError if the captions cannot be read; ValueError if
+    `num_images` is less than 1.
+    """
+    data_dir = Path(data_dir)
+    base_url = base_url.rstrip("/")
+    if not re.match(r"https?://[^/]", base_url):
+        raise DownloadError(f'"{base_url}" is not a http or https address of a COCO mirror')
+    images_dir = data_dir / f"{split}2014"
+    try:
+        with httpx.Client(
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=workers),
+            follow_redirects=True,
+            # A compressed body could be neither resumed nor compared with its announced length.
+            headers={"Accept-Encoding": "identity"},
+        ) as client:
+            session = DownloadSession(client, threading.Event(), attempts, backoff, not progress)
+            _fetch_annotations(session, base_url, data_dir, split)
+            if split == "train":
+                records = read_dataset("coco", data_dir, num_images=num_images, seed=seed)
+            else:
+                records = sample_records(read_coco(data_dir, split), num_images, seed)
+            for leftover in images_dir.glob("*.tmp"):  # of a run that was killed
+                leftover.unlink()
+            note = data_dir / f"absent_{split}2014.txt"
+            noted = note.read_text(encoding="utf-8", errors="replace") if note.exists() else ""
+            absent = set(noted.splitlines())
+            missing = _missing(records, absent)
+            part = data_dir / f"{split}2014.zip.part"
+            if not missing and num_images is None:
+                discard(part)
+            elif num_images is None and (len(missing) > len(records) / 2 or part.exists()):
+                _fetch_image_archive(session, f"{base_url}/zips/{split}2014.zip", part, missing)
+                missing = _missing(missing, absent)
+            if missing:
+                images_dir.mkdir(parents=True, exist_ok=True)
+                gone = _fetch_images(session, base_url, missing, workers)
+                absent |= {record.path.name for record in gone}
+            present = _present(records, base_url, note)
+            content = "".join(f"{name}\n" for name in sorted(absent))
+            if content != noted:
+                write_bytes(note, content.encode())
+    except OSError as error:
+        raise _disk_error(error, data_dir) from error
+    return present
+
+
+def _missing(records: Sequence[Record], absent: set[str]) -> list[Record]:
+    return [r for r in records if not r.path.exists() and r.path.name not in absent]
+
+
+def _present(records: Sequence[Record], base_url: str, note: Path) -> list[Record]:
+    """The records less those of images that do not exist, if these are few."""
+    present = [r for r in records if r.path.exists()]
+    names = [r.path.name for r in records if not r.path.exists()]
+    if not names:
+        return present
+    what = f"{len(names)} of {len(records)} images do not exist on {base_url}: {abbreviate(names)}"
+    splits_are_left = {r.split for r in present} == {r.split for r in records}
+    if len(names) > max(1, _MOST_GONE * len(records)) or not splits_are_left:
+        note.unlink(missing_ok=True)  # for all of them to be asked for the next time
+        raise DownloadError(
+            f"{what}; these are too many to go on without them. The others are in "
+            f"{records[0].path.parent}: put the missing ones there, or give another address in "
+            f"CAPTIONER_COCO_URL, then {AGAIN}"
+        )
+    logger.warning(f"{what}; going on without them. To ask for them again, delete {note}")
+    return present
+
+
+def _disk_error(error: OSError, folder: Path) -> DownloadError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return DownloadError(f"cannot use the folder {folder}: {error}; choose one to write to")
+    free = shutil.disk_usage(folder if folder.exists() else folder.absolute().parent).free / 1e6
+    return DownloadError(
+        f"the disk is full: {folder} has {free:.1f} MB left ({error}); make room, then {AGAIN}"
+    )
+
+
+def _fetch_images(
+    session: DownloadSession, base_url: str, records: Sequence[Record], workers: int
+) -> list[Record]:
+    """Fetches the images and returns the records of those that do not exist."""
+    todo: queue.SimpleQueue[Record] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Record, Exception | None]] = queue.SimpleQueue()
+    for record in records:
+        todo.put(record)
+
+    def work() -> None:
+        while not session.stop.is_set():
+            try:
+                record = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                _fetch_image(session, _mirrored(record.url or "", base_url), record.path)
+                done.put((record, None))
+            except Exception as error:
+                done.put((record, error))
+
+    # Daemons, because an executor would hold up Ctrl-C until every pending read times out.
+    threads = [
+        threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(records)))
+    ]
+    failures: list[str] = []
+    gone: list[Record] = []
+    in_a_row = 0
+    try:
+        with tqdm(total=len(records), unit="image", disable=session.quiet) as bar:
+            for thread in threads:
+                thread.start()
+            for _ in records:
+                record, error = done.get()
+                if isinstance(error, OSError):  # httpx has its own: this is the disk's
+                    raise error
+                if error is None:
+                    in_a_row = 0
+                    bar.update()
+                    continue
+                why = f"{record.path.name} ({reason(error)})"
+                if getattr(error, "status", None) in _GONE:
+                    gone.append(record)
+                else:
+                    failures.append(why)
+                in_a_row += 1
+                if in_a_row >= max(32, 2 * workers):
+                    raise DownloadError(
+                        f"{in_a_row} images in a row could not be downloaded from {base_url}, "
+                        f"the last of them {why}; check the address and the connection, then "
+                        f"{AGAIN}"
+                    )
+    finally:
+        session.stop.set()
+        deadline = time.monotonic() + 1.0
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+    if failures:
+        raise DownloadError(
+            f"{len(failures)} of {len(records)} images could not be downloaded: "
+            f"{abbreviate(failures)}; the others are in {records[0].path.parent}. To try "
+            f"the missing ones, {AGAIN}"
+        )
+    return gone
+
+
+def _fetch_image(session: DownloadSession, url: str, path: Path) -> None:
+    def attempt() -> bytes:
+        body = bytearray()
+        # The transport raises where the body is shorter than its announced length.
+        with get(session, url) as response:
+            for chunk in response.iter_raw():
+                if session.stop.is_set():
+                    raise ResponseError("cancelled", transient=False)
+                body += chunk
+        _check_picture(bytes(body))
+        return bytes(body)
+
+    write_bytes(path, with_retries(session, attempt))
+
+
+def _check_picture(body: bytes) -> None:
+    if body.lstrip()[:1] == b"<":
+        raise ResponseError("the server sent a web page in place of the picture")
+    try:
+        with Image.open(io.BytesIO(body), formats=("JPEG", "PNG")) as image:
+            image.load()
+    except Exception as error:  # PIL's decoders raise many kinds
+        raise ResponseError(f"not a whole picture ({reason(error)})") from error
+
+
+def _mirrored(url: str, base_url: str) -> str:
+    host = COCO_URL.partition("://")[2]
+    return re.sub(rf"^https?://{re.escape(host)}(?=/)", lambda _: base_url, url)
+
+
+def _fetch_annotations(session: DownloadSession, base_url: str, data_dir: Path, split: str) -> None:
+    name = f"annotations/captions_{split}2014.json"
+    if (data_dir / name).exists():
+        return
+    (data_dir / "annotations").mkdir(parents=True, exist_ok=True)
+    url = f"{base_url}/annotations/annotations_trainval2014.zip"
+    with archive_at(session, url, data_dir / "annotations_trainval2014.zip.part") as archive:
+        write_bytes(data_dir / name, archive.read(name))
+
+
+def _fetch_image_archive(
+    session: DownloadSession, url: str, part: Path, records: Sequence[Record]
+) -> None:
+    """Unpack those of the records that the archive has, if the server has the archive at all."""
+    try:
+        with archive_at(session, url, part) as archive:
+            records[0].path.parent.mkdir(exist_ok=True)
+            members = set(archive.namelist())
+            for record in tqdm(records, unit="image", disable=session.quiet):
+                # Members are looked up by the names we expect, so none can lead elsewhere.
+                member = f"{record.path.parent.name}/{record.path.name}"
+                if member in members:
+                    write_bytes(record.path, archive.read(member))
+    except DownloadError as error:
+        if getattr(error.__cause__, "status", None) != 404:
+            raise
+        logger.info(f"{url} does not exist; fetching its images one by one")

@@ -1,0 +1,190 @@
+"""Files over HTTP from servers and networks that fail: retries, and zip archives that go on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import tenacity
+from tqdm import tqdm
+
+from captioner.errors import CaptionerError
+
+T = TypeVar("T")
+
+AGAIN = "run the same command again: it goes on from here"
+_LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError)
+
+
+class DownloadError(CaptionerError, RuntimeError):
+    """A download that failed; the message says what is missing, why, and the remedy."""
+
+
+@dataclass(eq=False)
+class ResponseError(Exception):
+    """An answer that is not the one asked for."""
+
+    reason: str
+    status: int = 200
+    transient: bool = True
+    retry_after: float = 0.0  # seconds
+
+
+@dataclass(frozen=True)
+class DownloadSession:
+    """What all requests of a download share."""
+
+    client: httpx.Client
+    stop: threading.Event  # set: everything under way ends as soon as it can
+    attempts: int
+    backoff: float  # seconds
+    quiet: bool
+
+
+@contextlib.contextmanager
+def get(session: DownloadSession, url: str, headers: dict[str, str] | None = None) -> Iterator:
+    """The httpx.Response of a request; its body is still to be read."""
+    if session.stop.is_set():
+        raise ResponseError("cancelled", transient=False)
+    headers = headers or {}
+    with session.client.stream("GET", url, headers=headers) as response:
+        status = response.status_code
+        if status != 200 and not (status == 206 and "Range" in headers):
+            raise ResponseError(
+                f"HTTP {status}",
+                status=status,
+                transient=status >= 500 or status in (408, 429),
+                retry_after=_retry_after(response.headers.get("Retry-After", "")),
+            )
+        yield response
+
+
+def _retry_after(value: str) -> float:
+    """Seconds to wait, from a number of seconds or a date (RFC 9110, section 10.2.3)."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, ResponseError):
+        return error.transient and error.retry_after <= _LONGEST_WAIT
+    return isinstance(error, httpx.TransportError) and not isinstance(
+        error, httpx.UnsupportedProtocol
+    )
+
+
+def with_retries(session: DownloadSession, attempt: Callable[[], T]) -> T:
+    """The result of `attempt`, tried again after failures that may pass; the last one is raised."""
+    # The random part keeps the workers from coming back all at once.
+    doubling = tenacity.wait_exponential(session.backoff, max=30.0)
+    jittered = doubling + tenacity.wait_random(0, session.backoff)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(jittered(state), getattr(error, "retry_after", 0.0))
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(session.attempts),
+        wait=wait,
+        retry=tenacity.retry_if_exception(_is_transient),
+        sleep=session.stop.wait,
+        reraise=True,
+    )(attempt)
+
+
+def reason(error: Exception) -> str:
+    """An error in words, also where it has none."""
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def archive_at(session: DownloadSession, url: str, part: Path) -> Iterator[zipfile.ZipFile]:
+    """The zip archive at `url`, kept in `part` until the block has ended without an error."""
+    try:
+        while not with_retries(session, lambda: _fetch_more(session, url, part)):
+            pass
+    except (ResponseError, httpx.HTTPError, httpx.InvalidURL) as error:
+        if getattr(error, "status", None) == 416:  # what we have cannot be a part of it
+            discard(part)
+        message = f"{url} could not be downloaded ({reason(error)}); {AGAIN}"
+        raise DownloadError(message) from error
+    try:
+        with zipfile.ZipFile(part) as archive:
+            yield archive
+    except _DAMAGED as error:
+        discard(part)
+        raise DownloadError(
+            f"{url} is not the zip archive it should be ({reason(error)}) and was deleted; "
+            "run the same command again to fetch it anew"
+        ) from error
+    discard(part)
+
+
+def discard(part: Path) -> None:
+    """Deletes part of an archive, and what is known about it."""
+    # This order, because a tag without its part is harmless.
+    part.unlink(missing_ok=True)
+    part.with_suffix(".tag").unlink(missing_ok=True)
+
+
+def _fetch_more(session: DownloadSession, url: str, part: Path) -> bool:
+    """Go on with `part` by HTTP range (RFC 9110, section 14); True once it is whole.
+
+    False if the connection was lost after some progress: that is not counted as a failed attempt.
+    The tag file beside `part` keeps the length and the validator of the file it is a part of.
+    """
+    tag = part.with_suffix(".tag")
+    have = part.stat().st_size if part.exists() else 0
+    size, _, validator = tag.read_text().partition("\n") if tag.exists() else ("", "", "")
+    length = int(size) if size.isdecimal() else 0
+    if length and have == length:
+        return True
+    resumable = have and length and validator
+    headers = {"Range": f"bytes={have}-", "If-Range": validator} if resumable else {}
+    with get(session, url, headers) as response:
+        resumed = response.status_code == 206
+        if not resumed:
+            have, length = 0, int(response.headers.get("Content-Length", 0))
+            if not length:
+                raise ResponseError("the length of the file is unknown", transient=False)
+        elif response.headers.get("Content-Range") != f"bytes {have}-{length - 1}/{length}":
+            discard(part)
+            raise ResponseError("the server sent another range than the one asked for")
+        if length - have > shutil.disk_usage(part.parent).free:
+            raise OSError(errno.ENOSPC, f"{(length - have) / 1e6:.1f} MB are to come")
+        units = {"total": length, "initial": have, "unit": "B", "unit_scale": True}
+        bar = tqdm(desc=part.stem, disable=session.quiet, **units)
+        with bar, part.open("ab" if resumed else "wb") as file:
+            if not resumed:  # only now: the old tag belongs to the bytes just dropped
+                tag.write_text(f"{length}\n{_validator(response.headers)}")
+            try:
+                for chunk in response.iter_raw():
+                    file.write(chunk)
+                    bar.update(len(chunk))
+            except httpx.TransportError:
+                if resumed and file.tell() > have:
+                    return False
+                raise
+    return part.stat().st_size == length
+
+
+def _validator(headers: httpx.Headers) -> str:
+    etag = headers.get("ETag", "")
+    # A weak tag does not promise the same bytes, and If-Range forbids it.
+    return headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag

@@ -1,0 +1,182 @@
+"""Any picture to the network's input: one loader for the trainer and the app.
+
+The app could not be trusted if it saw other pixels than the trainer did, so both call
+`load_image` and `to_network_input` and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from captioner.errors import CaptionerError
+
+MAX_PIXELS = 64_000_000  # 192 MB as RGB; phones and cameras stay below, decompression bombs do not
+
+# Formats decoded by libraries inside Pillow; "JPEG" opens MPO as well. EPS and the like start other
+# programs, and ICO is decoded before its size can be checked: left out.
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+)
+
+_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
+
+
+class ImageError(CaptionerError, ValueError):
+    """A picture that cannot be used. The message says which, why, and what to do instead.
+
+    The message never holds a folder, only the file's name, so that it can be shown to a visitor.
+    """
+
+
+def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Any picture as an upright 8-bit RGB image of its own size.
+
+    `source` is a path, the bytes of a file, an open binary file, a PIL image, or a uint8 array
+    (height, width, 3). EXIF orientation is applied, transparency laid over white, CMYK, palette,
+    greyscale and 16-bit pictures converted, and an animation gives its first frame.
+
+    Raises `ImageError` for anything else: not a picture, cut short, empty, over `max_pixels`.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    name = "the picture"
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError(f"{name} is empty. Save or download it again.")
+        source = io.BytesIO(source)
+    try:
+        if isinstance(source, str | os.PathLike):
+            name = Path(source).name
+            _check_file(Path(source))
+        elif not hasattr(source, "read") and not isinstance(source, Image.Image):
+            raise ImageError(
+                f"a {type(source).__name__} is not a picture. Give a path, the bytes of a file, an "
+                "open file, a PIL image or a uint8 array (height, width, 3)."
+            )
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, name, max_pixels)
+        with Image.open(source, formats=FORMATS) as image:
+            return _to_rgb(image, name, max_pixels)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(_too_large(name, max_pixels)) from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            f"{name} is not a picture this program can read. Use a JPEG, PNG, WebP, GIF, BMP, "
+            "TIFF or AVIF file."
+        ) from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            # The system refused the path; the error's own text would show the folder.
+            raise ImageError(
+                f"{name} cannot be opened ({error.strerror}). Check the path."
+            ) from error
+        # Pillow's decoders report damage with whatever their parsing stumbled over: OSError,
+        # SyntaxError, struct.error, ValueError, EOFError, zlib.error, IndexError and more.
+        raise ImageError(
+            f"{name} is damaged or cut short ({error}). Save or download it again."
+        ) from error
+
+
+def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
+    """An RGB image as float32 (size, size, 3) in -1..1, what InceptionV3 was trained on.
+
+    The whole photo is squeezed into the square, so that no part of it is out of sight and the
+    attention maps cover all of it.
+    """
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(resized, dtype=np.float32) / 127.5 - 1.0  # (size, size, 3)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ImageError(f"{path.name} does not exist or is not a file. Check the path.")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path.name} is empty. Save or download it again.")
+
+
+def _too_large(name: str, max_pixels: int) -> str:
+    return f"{name} has more than {max_pixels / 1e6:.0f} million pixels. Make it smaller first."
+
+
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    width, height = image.size  # known from the header, before a pixel is decoded
+    if width == 0 or height == 0:
+        raise ImageError(f"{name} has no pixels ({width} x {height}). Use another picture.")
+    if width * height > max_pixels:
+        raise ImageError(_too_large(name, max_pixels))
+    image = _upright(image)
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16-bit values at 255 and so turns photos white.
+        return _scaled_to_rgb(np.asarray(image, np.float32) / 257)
+    if image.mode in ("I", "F"):
+        return _scaled_to_rgb(_to_byte_range(np.asarray(image, np.float32)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    rgb = image.convert("RGB")
+    rgb.info = {}  # or its orientation would be applied once more when this image is loaded again
+    return rgb
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Pillow's `exif_transpose`, except that broken EXIF data does not cost us good pixels."""
+    image.load()  # first: damaged pixels are an error all the same
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # its parser, too, stumbles in many ways
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_byte_range(values: np.ndarray) -> np.ndarray:
+    """Greyscale of unstated range (height, width) to 0..255: 0..1, 8-bit and 16-bit are told
+    apart by the largest value."""
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    largest = values.max()
+    if largest <= 1.0:
+        return values * 255
+    return values if largest <= 255 else values * (255 / max(largest, 65535.0))
+
+
+def _scaled_to_rgb(grey: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(
+            f"an array of {array.dtype} {array.shape} is not a picture: it must be uint8 "
+            "(height, width, 3)."
+        )
+    if 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape} has no pixels.")
+    if array.shape[0] * array.shape[1] > max_pixels:
+        raise ImageError(_too_large("the array", max_pixels))
+    return Image.fromarray(array)

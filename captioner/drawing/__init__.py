@@ -1,0 +1,1 @@
+"""Attention over the photo: overlays, the printable grid, the film, and a fast PNG encoder."""

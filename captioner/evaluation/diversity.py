@@ -1,0 +1,87 @@
+"""Diversity and degeneration of captions: how varied they are, and which known vices they have.
+
+Nothing here asks whether a caption is right. The measures of diversity are those of van Miltenburg
+et al. 2018 (aclanthology.org/C18-1147); the vices are those seen in captions trained on CIDEr (Guo
+et al. 2018, aclanthology.org/D18-1083) and in beam search.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary, split_words
+from captioner.model.function_words import UNFINISHED
+
+Words = Sequence[str]
+
+
+def diversity(captions: Sequence[Words], train_captions: Iterable[str] = ()) -> dict[str, float]:
+    """Of one caption an image, each a list of words:
+
+    `distinct`, how many different ones there are, in percent of the captions; `words_used`, how
+    many different words; `mean_length`, in words. With `train_captions` (whole texts) also `novel`,
+    the percentage that no training caption equals, case and punctuation aside.
+    """
+    found = {
+        "distinct": _percent(len({tuple(c) for c in captions}), len(captions)),
+        "words_used": len({word for c in captions for word in c}),
+        "mean_length": round(sum(map(len, captions)) / len(captions), 2),
+    }
+    known = {tuple(split_words(text)) for text in train_captions}
+    if known:
+        found["novel"] = _share(captions, lambda words: tuple(words) not in known)
+    return found
+
+
+def vices(captions: Sequence[Words]) -> dict[str, float]:
+    """The percentage of captions with each vice:
+
+    `unfinished`, ends in an article, preposition or conjunction; `word_thrice`, a word three times
+    in a row; `phrase_twice`, a word or phrase twice in a row; `repeated_bigram`, the same two words
+    in a row at two places; `special_token`, holds `<unk>` or the like.
+    """
+    return {
+        "unfinished": _share(captions, is_unfinished),
+        "word_thrice": _share(captions, has_word_thrice),
+        "phrase_twice": _share(captions, has_phrase_twice),
+        "repeated_bigram": _share(captions, has_repeated_bigram),
+        "special_token": _share(captions, lambda words: not set(SPECIAL_TOKENS).isdisjoint(words)),
+    }
+
+
+def unknown_words(captions: Sequence[Words], vocabulary: Vocabulary) -> float:
+    """The percentage of words that are not in `vocabulary`, and so `<unk>` to the model."""
+    counts = Counter(word for c in captions for word in c)
+    unknown = sum(n for word, n in counts.items() if word not in vocabulary)
+    return _percent(unknown, counts.total())
+
+
+def is_unfinished(words: Words) -> bool:
+    return not words or words[-1] in UNFINISHED
+
+
+def has_word_thrice(words: Words) -> bool:
+    return any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False))
+
+
+def has_phrase_twice(words: Words) -> bool:
+    return any(
+        words[i : i + n] == words[i + n : i + 2 * n]
+        for n in range(1, len(words) // 2 + 1)
+        for i in range(len(words) - 2 * n + 1)
+    )
+
+
+def has_repeated_bigram(words: Words) -> bool:
+    bigrams = list(pairwise(words))
+    return len(set(bigrams)) < len(bigrams)
+
+
+def _share(captions: Sequence[Words], has: Callable[[Words], bool]) -> float:
+    return _percent(sum(map(has, captions)), len(captions))
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0

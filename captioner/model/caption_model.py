@@ -1,0 +1,293 @@
+"""Encoder, attention and decoder of Show, Attend and Tell (Xu et al. 2015, arXiv 1502.03044).
+
+Written with Keras layers and `keras.ops` alone, so that TensorFlow and JAX both run it. Shapes in
+comments use these letters:
+
+    batch     images
+    captions  captions of one image: they share the image's encoding; in training, rows of them, one
+              behind the other, each from its `<start>` on
+    steps     words of a caption or such a row, `<start>` included
+    locations 64, the 8 x 8 cells of the feature map
+
+Decoding goes by `step`; training takes the same steps under `ops.scan`, with the products that need
+no state done for all of them at once: the words' part of the GRU's input, and the projection onto
+the vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers, ops
+
+from captioner.config import ModelConfig
+from captioner.data.vocabulary import PAD, START, UNK
+
+Tensor = Any
+
+
+class Annotations(NamedTuple):
+    """What the decoder may attend to, computed once for each image."""
+
+    vectors: Tensor  # (batch, locations, embedding_dim)
+    keys: Tensor  # (batch, locations, attention_units)
+
+
+class Encoder(layers.Layer):
+    """Features (batch, locations, channels) -> annotation vectors (batch, locations, dim)."""
+
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dropout = layers.Dropout(config.dropout)
+        self.dense = layers.Dense(config.embedding_dim, activation="relu", name="dense")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        # Backbones differ in scale by a factor of two and more, and the dense layer's
+        # initialisation expects about unit variance: `standardize` sets these two.
+        self.mean = self.add_weight(name="mean", initializer="zeros", trainable=False)
+        self.std = self.add_weight(name="std", initializer="ones", trainable=False)
+        self.dense.build(input_shape)
+        self.built = True
+
+    def standardize(self, mean: float, std: float) -> None:
+        """From now on features are taken as (features - mean) / std."""
+        self.mean.assign(mean)
+        self.std.assign(std)
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        standard = (features - self.mean) / self.std
+        return self.dense(self.dropout(standard, training=training))
+
+
+class BahdanauAttention(layers.Layer):
+    """Additive attention (Bahdanau et al. 2015, arXiv 1409.0473, appendix A.1.2)."""
+
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.key = layers.Dense(config.attention_units, name="key")
+        self.query = layers.Dense(config.attention_units, use_bias=False, name="query")
+        self.score = layers.Dense(1, use_bias=False, name="score")
+
+    def build(self) -> None:
+        self.key.build((None, None, self.config.embedding_dim))
+        self.query.build((None, None, self.config.units))
+        self.score.build((None, None, None, self.config.attention_units))
+        self.built = True
+
+    def call(
+        self, annotations: Annotations, state: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """State (batch, captions, units) -> the context vectors (batch, captions, dim) and the
+        attention weights (batch, captions, locations), which sum to 1.
+
+        `bias` (batch, 1 or captions, locations) is added to the scores before the softmax: the
+        logarithm of a factor on each weight.
+        """
+        query = ops.expand_dims(self.query(state), 2)  # (batch, captions, 1, attention_units)
+        keys = ops.expand_dims(annotations.keys, 1)  # (batch, 1, locations, attention_units)
+        scores = ops.squeeze(self.score(ops.tanh(keys + query)), -1)  # (batch, captions, locations)
+        if bias is not None:
+            scores = scores + bias
+        weights = ops.softmax(scores, axis=-1)
+        return ops.matmul(weights, annotations.vectors), weights
+
+
+class CaptionModel(keras.Model):
+    """Features and the words so far in, logits of the next words out."""
+
+    def __init__(self, config: ModelConfig, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(name="captioner", **kwargs)
+        self.config = config
+        self.label_smoothing = label_smoothing
+        self.encoder = Encoder(config, name="encoder")
+        self.attention = BahdanauAttention(config, name="attention")
+        self.embedding = layers.Embedding(
+            config.vocabulary_size, config.embedding_dim, name="embedding"
+        )
+        self.gru = layers.GRUCell(config.units, name="gru")
+        self.hidden = layers.Dense(config.output_dim, name="hidden")
+        self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
+        self.embedding_dropout = layers.Dropout(config.dropout)
+        self.output_dropout = layers.Dropout(config.dropout)
+        if config.initial_state == "mean":
+            self.initial = layers.Dense(config.units, activation="tanh", name="initial")
+        if config.gate:
+            self.gate = layers.Dense(1, activation="sigmoid", name="gate")
+        self.nll = keras.metrics.Mean(name="nll")  # nats a word, without label smoothing
+        self._build()
+
+    def _build(self) -> None:
+        config = self.config
+        self.encoder.build((None, config.locations, config.channels))
+        self.attention.build()
+        self.embedding.build((None, None))
+        self.gru.build((None, config.embedding_dim * 2))
+        if config.initial_state == "mean":
+            self.initial.build((None, config.embedding_dim))
+        if config.gate:
+            self.gate.build((None, None, config.units))
+        width = config.units + 2 * config.embedding_dim * config.deep_output
+        self.hidden.build((None, None, width))
+        self.logits.build((None, None, config.output_dim))
+        self.built = True
+
+    @property
+    def named_weights(self) -> dict[str, keras.Variable]:
+        return {v.path: v for v in self.weights}
+
+    def encode(self, features: Tensor, training: bool = False) -> Annotations:
+        """Features (batch, locations, channels) to annotations; once for each image."""
+        vectors = self.encoder(features, training=training)
+        return Annotations(vectors, self.attention.key(vectors))
+
+    def initial_state(self, annotations: Annotations, captions: int) -> Tensor:
+        """The state before the first word, (batch, captions, units)."""
+        vectors = annotations.vectors
+        if self.config.initial_state == "mean":
+            state = self.initial(ops.mean(vectors, axis=1))
+        else:
+            state = ops.zeros((ops.shape(vectors)[0], self.config.units), vectors.dtype)
+        return ops.repeat(ops.expand_dims(state, 1), captions, axis=1)
+
+    def step(
+        self,
+        annotations: Annotations,
+        state: Tensor,
+        embedded: Tensor,
+        bias: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One word further: state (batch, captions, units) and the embedded previous word
+        (batch, captions, dim) -> the new state, the gated context, the attention weights."""
+        context, weights = self._look(annotations, state, bias)
+        inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
+        inputs = ops.matmul(inputs, self._cast(self.gru.kernel)) + self._cast(self.gru.bias)[0]
+        return self._advance(state, inputs), context, weights
+
+    def _look(
+        self, annotations: Annotations, state: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The gated context and the attention weights."""
+        context, weights = self.attention(annotations, state, bias)
+        return (context * self.gate(state) if self.config.gate else context), weights
+
+    def _advance(self, state: Tensor, inputs: Tensor) -> Tensor:
+        """The GRU (Cho et al. 2014, arXiv 1406.1078) with the reset gate behind the product, as
+        `keras.layers.GRU` and cuDNN compute it; `inputs` (batch, captions, 3 units) are those of
+        its three gates."""
+        recurrent = ops.matmul(state, self._cast(self.gru.recurrent_kernel))
+        recurrent = recurrent + self._cast(self.gru.bias)[1]
+        input_update, input_reset, input_new = ops.split(inputs, 3, axis=-1)
+        update, reset, new = ops.split(recurrent, 3, axis=-1)
+        update, reset = ops.sigmoid(input_update + update), ops.sigmoid(input_reset + reset)
+        return update * state + (1 - update) * ops.tanh(input_new + reset * new)
+
+    def _cast(self, variable: keras.Variable) -> Tensor:
+        # Keras does so for the variables of a layer that is called as such. We compute the GRU
+        # ourselves, and under JAX it calls `call` alone.
+        return ops.cast(variable, self.compute_dtype)
+
+    def project(
+        self, state: Tensor, context: Tensor, embedded: Tensor, training: bool = False
+    ) -> Tensor:
+        """The logits (..., vocabulary_size) from what `step` took and gave."""
+        if self.config.deep_output:
+            state = ops.concatenate([state, context, embedded], axis=-1)
+        return self.logits(self.output_dropout(self.hidden(state), training=training))
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
+        """Teacher forcing: features (batch, locations, channels) and words (batch, captions,
+        steps) -> logits (batch, captions, steps, vocabulary_size)."""
+        annotations = self.encode(inputs["features"], training=training)
+        words = inputs["words"]
+        embedded = self.embedding_dropout(self.embedding(words), training=training)
+        initial = self.initial_state(annotations, ops.shape(words)[1])
+        # All words are known beforehand: what they give to the gates takes one product for all
+        # steps, in half the time of many. Only the context's part is left to the loop.
+        dim = self.config.embedding_dim
+        kernel = self._cast(self.gru.kernel)
+        of_words = ops.matmul(embedded, kernel[:dim]) + self._cast(self.gru.bias)[0]
+        of_context = kernel[dim:]
+
+        begins = ops.expand_dims(ops.transpose(words == START, (2, 0, 1)), -1)
+
+        def step(carry: tuple[Tensor, ...], of_word: Tensor) -> tuple[Any, Any]:
+            state, _, index = carry
+            # Of the caption before in the same row, nothing is known any more.
+            state = ops.where(ops.take(begins, index, axis=0), initial, state)
+            context, _ = self._look(annotations, state)
+            state = self._advance(state, of_word + ops.matmul(context, of_context))
+            carry = (state, context, index + 1)
+            return carry, carry
+
+        # `begins` goes by an index of our own, for Keras 3.15 cannot scan two tensors of unknown
+        # length under TensorFlow. And `ops.scan` wants its outputs shaped like what it carries:
+        # hence the context in the carry, and the index in the outputs.
+        start = (initial, ops.zeros_like(embedded[:, :, 0]), ops.zeros((), "int32"))
+        _, (states, contexts, _) = ops.scan(step, start, ops.transpose(of_words, (2, 0, 1, 3)))
+        states = ops.transpose(states, (1, 2, 0, 3))  # (batch, captions, steps, units)
+        contexts = ops.transpose(contexts, (1, 2, 0, 3))
+        return self.project(states, contexts, embedded, training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Cross-entropy in nats, averaged over the real words `y` (batch, captions, steps).
+
+        Smoothed labels are for training; the `nll` metric and the validation loss go without, so
+        that they compare across recipes. `sample_weight` (batch, captions) weighs the captions:
+        the advantage of each, in self-critical training.
+        """
+        logits = ops.cast(y_pred, "float32")
+        if sample_weight is not None:
+            # What was never to be said must not be learnt as a way out of what scored badly.
+            ids = ops.arange(logits.shape[-1])
+            spoken = ops.logical_and(ids != UNK, ops.logical_and(ids != PAD, ids != START))
+            logits = ops.where(spoken, logits, -1e9)
+        log_probs = ops.log_softmax(logits, axis=-1)
+        chosen = ops.take_along_axis(log_probs, ops.expand_dims(y, -1), axis=-1)
+        nll = -ops.squeeze(chosen, -1)  # (batch, captions, steps)
+        real = ops.cast(y != PAD, "float32")
+        words = ops.maximum(ops.sum(real), 1.0)
+        if sample_weight is not None:
+            return ops.sum(nll * real * ops.expand_dims(sample_weight, -1)) / words
+        loss = ops.sum(nll * real) / words
+        self.nll.update_state(loss, sample_weight=words)
+        if training and self.label_smoothing:
+            uniform = ops.sum(-ops.mean(log_probs, axis=-1) * real) / words
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
+        return loss
+
+
+class EndToEndModel(keras.Model):
+    """Backbone and caption model as one: photos and the words so far in, logits out."""
+
+    def __init__(self, backbone: keras.Model, captions: CaptionModel) -> None:
+        super().__init__(name="end_to_end")
+        self.backbone = backbone
+        self.captions = captions
+        self.nll = captions.nll
+        self.built = True
+
+    @property
+    def named_weights(self) -> dict[str, keras.Variable]:
+        # Keras numbers the backbone's layers across the whole process.
+        backbone = {f"backbone/{i:03d}.{v.name}": v for i, v in enumerate(self.backbone.weights)}
+        return backbone | self.captions.named_weights
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
+        """Photos (batch, size, size, 3) in -1..1, as "features", and words as `CaptionModel`."""
+        # Never as in training: the batch normalisations keep the statistics that they came with.
+        maps = self.backbone(inputs["features"], training=False)
+        _, rows, columns, channels = maps.shape
+        features = ops.reshape(maps, (-1, rows * columns, channels))
+        return self.captions({**inputs, "features": features}, training=training)
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Tensor:
+        return self.captions.compute_loss(*arguments, **options)

@@ -1,0 +1,400 @@
+"""Greedy, sampling and beam search: words out of the model's single step.
+
+One loop serves all strategies: at each step the model gives the log-probabilities of the next word
+for each of `n` rows of an image (samples or beams), and a chooser picks, for each row, the word and
+the row it continues. A chooser maps probabilities to words and knows nothing else. The loop is
+compiled as a whole; all images and all rows go through it as one batch.
+
+Randomness comes in as numbers in [0, 1), one for each row and step, made by NumPy from the seed:
+the same seed gives the same captions under every backend and whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from captioner.data.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
+from captioner.model.caption_model import CaptionModel, Tensor
+
+STRATEGIES = ("sample", "greedy", "beam")
+PIECE = 64  # of a vocabulary, see `_cumulated`
+IMPOSSIBLE = -1e9  # a log-probability; finite, because sums of it must stay numbers
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How captions are searched for. Raises `ValueError` for values that make no sense."""
+
+    strategy: str = "sample"
+    num_captions: int = 3
+    temperature: float = 0.7  # sampling: below 1 bolder, above 1 wilder
+    top_k: int | None = None  # sampling: from the k most probable words only
+    top_p: float | None = None  # sampling: from the fewest words with this much probability
+    beam_width: int = 5
+    length_penalty: float = 1.0  # beam: log-probability divided by length ** length_penalty
+    seed: int = 0
+    max_words: int = 20
+    distinct: bool = False  # sampling: half as many again are drawn, to leave out what agrees
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy is {self.strategy!r}: one of {', '.join(STRATEGIES)}")
+        for name, low, high in (
+            ("num_captions", 1, 100),
+            ("beam_width", 1, 100),
+            ("max_words", 1, 100),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}: a whole number from {low} to {high}")
+        if not 0.01 <= self.temperature <= 100:
+            raise ValueError(f"temperature is {self.temperature!r}: from 0.01 to 100")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k!r}: at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p!r}: above 0, at most 1")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}: a whole number, 0 or more")
+
+    @property
+    def rows(self) -> int:
+        """Captions searched for at once: the beam may be wider than what is asked for."""
+        if self.strategy == "greedy":
+            return 1
+        if self.is_beam:
+            return max(self.beam_width, self.num_captions)
+        spare = self.distinct and self.num_captions > 1
+        return self.num_captions + (self.num_captions + 1) // 2 * spare
+
+    @property
+    def is_beam(self) -> bool:
+        return self.strategy == "beam"
+
+    @property
+    def filtered(self) -> bool:
+        return self.top_k is not None or self.top_p is not None
+
+
+class Decoded(NamedTuple):
+    """What the loop gives, as NumPy arrays; `rows` captions an image, a beam's best first."""
+
+    words: np.ndarray  # int32 (batch, rows, steps), padded with PAD after END
+    log_probs: np.ndarray  # float32 (batch, rows, steps), natural logarithm, before temperature
+    attention: np.ndarray  # float32 (batch, rows, steps, locations)
+    # The likeliest words at each step, special tokens left out, best first, as many as the
+    # loop was asked for; the chosen word may be among them.
+    alternatives: np.ndarray  # int32 (batch, rows, steps, alternatives)
+    alternative_log_probs: np.ndarray  # float32, likewise
+
+
+def uniforms(seed: int, batch: int, rows: int, steps: int) -> np.ndarray:
+    """Numbers in [0, 1), (batch, rows, steps); every image of a batch gets the same ones, so that
+    its captions do not depend on its neighbours, and more rows leave the first ones as they are."""
+    key = zlib.crc32(b"captions")
+    draws = [np.random.default_rng([key, seed, row]).random(steps) for row in range(rows)]
+    return np.broadcast_to(np.float32(draws), (batch, rows, steps))
+
+
+class Carry(NamedTuple):
+    """The state of the loop."""
+
+    step: Tensor
+    state: Tensor  # (batch, rows, units)
+    score: Tensor  # (batch, rows): sum of log-probabilities, the end included
+    length: Tensor  # (batch, rows): words, the end included
+    ended: Tensor  # (batch, rows), bool
+    words: Tensor  # (batch, rows, steps)
+    log_probs: Tensor  # (batch, rows, steps)
+    attention: Tensor  # (batch, rows, steps, locations)
+    alternatives: Tensor  # (batch, rows, steps, alternatives)
+    alternative_log_probs: Tensor  # (batch, rows, steps, alternatives)
+
+
+Choice = tuple[Tensor, Tensor | None]  # the words (batch, rows), the rows they continue or None
+Chooser = Callable[[Tensor, Carry, dict[str, Tensor]], Choice]
+
+
+def choose_greedily(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
+    """The most probable word."""
+    return ops.argmax(log_probs, axis=-1), None
+
+
+def choose_by_chance(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
+    """A word drawn with its probability after temperature: the first whose cumulated probability
+    exceeds the row's random number."""
+    probs = _probabilities(log_probs, inputs)
+    return _first_above(_cumulated(probs), _draw(carry, inputs)), None
+
+
+def choose_by_filtered_chance(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
+    """As `choose_by_chance`, among the `top_k` most probable words (Fan et al. 2018, arXiv
+    1805.04833) that are in the nucleus of `top_p` (Holtzman et al. 2020, arXiv 1904.09751)."""
+    size = log_probs.shape[-1]
+    probs, order = ops.top_k(_probabilities(log_probs, inputs), size)
+    before = ops.cumsum(probs, axis=-1) - probs  # the probability of all better words
+    rank = ops.arange(size, dtype="int32")
+    kept = ops.logical_and(before < inputs["top_p"], rank < inputs["top_k"])
+    kept = ops.logical_or(kept, rank == 0)
+    cumulated = ops.cumsum(ops.where(kept, probs, 0.0), axis=-1)
+    place = _first_above(cumulated, _draw(carry, inputs) * cumulated[..., -1])
+    words = ops.take_along_axis(order, ops.expand_dims(place, -1), axis=-1)
+    return ops.squeeze(words, -1), None
+
+
+def choose_by_beam(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
+    """The best continuations of all rows together, by log-probability over
+    length ** `length_penalty` (Wu et al. 2016, arXiv 1609.08144, with a plain power).
+
+    A caption that has ended competes as it is, so it is kept until better ones push it out.
+    """
+    size, rows = log_probs.shape[-1], log_probs.shape[1]
+    ended = ops.expand_dims(carry.ended, -1)
+    only_pad = ops.where(ops.arange(size) == PAD, 0.0, IMPOSSIBLE)
+    score = ops.expand_dims(carry.score, -1) + ops.where(ended, only_pad, log_probs)
+    length = ops.expand_dims(ops.where(carry.ended, carry.length, carry.length + 1), -1)
+    rank = score / length ** inputs["length_penalty"]  # (batch, rows, vocabulary)
+    _, best = ops.top_k(ops.reshape(rank, (-1, rows * size)), rows)
+    return best % size, best // size
+
+
+def chooser_for(options: DecodingOptions) -> Chooser:
+    if options.is_beam:
+        return choose_by_beam
+    if options.strategy == "greedy":
+        return choose_greedily
+    return choose_by_filtered_chance if options.filtered else choose_by_chance
+
+
+class DecodingLoop(keras.Model):
+    """The loop around a model, as a Keras model so that Keras compiles it on every backend.
+
+    With `alternatives`, it also keeps that many of the likeliest words at each step. Captions do
+    not end after the words whose ids are in `unfinished`, such as "the". With `function_words`,
+    they do not say the same two words in a row at two places (Paulus et al. 2017, arXiv 1705.04304,
+    section 2.5, with two words for three), unless both are function words: "in a" may come again,
+    "a sign" may not.
+
+    `xla` makes it faster, a beam twice as fast, and takes two seconds and some 70 MB for each shape
+    of inputs. Without, that is done under JAX alone.
+    """
+
+    def __init__(
+        self,
+        model: CaptionModel,
+        chooser: Chooser,
+        rows: int,
+        alternatives: int = 0,
+        unfinished: Sequence[int] = (),
+        function_words: Sequence[int] = (),
+        xla: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.chooser = chooser
+        self.rows = rows
+        self.alternatives = min(alternatives, model.config.vocabulary_size)
+        # For each word, what is banned behind it: the end, or nothing.
+        self.no_end = np.full(model.config.vocabulary_size, PAD, np.int32)
+        self.no_end[[START, *unfinished]] = END
+        self.is_content = None
+        if len(function_words):
+            self.is_content = np.ones(model.config.vocabulary_size, bool)
+            self.is_content[list(function_words)] = False
+        self.built = True
+        # TensorFlow's graph is the faster start; JAX runs uncompiled without this.
+        self.compile(jit_compile=xla or keras.backend.backend() == "jax")
+
+    def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """`inputs` as `decode` makes them; gives the fields of `Decoded`."""
+        annotations = self.model.encode(inputs["features"])
+        start = self._start(annotations, inputs)
+        end = ops.while_loop(
+            lambda carry: self._continues(carry, inputs),
+            lambda carry: self._advance(carry, annotations, inputs),
+            (start,),
+        )[0]
+        return end[end._fields.index("words") :]
+
+    def _start(self, annotations: Any, inputs: dict[str, Tensor]) -> Carry:
+        state = self.model.initial_state(annotations, self.rows)
+        none = ops.zeros_like(inputs["forced"])  # (batch, rows, steps), int32
+        zeros = ops.cast(none, state.dtype)
+        score = zeros[..., 0]
+        if self.chooser is choose_by_beam:
+            # All rows start the same: only the first may speak, or they would stay the same.
+            score = score + ops.where(ops.arange(self.rows) == 0, 0.0, IMPOSSIBLE)
+        attention = ops.expand_dims(zeros, -1) * ops.zeros((self.model.config.locations,))
+        words = ops.expand_dims(none, -1) * ops.zeros((self.alternatives,), "int32")
+        return Carry(
+            ops.zeros((), "int32"), state, score, zeros[..., 0], none[..., 0] > 0, none, zeros,
+            attention, words, ops.cast(words, zeros.dtype),
+        )  # fmt: skip
+
+    def _continues(self, carry: Carry, inputs: dict[str, Tensor]) -> Tensor:
+        steps = inputs["forced"].shape[-1]
+        return ops.logical_and(carry.step < steps, ops.logical_not(ops.all(carry.ended)))
+
+    def _advance(self, carry: Carry, annotations: Any, inputs: dict[str, Tensor]) -> tuple[Carry]:
+        model, steps = self.model, inputs["forced"].shape[-1]
+        now = ops.cast(ops.arange(steps) == carry.step, "int32")  # (steps,), one-hot
+        before = ops.cast(ops.arange(steps) == carry.step - 1, "int32")
+        previous = ops.where(carry.step == 0, START, ops.sum(carry.words * before, axis=-1))
+        embedded = model.embedding(previous)  # (batch, rows, dim)
+        state, context, weights = model.step(annotations, carry.state, embedded, inputs["bias"])
+        log_probs = ops.log_softmax(model.project(state, context, embedded), axis=-1)
+        forced = ops.sum(inputs["forced"] * now, axis=-1)  # (batch, rows)
+        allowed = _allowed(log_probs, self._banned(carry.words, previous), forced)
+        words, parents = self.chooser(allowed, carry, inputs)
+        words = ops.cast(words, "int32")
+        if parents is not None:
+            carry = Carry(carry.step, *(_rows_of(x, parents) for x in carry[1:]))
+            state, weights, log_probs, allowed = (
+                _rows_of(x, parents) for x in (state, weights, log_probs, allowed)
+            )
+        words = ops.where(carry.ended, PAD, words)
+        chosen = ops.where(carry.ended, 0.0, _at(log_probs, words))
+        # A beam with too few possible continuations fills up with impossible ones: the score has to
+        # remember that they are.
+        gained = ops.where(carry.ended, 0.0, _at(allowed, words))
+        now_float = ops.cast(now, chosen.dtype)
+        likeliest, likely = carry.alternatives, carry.alternative_log_probs
+        if self.alternatives:
+            special = ops.arange(log_probs.shape[-1]) < len(SPECIAL_TOKENS)
+            spoken = ops.where(special, IMPOSSIBLE, log_probs)
+            values, ids = ops.top_k(spoken, self.alternatives)  # (batch, rows, alternatives)
+            likely = likely + ops.expand_dims(values, 2) * ops.expand_dims(now_float, -1)
+            ids = ops.cast(ids, "int32")
+            likeliest = likeliest + ops.expand_dims(ids, 2) * ops.expand_dims(now, -1)
+        return (
+            Carry(
+                carry.step + 1,
+                state,
+                carry.score + gained,
+                carry.length + ops.cast(ops.logical_not(carry.ended), chosen.dtype),
+                ops.logical_or(carry.ended, words == END),
+                carry.words + ops.expand_dims(words, -1) * now,
+                carry.log_probs + ops.expand_dims(chosen, -1) * now_float,
+                carry.attention + ops.expand_dims(weights, 2) * ops.expand_dims(now_float, -1),
+                likeliest,
+                likely,
+            ),
+        )
+
+    def _banned(self, words: Tensor, previous: Tensor) -> Tensor:
+        """What must not be said behind `previous` (batch, rows), the last of `words` (batch, rows,
+        steps): ids (batch, rows, any number), some of them more than once."""
+        end = ops.expand_dims(ops.take(self.no_end, previous, axis=0), -1)
+        banned = [ops.zeros_like(end) + np.int32([PAD, START, UNK]), end]
+        if self.is_content is not None:
+            banned.append(_repeats(words, previous, self.is_content))
+        return ops.concatenate(banned, axis=-1)
+
+
+def decode(
+    loop: DecodingLoop,
+    features: np.ndarray,
+    options: DecodingOptions,
+    forced: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    draws: np.ndarray | None = None,
+) -> Decoded:
+    """Captions of features (batch, locations, channels).
+
+    `forced` (batch, rows, steps) holds words that the captions must have at their step, PAD where
+    the search is free. `bias` (batch, 1, locations) is added to the attention scores
+    (`steering.attention_bias`). `draws` (batch, rows, steps) in [0, 1) takes the place of those
+    made from the options' seed.
+    """
+    batch, locations, _ = features.shape
+    steps = options.max_words + 1  # the end takes one
+    shape = (batch, options.rows, steps)
+    inputs = {
+        "features": features,
+        "forced": np.zeros(shape, np.int32) if forced is None else forced,
+        "bias": np.zeros((batch, 1, locations), np.float32) if bias is None else bias,
+        "draws": uniforms(options.seed, *shape) if draws is None else draws,
+        "temperature": np.float32([options.temperature]),
+        "top_k": np.int32([options.top_k or 2**31 - 1]),
+        "top_p": np.float32([options.top_p or 1.0]),
+        "length_penalty": np.float32([options.length_penalty]),
+    }
+    return Decoded(*(np.asarray(x) for x in loop.predict_on_batch(inputs)))
+
+
+def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:
+    """Log-probabilities (batch, rows, vocabulary) with the `banned` words (batch, rows, any number)
+    made impossible; where a word is `forced` (batch, rows; PAD for none), all others are."""
+    size = log_probs.shape[-1]
+    flat = ops.reshape(log_probs, (-1,))
+    row = ops.arange(ops.shape(flat)[0] // size, dtype="int32")
+    index = ops.reshape(banned, (-1, banned.shape[-1])) + size * row[:, None]
+    index = ops.reshape(index, (-1, 1))
+    # A mask over the vocabulary for each banned word would take a hundred times the memory.
+    allowed = ops.scatter_update(flat, index, IMPOSSIBLE * ops.ones_like(index[:, 0], flat.dtype))
+    allowed = ops.reshape(allowed, ops.shape(log_probs))
+    forced = ops.expand_dims(forced, -1)
+    alone = ops.where(ops.arange(size, dtype="int32") == forced, log_probs, IMPOSSIBLE)
+    return ops.where(forced == PAD, allowed, alone)
+
+
+def _repeats(words: Tensor, previous: Tensor, is_content: np.ndarray) -> Tensor:
+    """Which words have already followed `previous` (batch, rows) in `words` (batch, rows, steps),
+    with either of the two a content word: (batch, rows, steps - 1), PAD for none."""
+    first, second = words[:, :, :-1], words[:, :, 1:]
+    content = ops.logical_or(
+        ops.take(is_content, first, axis=0), ops.take(is_content, second, axis=0)
+    )
+    same = ops.logical_and(first == ops.expand_dims(previous, -1), content)
+    return ops.where(same, second, PAD)
+
+
+def _rows_of(values: Tensor, parents: Tensor) -> Tensor:
+    """values (batch, rows, ...) with row i replaced by row parents[:, i]."""
+    index = ops.reshape(parents, (-1, parents.shape[1]) + (1,) * (len(values.shape) - 2))
+    return ops.take_along_axis(values, index, axis=1)
+
+
+def _at(values: Tensor, words: Tensor) -> Tensor:
+    """values (batch, rows, vocabulary) of the words (batch, rows)."""
+    return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(words, -1), axis=-1), -1)
+
+
+def _draw(carry: Carry, inputs: dict[str, Tensor]) -> Tensor:
+    draws = inputs["draws"]  # (batch, rows, steps)
+    now = ops.cast(ops.arange(draws.shape[-1]) == carry.step, draws.dtype)
+    return ops.sum(draws * now, axis=-1)
+
+
+def _probabilities(log_probs: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """After temperature."""
+    # `ops.softmax` is the same, and takes three times as long under TensorFlow.
+    return ops.exp(ops.log_softmax(log_probs / inputs["temperature"], axis=-1))
+
+
+def _cumulated(values: Tensor) -> Tensor:
+    """`ops.cumsum` along the last axis, by products with triangles of ones, which take a third of
+    its time under TensorFlow: within pieces, and over them. The end is padded to a whole piece."""
+    size = values.shape[-1]
+    pieces = -(-size // PIECE)
+    values = ops.pad(values, [(0, 0)] * (len(values.shape) - 1) + [(0, pieces * PIECE - size)])
+    values = ops.reshape(values, (-1, values.shape[1], pieces, PIECE))
+    within = ops.matmul(values, np.triu(np.ones((PIECE, PIECE), np.float32)))
+    before = ops.matmul(within[..., -1], np.triu(np.ones((pieces, pieces), np.float32), 1))
+    whole = within + ops.expand_dims(before, -1)
+    return ops.reshape(whole, (-1, values.shape[1], pieces * PIECE))
+
+
+def _first_above(cumulated: Tensor, threshold: Tensor) -> Tensor:
+    """The first index along the last axis at which `cumulated` exceeds `threshold`."""
+    # The sum may round to just below the largest threshold: then the last word with any
+    # probability is meant, which is the first at which the final sum is reached.
+    threshold = ops.minimum(threshold, cumulated[..., -1] * (1 - 1e-6))
+    # As many as come before it. To look for it by `argmax` takes a sixth of the whole search.
+    return ops.sum(ops.cast(cumulated <= ops.expand_dims(threshold, -1), "int32"), axis=-1)

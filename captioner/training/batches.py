@@ -1,0 +1,165 @@
+"""Batches of images with all their captions, for training and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from captioner.config import TrainingConfig
+from captioner.data.datasets import Record
+from captioner.data.vocabulary import END, PAD, START, Vocabulary
+from captioner.model.features import FeatureCache
+from captioner.training.mirroring import MirroredAtTimes
+
+# The images of a batch and, for each, which of its captions stand in each row.
+Rows = list[list[int]]
+Batch = tuple[list[int], list[Rows]]
+WINDOW = 20  # batches; within a window, images of like length are put together
+
+
+class CaptionBatches(keras.utils.PyDataset):
+    """Batches ({"features", "words"}, targets):
+
+    features (batch, locations, channels) float16; words and targets (batch, rows, steps) int32, the
+    targets one step ahead of the words. The captions of an image share its encoding and are packed
+    into fewer rows than there are captions, one behind the other, each from its <start> on. Padding
+    only reaches the longest row of the batch.
+
+    With `epoch` given, images come in an order that depends on seed and epoch alone, from batch
+    number `first` on; without, in the order of their longest rows, for validation.
+
+    With `parts` processes, each gives its `part` of the rows of the same batches.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        cache: FeatureCache | MirroredAtTimes,
+        vocabulary: Vocabulary,
+        training: TrainingConfig,
+        epoch: int | None = None,
+        first: int = 0,
+        part: int = 0,
+        parts: int = 1,
+    ) -> None:
+        # Not one: Keras would leave it to tf.data to read ahead, and wait at the end of each epoch
+        # for a thread that tunes tf.data, and sleeps for up to a minute (TensorFlow 2.21).
+        super().__init__(workers=2, max_queue_size=4)
+        self.cache = cache
+        self.training = training
+        self.size = training.batch_size // parts
+        self.rows = rows_for(training.captions_per_image)
+        self.mine = slice(part * self.size, (part + 1) * self.size)
+        encoded = {r.image_id: _encode(r, vocabulary, training.max_words) for r in records}
+        self.ids = [image_id for image_id, captions in encoded.items() if captions]
+        self.captions = [encoded[image_id] for image_id in self.ids]
+        self.rng = None if epoch is None else np.random.default_rng([training.seed, epoch])
+        self.order = self._order()[first:]
+
+    @property
+    def num_batches(self) -> int:
+        return len(self.order)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def may_stop_after(self, done: int) -> bool:
+        """Whether the batches after the first `done` can start an epoch: see `_order`."""
+        rest = self.order[done : done + 2]
+        return len(rest) < 2 or self._length(rest[0]) != self._length(rest[1])
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        images, packed = self.order[index]
+        longest = self._length((images, packed))  # of all parts, which have the same shape
+        if keras.backend.backend() == "jax":
+            longest = -(-longest // 4) * 4  # every new shape is compiled: have few
+        # The last batch is filled up with images that have no words, and so no loss: a part of it
+        # may have no others.
+        some = images[:1]
+        images, packed = images[self.mine], packed[self.mine]
+        words, targets = np.full((2, self.size, self.rows, longest), PAD, np.int32)
+        for i, (image, rows) in enumerate(zip(images, packed, strict=True)):
+            for j, row in enumerate(rows):
+                captions = [self.captions[image][c] for c in row]
+                before = [i for ids in captions for i in (START, *ids[:-1])]
+                words[i, j, : len(before)] = before
+                targets[i, j, : len(before)] = [i for ids in captions for i in ids]
+        features = self.cache.gather([self.ids[image] for image in images or some])[: len(images)]
+        # (batch, locations, channels), or photos (batch, size, size, 3)
+        missing = self.size - len(images)
+        features = np.pad(features, [(0, missing)] + [(0, 0)] * (features.ndim - 1))
+        return {"features": features, "words": words}, targets
+
+    def _length(self, batch: Batch) -> int:
+        """Words of the longest row, the ends included."""
+        return max(
+            sum(len(self.captions[image][c]) for c in row)
+            for image, rows in zip(*batch, strict=True)
+            for row in rows
+        )
+
+    def _order(self) -> list[Batch]:
+        """The batches of the epoch."""
+        images = np.arange(len(self.ids))
+        if self.rng is not None:
+            self.rng.shuffle(images)
+        packed = {int(i): self._pack(int(i)) for i in images}
+
+        def longest(image: int) -> int:
+            return self._length(([image], [packed[image]]))
+
+        size = self.training.batch_size
+        window = size * WINDOW if self.rng is not None else len(images)
+        batches: list[list[int]] = []
+        for start in range(0, len(images), window):
+            near = sorted((int(i) for i in images[start : start + window]), key=longest)
+            batches += [near[i : i + size] for i in range(0, len(near), size)]
+        if self.rng is not None:
+            self.rng.shuffle(batches)
+        order = [(batch, [packed[i] for i in batch]) for batch in batches]
+        # Keras takes a dimension that is equal in the first two batches for a constant.
+        lengths = [self._length(batch) for batch in order]
+        other = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
+        if other is not None:
+            order.insert(1, order.pop(other))
+        return order
+
+    def _pack(self, image: int) -> Rows:
+        """Which of the image's captions stand in each row, chosen anew in each epoch."""
+        available, count = len(self.captions[image]), self.training.captions_per_image
+        chosen = list(range(min(available, count)))
+        if self.rng is not None and available > count:
+            chosen = sorted(self.rng.choice(available, count, replace=False).tolist())
+        lengths = [len(self.captions[image][c]) for c in chosen]
+        return [[chosen[i] for i in row] for row in pack(lengths, self.rows)]
+
+
+def rows_for(captions: int) -> int:
+    """So many that rows are filled best: with one a caption, three tenths of Flickr8k's batches
+    would be padding; with few and long ones, the products of a step have too few rows."""
+    return max(1, round(0.6 * captions))
+
+
+def pack(lengths: Sequence[int], rows: int) -> list[list[int]]:
+    """Which captions stand in each row, for rows of nearly the same length: the longest first, each
+    into the shortest row so far (Graham 1969, doi 10.1137/0117039)."""
+    packed: list[list[int]] = [[] for _ in range(rows)]
+    totals = [0] * rows
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        shortest = totals.index(min(totals))
+        packed[shortest].append(i)
+        totals[shortest] += lengths[i]
+    return packed
+
+
+def _encode(record: Record, vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
+    """Each caption's ids and, unless it had to be cut, the end; captions without words are left
+    out."""
+    encoded = []
+    for caption in record.captions:
+        ids = vocabulary.encode(caption)
+        if ids:
+            encoded.append([*ids, END] if len(ids) <= max_words else ids[:max_words])
+    return encoded

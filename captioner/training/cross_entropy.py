@@ -1,0 +1,241 @@
+"""Epochs of cross-entropy with teacher forcing, saved after each and at every Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import keras
+import numpy as np
+
+from captioner.config import CaptionerConfig, TrainingConfig
+from captioner.data.datasets import Record
+from captioner.data.vocabulary import Vocabulary
+from captioner.model.caption_model import CaptionModel
+from captioner.model.features import FeatureCache
+from captioner.training.batches import CaptionBatches
+from captioner.training.distribution import Distribution
+from captioner.training.mirroring import MirroredAtTimes
+from captioner.training.training_state import (
+    History,
+    Model,
+    load_weights,
+    restore_state,
+    save_state,
+    save_weights,
+)
+
+logger = logging.getLogger(__name__)
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every phase of a run needs."""
+
+    config: CaptionerConfig
+    vocabulary: Vocabulary
+    cache: FeatureCache
+    train: Sequence[Record]
+    val: Sequence[Record]
+    output: Path
+    distribution: Distribution = field(default_factory=Distribution)
+    mirrored: FeatureCache | None = None  # of the training photos' mirror images
+
+    def features(self, epoch: int | None) -> FeatureCache | MirroredAtTimes:
+        """What a training epoch, or validation, reads its features from."""
+        if epoch is None or self.mirrored is None:
+            return self.cache
+        return MirroredAtTimes(self.cache, self.mirrored, self.config.training.seed, epoch)
+
+    def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
+        """Training batches of an epoch from number `first` on, or those of validation."""
+        records = self.val if epoch is None else self.train
+        return CaptionBatches(
+            records,
+            self.features(epoch),
+            self.vocabulary,
+            self.config.training,
+            epoch,
+            first,
+            self.distribution.part,
+            self.distribution.parts,
+        )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with cross-entropy, with files of its own in the output folder."""
+
+    name: str  # of an epoch, in the log
+    state: str
+    best: str
+    epochs: int
+    optimizer: Callable[[int], keras.optimizers.Optimizer]  # for so many steps an epoch
+    batches: Callable[..., CaptionBatches]  # as `RunContext.batches`
+    begin: Callable[[], object] = lambda: None  # before the first step of all
+
+
+def fit_cross_entropy(model: CaptionModel, context: RunContext) -> History:
+    """The first phase, on features of the cache: see `fit`."""
+    training = context.config.training
+    phase = Phase(
+        "epoch",
+        STATE,
+        BEST,
+        training.epochs,
+        partial(make_optimizer, training),
+        context.batches,
+        begin=lambda: model.encoder.standardize(*_mean_and_std(context)),
+    )
+    return fit(model, context, phase)
+
+
+def fit(model: Model, context: RunContext, phase: Phase) -> History:
+    """Trains `model`, or goes on with what `context.output` holds; leaves the weights of the epoch
+    with the lowest validation loss in it.
+
+    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
+    """
+    output, distribution = context.output, context.distribution
+    steps = len(phase.batches(epoch=0))
+    model.compile(optimizer=phase.optimizer(steps), jit_compile=uses_jit())
+    model.optimizer.build(model.trainable_variables)
+    history = restore_state(output / phase.state, model)
+    if not history:
+        phase.begin()
+    # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed loss and words.
+    begun = history.pop() if history and "batches" in history[-1] else {}
+    if history or begun:
+        logger.info("going on after epoch %d, batch %d", len(history), _done(begun))
+    # Among several processes the one that stops after a step would leave the others waiting: there
+    # Ctrl-C ends at once, and loses the epoch.
+    with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
+        patience = context.config.training.patience
+        for epoch in range(len(history), phase.epochs):
+            if _patience_is_over(history, patience):
+                logger.info("no better validation loss in %d epochs", patience)
+                break
+            logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
+            begun = _fit_epoch(model, phase.batches(epoch, _done(begun)), begun, interrupted)
+            if _done(begun) < steps:
+                save_state(output / phase.state, model, [*history, begun])
+                raise KeyboardInterrupt
+            val_nll = model.evaluate(phase.batches(None), verbose=0, return_dict=True)["nll"]
+            history.append({"nll": begun["loss"] / begun["words"], "val_nll": float(val_nll)})
+            begun = {}
+            logger.info("%s %d: %s", phase.name, epoch + 1, json.dumps(history[-1]))
+            if distribution.is_main and val_nll <= min(h["val_nll"] for h in history):
+                save_weights(output / phase.best, model)
+            # Last, for this is what says that the epoch is done: killed before, it is done again.
+            if distribution.is_main:
+                save_state(output / phase.state, model, history)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    distribution.agree("their history", json.dumps(history))  # and the best weights are written
+    load_weights(output / phase.best, model, output / phase.state)
+    return history
+
+
+def make_optimizer(
+    training: TrainingConfig,
+    steps_per_epoch: int,
+    kind: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.AdamW,
+) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101): warmed up, then along a cosine, or with
+    a constant learning rate."""
+    total = training.epochs * steps_per_epoch
+    warmup = min(training.warmup_steps, total // 4)
+    schedule = training.learning_rate
+    if training.schedule == "cosine":
+        schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=training.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=max(1, total - warmup),
+            alpha=0.02,
+        )
+    optimizer = kind(
+        schedule, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def uses_jit() -> bool:
+    # TensorFlow's XLA cannot compile the gradient of a loop of unknown length.
+    return keras.backend.backend() == "jax"
+
+
+class _StopAfterStep(keras.callbacks.Callback):
+    """Ends an epoch early once `wanted` is set, after a batch at which `possible` says so."""
+
+    def __init__(self, wanted: Event, possible: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.possible = possible
+        self.done = 0
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.done = batch + 1
+        if self.wanted.is_set() and self.possible(self.done):
+            self.model.stop_training = True
+
+
+def _fit_epoch(
+    model: Model, batches: CaptionBatches, begun: dict[str, float], interrupted: Event
+) -> dict[str, float]:
+    """Trains on the `batches` that `begun` has left of an epoch; returns it brought up to date."""
+    stop = _StopAfterStep(interrupted, batches.may_stop_after)
+    model.stop_training = False
+    verbose = 1 if sys.stdout.isatty() else 0  # a bar for people; log files get our own lines
+    model.fit(batches, epochs=1, shuffle=False, verbose=verbose, callbacks=[stop])
+    return {
+        "batches": _done(begun) + stop.done,
+        "loss": begun.get("loss", 0.0) + float(model.nll.total),
+        "words": begun.get("words", 0.0) + float(model.nll.count),
+    }
+
+
+def _done(begun: dict[str, float]) -> int:
+    return int(begun.get("batches", 0))
+
+
+@contextmanager
+def interrupt_set() -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second one interrupts at once, as usual."""
+    interrupted = Event()
+
+    def note(number: int, frame: object) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+        print("\nstopping after this step ...", file=sys.stderr)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(s, note) for s in signals]
+    try:
+        yield interrupted
+    finally:
+        for s, handler in zip(signals, before, strict=True):
+            signal.signal(s, handler)
+
+
+def _mean_and_std(context: RunContext) -> tuple[float, float]:
+    """Of all features, estimated from up to 512 training images."""
+    sample = context.cache.gather([r.image_id for r in context.train[:512]]).astype(np.float32)
+    return float(sample.mean()), float(sample.std())
+
+
+def _patience_is_over(history: History, patience: int) -> bool:
+    losses = [h["val_nll"] for h in history]
+    return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience

@@ -1,0 +1,162 @@
+"""Training backbone and decoder together, from photos (Vinyals et al. 2016, arXiv 1609.06647).
+
+It comes after the decoder has learnt to speak: before, its gradients would spoil the backbone.
+The photos are cropped, mirrored and coloured differently in every epoch, so nothing can be cached.
+They may be smaller here than later: what a crop shows is larger than it is in the whole photo,
+which a smaller picture makes up for, at half the cost (Touvron et al. 2019, arXiv 1906.06423).
+Later phases have a cache again, of the tuned backbone's features of photos of full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from captioner.config import TrainingConfig
+from captioner.data.datasets import Record
+from captioner.data.images import load_image, to_network_input
+from captioner.model.backbone import resized, round_weights
+from captioner.model.caption_model import CaptionModel, EndToEndModel
+from captioner.training.batches import CaptionBatches
+from captioner.training.cross_entropy import Phase, RunContext, fit, make_optimizer
+from captioner.training.mirroring import names_a_side
+from captioner.training.training_state import History
+
+TUNED_STATE, TUNED_BEST = "tuned_state.safetensors", "tuned_best.safetensors"
+POLISHED_STATE, POLISHED_BEST = "polished_state.safetensors", "polished_best.safetensors"
+AREA = (0.6, 1.0)  # of a crop, as a share of the photo
+ASPECT = (0.8, 1.25)  # of a crop, as a share of the photo's own
+COLOUR = (0.8, 1.2)  # factors on brightness, contrast and saturation
+
+
+def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunContext) -> History:
+    """Trains `model` and, from the block `finetune_from` on, `backbone`; leaves the weights of the
+    epoch with the lowest validation loss in both. Resumes and raises as `fitting.fit`; `ImageError`
+    for a photo that cannot be read any more."""
+    training = context.config.training
+    student = resized(backbone, training.finetune_image_size)
+    thaw(student, training.finetune_from)
+    schedule = _schedule(training, training.finetune_epochs)
+    slow = student.trainable_variables
+    ratio = training.finetune_learning_rate / training.decoder_learning_rate
+    phase = Phase(
+        "fine-tuning epoch",
+        TUNED_STATE,
+        TUNED_BEST,
+        training.finetune_epochs,
+        partial(make_optimizer, schedule, kind=partial(TwoRates, slow=slow, ratio=ratio)),
+        partial(_batches_of_photos, context),
+    )
+    history = fit(EndToEndModel(student, model), context, phase)
+    backbone.set_weights(student.get_weights())
+    round_weights(backbone)  # as a checkpoint carries them
+    return history
+
+
+def polish(model: CaptionModel, context: RunContext) -> History:
+    """Trains `model` alone, on the features that the tuned backbone has in `context.cache`."""
+    training = context.config.training
+    phase = Phase(
+        "polishing epoch",
+        POLISHED_STATE,
+        POLISHED_BEST,
+        training.polish_epochs,
+        partial(make_optimizer, _schedule(training, training.polish_epochs)),
+        context.batches,
+    )
+    return fit(model, context, phase)
+
+
+def thaw(backbone: keras.Model, block: str) -> None:
+    """Makes the kernels of the convolutions trainable from `block` ("mixed8") on; all that comes
+    before, and every batch normalisation, stays as it is."""
+    names = [layer.name for layer in backbone.layers]
+    number = int(block.removeprefix("mixed"))
+    # Keras sorts a network's layers by depth, and all of a block read the end of the one before.
+    first = names.index(f"mixed{number - 1}") + 1 if number else _after_the_stem(backbone)
+    backbone.trainable = True
+    for i, layer in enumerate(backbone.layers):
+        layer.trainable = i >= first and isinstance(layer, keras.layers.Conv2D)
+
+
+class TwoRates(keras.optimizers.AdamW):
+    """AdamW with a learning rate of `ratio` times the others' for the variables in `slow`."""
+
+    def __init__(
+        self, *arguments: Any, slow: Sequence[keras.Variable], ratio: float, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        # Under TensorFlow, Keras hands on what is inside its variables.
+        self._slow = {id(inner) for v in slow for inner in (v, v.value)}
+        self._ratio = ratio
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = self._ratio if id(variable) in self._slow else 1.0
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
+class Photos:
+    """Stands where a feature cache does, and gives the photos themselves: as they are, or with an
+    `epoch`, cropped, mirrored and coloured in a way that depends on seed, epoch and photo alone."""
+
+    def __init__(
+        self, records: Sequence[Record], size: int, seed: int = 0, epoch: int | None = None
+    ) -> None:
+        self.numbers = {r.image_id: i for i, r in enumerate(records)}
+        self.records = records
+        self.size = size
+        self.seed = seed
+        self.epoch = epoch
+
+    def gather(self, image_ids: Sequence[str]) -> np.ndarray:
+        """float32 (images, size, size, 3) in -1..1."""
+        return np.stack([self._photo(self.numbers[i]) for i in image_ids])
+
+    def _photo(self, number: int) -> np.ndarray:
+        record = self.records[number]
+        photo = load_image(record.path)
+        if self.epoch is not None:
+            rng = np.random.default_rng([self.seed, self.epoch, number, 2])
+            photo = augmented(photo, rng, may_mirror=not names_a_side(record))
+        return to_network_input(photo, self.size)
+
+
+def augmented(photo: Image.Image, rng: np.random.Generator, may_mirror: bool) -> Image.Image:
+    """A part of the photo, perhaps mirrored, in slightly other colours."""
+    area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
+    shares = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
+    size = np.maximum(1, np.rint(shares * photo.size)).astype(int)
+    left, top = rng.integers(0, np.array(photo.size) - size + 1)
+    photo = photo.crop((left, top, left + size[0], top + size[1]))
+    if rng.random() < 0.5 and may_mirror:
+        photo = ImageOps.mirror(photo)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        photo = enhance(photo).enhance(rng.uniform(*COLOUR))
+    return photo
+
+
+def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:
+    return replace(
+        training, epochs=epochs, learning_rate=training.decoder_learning_rate, schedule="cosine"
+    )
+
+
+def _batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) -> CaptionBatches:
+    records = context.val if epoch is None else context.train
+    training = context.config.training
+    photos = Photos(records, training.finetune_image_size, training.seed, epoch)
+    return replace(context, cache=photos, mirrored=None).batches(epoch, first)
+
+
+def _after_the_stem(backbone: keras.Model) -> int:
+    """The number of the first layer of "mixed0": the one behind the stem's second pooling."""
+    pools = [
+        i for i, layer in enumerate(backbone.layers) if isinstance(layer, keras.layers.MaxPooling2D)
+    ]
+    return pools[1] + 1

@@ -1,0 +1,251 @@
+"""The training run: features, vocabulary, fit, validate, export.
+
+`run_training` can be killed at any moment: whatever it has finished (images, shards of features,
+epochs) is on disk, and the same call in the same output folder goes on from there. The order of the
+images is a function of seed and epoch, and the optimizer, the schedule and the dropout generators
+are saved with the weights, so a resumed run takes the steps that an uninterrupted one would have
+taken: to the last bit without oneDNN, whose products on a CPU differ from run to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+from filelock import FileLock, Timeout
+
+from captioner.captioner import Captioner
+from captioner.checkpoint.checkpoint_folder import (
+    Checkpoint,
+    file_sha256,
+    read_json,
+    write_checkpoint,
+    write_json,
+)
+from captioner.checkpoint.model_card import loss_plot, model_card
+from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
+from captioner.data.datasets import Record, check_no_leak
+from captioner.data.vocabulary import Vocabulary
+from captioner.errors import CaptionerError
+from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
+from captioner.model.backbone import IMAGENET, build_backbone
+from captioner.model.caption_model import CaptionModel
+from captioner.model.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
+from captioner.training.cross_entropy import BEST, STATE, RunContext, fit_cross_entropy
+from captioner.training.distribution import Distribution
+from captioner.training.finetuning import fit_end_to_end, polish
+from captioner.training.mirroring import names_a_side
+from captioner.training.self_critical import fit_cider
+from captioner.training.training_state import StateError, load_weights
+
+logger = logging.getLogger(__name__)
+
+RUN, LOCK = "run.json", "run.lock"
+# These may change: they only add to what the folder already holds.
+EXTENDABLE = (
+    "cider_epochs",
+    "cider_learning_rate",
+    "cider_overuse",
+    "cider_blend",
+    "note",
+)
+
+
+class TrainingError(CaptionerError, RuntimeError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `run_training` needs besides the records."""
+
+    dataset: str
+    output: Path
+    backbone_weights: str = IMAGENET
+    backbone_note: str = ""
+    features: Path | None = None  # default: a folder of the output
+    shard_images: int = SHARD_IMAGES
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    distribution: Distribution = field(default_factory=Distribution)
+    model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
+
+
+def run_training(records: Sequence[Record], options: RunOptions) -> Path:
+    """Trains on `records` (splits "train" and "val") and returns the checkpoint directory.
+
+    Raises `TrainingError`, and the `DatasetError` and `FeatureError` of what it calls.
+    """
+    output = options.output
+    lock: AbstractContextManager[Any] = nullcontext()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if options.distribution.is_main:  # the other processes of a run only read there
+            lock = FileLock(output / LOCK)
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise TrainingError(
+            f"another run is writing to {output}. Wait for it, or give another --output."
+        ) from None
+    except OSError as error:
+        raise TrainingError(
+            f"{output} cannot be written to ({error}). Give another --output."
+        ) from error
+    with lock:
+        try:
+            return _run_locked(records, options)
+        except StateError as error:
+            raise TrainingError(str(error)) from error
+
+
+def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
+    training, output, distribution = options.training, options.output, options.distribution
+    check_no_leak(records)
+    train = [r for r in records if r.split == "train"]
+    val = [r for r in records if r.split == "val"]
+    if not train or not val:
+        raise TrainingError(
+            f"{len(train)} training and {len(val)} validation images: both are needed."
+        )
+    keras.utils.set_random_seed(training.seed)
+    if training.mixed_precision:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    extractor = FeatureExtractor(build_backbone(options.backbone_weights))
+    features = options.features or output / "features"
+    cache, mirrored = _extract(train, val, extractor, features, options, distribution)
+    vocabulary = Vocabulary.build(
+        (caption for r in train for caption in r.captions),
+        training.vocabulary_limit,
+        training.min_count,
+    )
+    own = options.backbone_weights != IMAGENET
+    config = CaptionerConfig(
+        model=ModelConfig(vocabulary_size=len(vocabulary), **options.model),
+        backbone=BackboneConfig(
+            image_size=extractor.image_size,
+            weights="bundled" if own else IMAGENET,
+            fingerprint=extractor.stamp().fingerprint,
+            note=options.backbone_note,
+        ),
+        training=training,
+        dataset=options.dataset,
+    )
+    described = _describe(config, records)
+    if distribution.is_main:
+        _check_same_run(output / RUN, described)
+    context = RunContext(config, vocabulary, cache, train, val, output, distribution, mirrored)
+    with distribution.scope():
+        if distribution.parts > 1:
+            seen = file_sha256(output / STATE) if (output / STATE).exists() else ""
+            distribution.agree(
+                "options, data or what the output folder holds", f"{described}{seen}"
+            )
+        model = CaptionModel(config.model, training.label_smoothing)
+        history = fit_cross_entropy(model, context)
+    folder = output / "checkpoint"
+    if not distribution.is_main:
+        return folder  # the first process writes it
+    if distribution.engine:  # that model is on all devices; from here on, one is enough
+        model = CaptionModel(config.model, training.label_smoothing)
+        load_weights(output / BEST, model, output / STATE)
+        context = replace(context, distribution=Distribution())
+    tuning_history = []
+    if training.finetune_from:
+        tuning_history += fit_end_to_end(model, extractor.backbone, context)
+        extractor = FeatureExtractor(extractor.backbone)  # of its new weights
+        tuned = extractor.stamp().fingerprint
+        backbone = replace(config.backbone, weights="bundled", fingerprint=tuned)
+        config = replace(config, backbone=backbone)
+        features = output / f"features-{tuned[:12]}"
+        cache, mirrored = _extract(train, val, extractor, features, options, Distribution())
+        context = replace(context, config=config, cache=cache, mirrored=mirrored)
+        tuning_history += polish(model, context)
+    cider_history = fit_cider(model, context) if training.cider_epochs else []
+    checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
+    metrics = {
+        "history": history,
+        "tuning_history": tuning_history,
+        "cider_history": cider_history,
+        "scores": _scores(checkpoint, val, cache),
+    }
+    extra = {
+        "loss.png": loss_plot([*history, *tuning_history]),
+        "README.md": model_card(config, metrics).encode(),
+    }
+    write_checkpoint(folder, checkpoint, metrics, extra)
+    return folder
+
+
+def _extract(
+    train: Sequence[Record],
+    val: Sequence[Record],
+    extractor: FeatureExtractor,
+    folder: Path,
+    options: RunOptions,
+    distribution: Distribution,
+) -> tuple[FeatureCache, FeatureCache | None]:
+    """The features of all photos and, if they are wanted, of training photos mirrored."""
+    share = {"part": distribution.part, "parts": distribution.parts}
+    cache = extract([*train, *val], extractor, folder, options.shard_images, **share)
+    if not options.training.mirror:
+        return cache, None
+    mirror = FeatureExtractor(extractor.backbone, extractor.batch_size, mirrored=True)
+    either = [r for r in train if not names_a_side(r)]
+    return cache, extract(either, mirror, folder / "mirrored", options.shard_images, **share)
+
+
+def _scores(
+    checkpoint: Checkpoint, val: Sequence[Record], cache: FeatureCache
+) -> list[dict[str, Any]]:
+    try:
+        require_metrics()
+    except MetricsUnavailable as error:
+        logger.warning("no caption scores: %s", error)
+        return []
+    captioner = Captioner(checkpoint)
+    return [
+        {"dataset": checkpoint.config.dataset, "split": "val", "strategy": strategy}
+        | evaluate(captioner, val, strategy=strategy, cache=cache)
+        for strategy in ("greedy", "beam")
+    ]
+
+
+def _describe(config: CaptionerConfig, records: Sequence[Record]) -> dict[str, Any]:
+    """What a run may not change on its way."""
+    digest = hashlib.sha256()
+    for r in sorted(records, key=lambda r: r.image_id):
+        digest.update(json.dumps([r.image_id, r.split, r.captions]).encode())
+    return asdict(config) | {"records": digest.hexdigest(), "backend": keras.backend.backend()}
+
+
+def _check_same_run(path: Path, now: dict[str, Any]) -> None:
+    """A folder holds one run: another's options or data in it are refused."""
+    if not path.exists():
+        write_json(path, now)
+        return
+    before = read_json(path, "Delete it, and give the options that this run began with.")
+    for section, value in now.items():
+        if before.get(section) == value:
+            continue
+        detail = section
+        if isinstance(value, dict):
+            old = before.get(section) or {}
+            if section == "training":  # an option that is newer than the run has its default
+                old = asdict(TrainingConfig()) | old
+            detail = ", ".join(
+                f"{section}.{k} was {old.get(k)!r}, now {v!r}"
+                for k, v in value.items()
+                if k not in EXTENDABLE and old.get(k) != v
+            )
+            if not detail:
+                continue
+        raise TrainingError(
+            f"{path.parent} holds another run ({detail}). Give the options of that run to go on "
+            "with it, or another --output."
+        )

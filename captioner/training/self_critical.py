@@ -1,0 +1,192 @@
+"""Self-critical sequence training (Rennie et al. 2017, arXiv 1612.00563) on CIDEr-D.
+
+After cross-entropy has taught the model to speak, it speaks for itself: several captions of each
+image are sampled, and words of captions that score above the image's others are made more probable.
+The baseline is the mean of an image's other samples (Luo 2020, arXiv 2003.09971), so no second
+decoding is needed. What the model says more often than people do is taken off the reward.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Event
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from captioner.data.datasets import Record
+from captioner.data.vocabulary import END, PAD, START, Vocabulary
+from captioner.model.caption_model import CaptionModel
+from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
+from captioner.training.cross_entropy import RunContext, interrupt_set, uses_jit
+from captioner.training.rewards import CiderD, Overuse
+from captioner.training.training_state import (
+    History,
+    load_weights,
+    restore_state,
+    save_state,
+    save_weights,
+)
+
+logger = logging.getLogger(__name__)
+
+STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
+
+
+def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
+    """CIDEr-D against the captions of `records`, the end of a caption counted as a word."""
+    return CiderD({r.image_id: [[*vocabulary.encode(c), END] for c in r.captions] for r in records})
+
+
+def fit_cider(model: CaptionModel, context: RunContext) -> History:
+    """Self-critical epochs from the weights in `model`, or from what `context.output` holds.
+
+    Leaves in `model` a point between the weights that were there and those of the epoch with the
+    highest CIDEr-D of greedy validation captions (Wortsman et al. 2022, arXiv 2109.01903). What
+    CIDEr-D rewards is the few words that many captions share: on the way back are more of them.
+
+    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
+    """
+    training, output = context.config.training, context.output
+    # Without dropout, what is sampled is what is trained.
+    sampler = CaptionModel(replace(context.config.model, dropout=0.0))
+    for ours, theirs in zip(sampler.weights, model.weights, strict=True):
+        ours.assign(theirs)
+    optimizer = keras.optimizers.Adam(
+        training.cider_learning_rate, global_clipnorm=training.clip_norm
+    )
+    sampler.compile(optimizer=optimizer, jit_compile=uses_jit())
+    optimizer.build(sampler.trainable_variables)
+    history = restore_state(output / STATE, sampler)
+    critic = SelfCriticalTrainer(sampler, context)
+    reward = make_reward(context.val, context.vocabulary)
+    if not history:
+        save_weights(output / BEST, sampler)
+        history = [judge(sampler, context, reward)]
+        logger.info("before self-critical training: %s", json.dumps(history[-1]))
+    # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed rewards.
+    begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
+    with interrupt_set() as interrupted:
+        for epoch in range(len(history) - 1, training.cider_epochs):
+            begun = critic.train_epoch(epoch, begun, interrupted)
+            if begun["batches"] < critic.batches:
+                save_state(output / STATE, sampler, [*history, begun])
+                raise KeyboardInterrupt
+            judged = judge(sampler, context, reward)
+            history.append({"reward": begun["rewards"] / begun["batches"]} | judged)
+            begun = {"batches": 0, "rewards": 0.0}
+            logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
+            if judged["val_cider"] >= max(h["val_cider"] for h in history):
+                save_weights(output / BEST, sampler)
+            save_state(output / STATE, sampler, history)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    before = [keras.ops.convert_to_numpy(v).copy() for v in model.weights]
+    load_weights(output / BEST, model, output / STATE)
+    for variable, start in zip(model.weights, before, strict=True):
+        variable.assign(start + training.cider_blend * (np.asarray(variable) - start))
+    return history
+
+
+class SelfCriticalTrainer:
+    """Trains `model`, which should have no dropout."""
+
+    def __init__(self, model: CaptionModel, context: RunContext) -> None:
+        self.model = model
+        self.ids = [r.image_id for r in context.train]
+        self.context = context
+        self.training = training = context.config.training
+        self.reward = make_reward(context.train, context.vocabulary)
+        self.overuse = Overuse(self.reward.references)
+        samples = max(2, training.captions_per_image)  # the baseline takes another one
+        self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
+        self.loop = DecodingLoop(model, chooser_for(self.options), self.options.rows)
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch. The last, smaller one is left out: another epoch brings its images again."""
+        return max(1, len(self.ids) // self.training.batch_size)
+
+    def train_epoch(
+        self, epoch: int, begun: dict[str, float], interrupted: Event
+    ) -> dict[str, float]:
+        """What `begun` has left of a pass over the images, or as much of it as comes before
+        `interrupted` is set; returns `begun` brought up to date.
+
+        The order of the images and the samples depend on seed, epoch and batch alone.
+        """
+        size, seed = self.training.batch_size, [self.training.seed, epoch, 1]
+        order = np.random.default_rng(seed).permutation(len(self.ids))
+        rewards = begun["rewards"]
+        name = f"CIDEr epoch {epoch + 1}"
+        first = int(begun["batches"])
+        bar = tqdm(
+            range(first, self.batches),
+            initial=first,
+            total=self.batches,
+            unit="batch",
+            desc=name,
+            disable=None,
+        )
+        for batch in bar:
+            rng = np.random.default_rng([*seed, batch])
+            rewards += self._train_batch(epoch, order[batch * size : (batch + 1) * size], rng)
+            if interrupted.is_set():
+                return {"batches": batch + 1, "rewards": rewards}
+        return {"batches": self.batches, "rewards": rewards}
+
+    def _train_batch(self, epoch: int, rows: np.ndarray, rng: np.random.Generator) -> float:
+        """One step on the images number `rows`. Returns the mean reward of their samples."""
+        ids = [self.ids[row] for row in rows]
+        features = self.context.features(epoch).gather(ids)
+        # Each image has draws of its own: with common ones the batch would be no average.
+        shape = (len(ids), self.options.rows, self.options.max_words + 1)
+        draws = rng.random(shape, np.float32)
+        words = decode(self.loop, features, self.options, draws=draws).words
+        spoken = [_spoken(w) for w in words]
+        scores = np.stack([self.reward.scores(i, s) for i, s in zip(ids, spoken, strict=True)])
+        reward = scores - self.training.cider_overuse * self.overuse.penalties(spoken)
+        samples = reward.shape[1]
+        advantage = (reward - reward.mean(axis=1, keepdims=True)) * samples / (samples - 1)
+        self._step(features, words, advantage.astype(np.float32))
+        return float(scores.mean())
+
+    def _step(self, features: np.ndarray, words: np.ndarray, advantage: np.ndarray) -> None:
+        longest = int((words != PAD).sum(axis=-1).max())
+        if keras.backend.backend() == "jax":
+            longest = words.shape[-1]  # every new shape is compiled: have one
+        targets = words[:, :, :longest]  # (batch, captions, steps)
+        start = np.full_like(targets[:, :, :1], START)
+        inputs = np.concatenate([start, targets[:, :, :-1]], axis=-1)
+        x = {"features": features, "words": inputs}
+        self.model.train_on_batch(x, targets, sample_weight=advantage)
+
+
+def judge(
+    model: CaptionModel, context: RunContext, reward: CiderD, batch_size: int = 32
+) -> dict[str, float]:
+    """Mean CIDEr-D of greedy validation captions, and the share of distinct ones, in percent:
+    needs no Java."""
+    records, cache = context.val, context.cache
+    options = DecodingOptions("greedy")
+    loop = DecodingLoop(model, chooser_for(options), options.rows)
+    scores: list[float] = []
+    distinct = set()
+    for start in range(0, len(records), batch_size):
+        ids = [r.image_id for r in records[start : start + batch_size]]
+        words = decode(loop, cache.gather(ids), options).words
+        scores += [reward.scores(i, _spoken(w))[0] for i, w in zip(ids, words, strict=True)]
+        distinct |= {w.tobytes() for w in words}
+    return {
+        "val_cider": 100 * float(np.mean(scores)),
+        "val_distinct": 100 * len(distinct) / len(records),
+    }
+
+
+def _spoken(words: np.ndarray) -> list[list[int]]:
+    """The ids of each row up to the end, which is included."""
+    return [[int(i) for i in row if i != PAD] for row in words]

@@ -1,0 +1,81 @@
+"""What a training run needs to go on after it was killed: variables and history in one file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+
+from captioner.errors import CaptionerError
+from captioner.files import write_bytes
+from captioner.model.caption_model import CaptionModel, EndToEndModel
+
+History = list[dict[str, float]]
+Model = CaptionModel | EndToEndModel
+
+
+class StateError(CaptionerError, RuntimeError):
+    """A saved state that cannot be used; the message names the file and the remedy."""
+
+
+def save_weights(path: Path, model: Model) -> None:
+    """The weights alone, by path."""
+    write_bytes(path, save({n: np.asarray(v) for n, v in model.named_weights.items()}))
+
+
+def load_weights(path: Path, model: Model, state: Path) -> None:
+    """Raises `StateError` if the file is missing, damaged or of another model. It does not help to
+    delete it without the `state` that says in which epoch it was written."""
+    try:
+        arrays = load_file(path)
+        for name, variable in model.named_weights.items():
+            variable.assign(arrays[name])
+    except Exception as error:  # safetensors, NumPy and Keras each have their own
+        raise StateError(
+            f"{path} is damaged ({error}). Delete it, and {state.name} too, to train this phase "
+            "from its first epoch again; the features are kept."
+        ) from error
+
+
+def save_state(path: Path, model: Model, history: Sequence[Any]) -> None:
+    """All that the next step depends on, and the history of the epochs so far."""
+    arrays = {name: np.asarray(v) for name, v in _variables(model).items()}
+    write_bytes(path, save(arrays, metadata={"history": json.dumps(history)}))
+
+
+def restore_state(path: Path, model: Model) -> History:
+    """The history in `path`, and the variables into `model`; nothing, if there is no such file.
+
+    Raises `StateError` if it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, framework="numpy") as file:
+            history = json.loads(file.metadata()["history"])
+            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        for name, variable in _variables(model).items():
+            variable.assign(arrays[name])
+    except Exception as error:
+        raise StateError(
+            f"{path} is damaged ({error}). Delete it to train this phase from its first epoch "
+            "again; the features are kept."
+        ) from error
+    return history
+
+
+def _variables(model: Model) -> dict[str, keras.Variable]:
+    """Weights, dropout generators, and the optimizer's moments and step count, by which the
+    schedule of the learning rate goes."""
+    variables = [*model.variables, *model.optimizer.variables]
+    # By number, for Keras numbers the generators' paths across the whole process, and the
+    # convolutions of the backbone, by which the optimizer names its moments.
+    names = [re.sub(r"^conv2d_\d+_", "conv2d_", v.name) for v in variables]
+    return {f"{i:03d}.{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

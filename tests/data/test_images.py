@@ -1,0 +1,316 @@
+"""Pictures of every kind, their pixels right. Those to refuse: test_images_refused.py."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+import captioner.data.images
+from captioner.data.images import load_image, to_network_input
+
+ALONE = os.environ | {"PYTHONPATH": str(Path(captioner.data.images.__file__).parents[2])}
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, file_format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def pixels(source) -> np.ndarray:
+    image = load_image(source)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra) -> bytes:
+    """A PNG written by hand: kinds, and lies, that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+# ------------------------------------------------------------------ orientation
+
+
+def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """The pixels as a camera stores them. The standard defines the tag by where the stored row 0
+    and column 0 are seen: 1 top left, 2 top right, 3 bottom right, 4 bottom left, then with rows
+    and columns exchanged 5 left top, 6 right top, 7 right bottom, 8 left bottom."""
+    if orientation in (3, 4, 7, 8):
+        upright = upright[::-1]
+    if orientation in (2, 3, 6, 7):
+        upright = upright[:, ::-1]
+    return upright.transpose(1, 0, 2) if orientation >= 5 else upright
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(photo, file_format: str, orientation: int) -> None:
+    upright = np.asarray(photo())
+    image = Image.fromarray(np.ascontiguousarray(stored(upright, orientation)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = encoded(image, file_format, exif=exif, **options)
+    np.testing.assert_array_equal(pixels(data), upright)
+    np.testing.assert_array_equal(load_image(load_image(data)), upright, "and not turned twice")
+
+
+def test_exif_orientation_of_a_jpeg(tmp_path: Path, photo) -> None:
+    upright = photo(width=64, height=32)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "phone.jpg"
+    turned = Image.fromarray(np.ascontiguousarray(stored(np.asarray(upright), 6)))
+    turned.save(path, quality=95, exif=exif)
+    with Image.open(path) as image:
+        assert image.size == (32, 64)
+    assert np.abs(pixels(path).astype(int) - np.asarray(upright)).mean() < 4
+
+
+def test_orientation_of_a_16_bit_picture() -> None:
+    grey = np.zeros((4, 6), np.uint16)
+    grey[0, 0] = 65535
+    data = encoded(Image.fromarray(grey), "TIFF", tiffinfo={0x0112: 6})
+    assert np.argwhere(pixels(data)[:, :, 0]).tolist() == [[0, 3]]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_does_not_cost_good_pixels(photo, file_format: str) -> None:
+    for exif in (b"Exif\0\0no such thing", b"Exif\0\0MM\0*", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
+        data = encoded(photo(), file_format, exif=exif)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow remarks on the damage
+            assert pixels(data).shape == (32, 48, 3)
+
+
+# ------------------------------------------------------------------ kinds of pixels
+
+
+@pytest.mark.parametrize(
+    "file_format",
+    ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "MPO", "AVIF"],
+)
+def test_every_format_we_promise(photo, file_format: str) -> None:
+    if file_format == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow is built without AVIF")
+    image = photo()
+    found = pixels(encoded(image, file_format))
+    assert np.abs(found.astype(int) - np.asarray(image)).mean() < 8
+
+
+def test_every_format_is_known_to_a_fresh_program(tmp_path: Path) -> None:
+    # Pillow learns formats as it goes: what works after some other picture may fail as the first.
+    Image.new("RGB", (2, 2), RED).save(tmp_path / "first.webp", lossless=True)
+    program = (
+        "from captioner.data.images import load_image; "
+        "print(load_image('first.webp').getpixel((0, 0)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        env=ALONE,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "(255, 0, 0)\n", done.stderr
+
+
+@pytest.mark.parametrize("alpha, expected", [(255, RED), (0, WHITE), (51, (255, 204, 204))])
+def test_rgba_lies_over_white(alpha: int, expected: tuple) -> None:
+    for file_format in ("PNG", "TIFF", "WEBP"):
+        options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+        data = encoded(Image.new("RGBA", (3, 2), (*RED, alpha)), file_format, **options)
+        assert (pixels(data) == expected).all(), file_format
+
+
+def test_grey_with_alpha_lies_over_white() -> None:
+    data = encoded(Image.new("LA", (3, 2), (0, 51)), "PNG")
+    assert (pixels(data) == 204).all()
+
+
+def test_premultiplied_alpha_lies_over_white() -> None:
+    image = Image.new("RGBA", (3, 2), (*RED, 51)).convert("RGBa")
+    assert np.abs(pixels(image).astype(int) - (255, 204, 204)).max() <= 2
+
+
+def test_palette_with_transparency() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putdata([0, 1])
+    for file_format in ("PNG", "GIF"):
+        data = encoded(image, file_format, transparency=1)
+        assert pixels(data).tolist() == [[list(RED), list(WHITE)]], file_format
+    graded = encoded(image, "PNG", transparency=bytes([51, 0]))  # one alpha for each colour
+    assert pixels(graded).tolist() == [[[255, 204, 204], list(WHITE)]]
+
+
+def test_one_transparent_colour() -> None:
+    image = Image.fromarray(np.array([[RED, BLUE]], np.uint8))
+    assert pixels(encoded(image, "PNG", transparency=RED)).tolist() == [[list(WHITE), list(BLUE)]]
+    grey = Image.fromarray(np.array([[7, 9]], np.uint8))
+    assert pixels(encoded(grey, "PNG", transparency=7))[0, :, 0].tolist() == [255, 9]
+
+
+@pytest.mark.parametrize(
+    "ink, expected",
+    [
+        ((0, 0, 0, 0), WHITE),
+        ((255, 0, 0, 0), (0, 255, 255)),
+        ((0, 255, 0, 0), (255, 0, 255)),
+        ((0, 0, 255, 0), (255, 255, 0)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+        ((0, 0, 0, 128), (127, 127, 127)),
+    ],
+)
+def test_cmyk_jpeg(ink: tuple, expected: tuple) -> None:
+    data = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert np.abs(pixels(data).astype(int) - expected).max() <= 6
+
+
+def test_16_bit_grey_keeps_its_tones() -> None:
+    grey = np.array([[0, 0x8080, 0xFFFF]], np.uint16)
+    for file_format in ("PNG", "TIFF"):
+        found = pixels(encoded(Image.fromarray(grey), file_format))
+        assert found.tolist() == [[[0] * 3, [128] * 3, [255] * 3]], file_format
+    big_endian = Image.fromarray(grey.astype(">u2"))
+    assert pixels(big_endian)[0, :, 0].tolist() == [0, 128, 255]
+    graymap = b"P5 3 1 65535\n" + grey.astype(">u2").tobytes()
+    assert pixels(graymap)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_16_bit_colour_keeps_its_tones() -> None:
+    row = b"\0" + struct.pack(">3H", 0, 0x8080, 0xFFFF)
+    assert pixels(png(1, 1, 16, 2, row)).tolist() == [[[0, 128, 255]]]
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 128.0, 255.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 32896.0, 65535.0]], np.float32), [0, 128, 255]),
+        (np.array([[-5.0, np.nan, 200.0]], np.float32), [0, 0, 200]),
+        (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
+        (np.array([[0, 32896, 65535]], np.int32), [0, 128, 255]),
+        (np.array([[0, 502_000, 1_000_000]], np.int32), [0, 128, 255]),
+    ],
+)
+def test_32_bit_tiff(values: np.ndarray, expected: list[int]) -> None:
+    data = encoded(Image.fromarray(values), "TIFF")
+    assert Image.open(io.BytesIO(data)).mode in ("I", "F")
+    assert pixels(data)[0, :, 0].tolist() == expected
+
+
+def test_one_bit_palette_and_grey() -> None:
+    checks = Image.fromarray(np.array([[True, False]]))
+    assert pixels(encoded(checks, "PNG"))[0, :, 0].tolist() == [255, 0]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([10, 20, 30])
+    assert pixels(encoded(palette, "PNG")).tolist() == [[[10, 20, 30]]]
+    assert pixels(encoded(Image.new("L", (1, 1), 99), "PNG")).tolist() == [[[99, 99, 99]]]
+
+
+def test_lab_has_a_channel_a_but_no_alpha() -> None:
+    lab = Image.merge("LAB", [Image.new("L", (2, 2), value) for value in (128, 128, 128)])
+    found = pixels(lab)
+    assert np.abs(found.astype(int) - 119).max() <= 3  # L* = 50 with neither a* nor b*
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_first_of_several_frames(file_format: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE)]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert np.abs(pixels(data).astype(int) - RED).max() <= 2
+
+
+# ------------------------------------------------------------------ sources, network input
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_the_same_picture_from_any_source_is_the_same_input(
+    tmp_path: Path, photo, file_format: str
+) -> None:
+    data = encoded(photo(width=640, height=480), file_format)
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    with path.open("rb") as file, Image.open(path) as image:
+        file.seek(10)  # somebody looked into it first
+        sources = [str(path), path, data, file, image, np.array(Image.open(path))]
+        inputs = [to_network_input(load_image(source)) for source in sources]
+        assert not file.closed, "a file that the caller opened is the caller's to close"
+    for other in inputs[1:]:
+        np.testing.assert_array_equal(inputs[0], other)
+
+
+def test_arrays_of_any_layout() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    for view in (array[::2, ::-1], np.asfortranarray(array), np.flip(array)):
+        np.testing.assert_array_equal(pixels(view), view)
+    array.setflags(write=False)
+    np.testing.assert_array_equal(pixels(array), array)
+
+
+def test_the_callers_picture_is_left_alone() -> None:
+    image = Image.new("RGB", (4, 4), RED)
+    load_image(image).putpixel((0, 0), BLUE)
+    assert image.getpixel((0, 0)) == RED
+    array = np.zeros((4, 4, 3), np.uint8)
+    loaded = load_image(array)
+    array[:] = 255
+    assert loaded.getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_network_input() -> None:
+    array = np.zeros((30, 90, 3), np.uint8)
+    array[:, 60:] = (255, 0, 255)  # the right third
+    found = to_network_input(load_image(array))
+    assert found.shape == (299, 299, 3)
+    assert found.dtype == np.float32
+    assert found.min() == -1 and found.max() == 1
+    assert (found[:, :190] == -1).all(), "the left two thirds stay left, whole and black"
+    assert (found[:, 210:] == (1, -1, 1)).all(), "channels last, red first"
+    assert to_network_input(load_image(array), size=75).shape == (75, 75, 3)
+    grey = to_network_input(Image.new("RGB", (10, 10), (51, 102, 204)))
+    np.testing.assert_allclose(grey[5, 5], [-0.6, -0.2, 0.6], atol=1e-6)
+
+
+def test_fine_patterns_are_averaged_not_picked_from() -> None:
+    checkerboard = np.indices((1200, 1200)).sum(axis=0) % 2 * 255
+    image = Image.fromarray(checkerboard.astype(np.uint8)).convert("RGB")
+    assert np.abs(to_network_input(image)).max() < 0.02
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (50_000, 1), (1, 50_000), (3, 2000)])
+def test_extreme_shapes(width: int, height: int) -> None:
+    found = to_network_input(load_image(Image.new("RGB", (width, height), RED)))
+    assert (found == (1, -1, -1)).all()
+
+
+def test_a_loaded_image_can_be_loaded_again(tmp_path, photo):
+    """The orientation was applied already: the second time must leave the pixels alone."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    photo(1, 40, 20).save(tmp_path / "turned.jpg", exif=exif)
+    once = load_image(tmp_path / "turned.jpg")
+    assert once.size == (20, 40)
+    np.testing.assert_array_equal(np.asarray(load_image(once)), np.asarray(once))

@@ -1,0 +1,184 @@
+"""What is no usable picture is refused in words that help and give no folder away."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_images import ALONE, encoded, png
+
+from captioner.data.images import ImageError, load_image, to_network_input
+
+
+def refusal(source, **options) -> str:
+    with pytest.raises(ImageError) as caught:
+        load_image(source, **options)
+    return str(caught.value)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
+    for name, reason in {
+        "missing.jpg": "does not exist",
+        "folder.jpg": "not a file",
+        "dangling.jpg": "does not exist",
+        "empty.jpg": "empty",
+        "x" * 300 + ".jpg": "cannot be opened",
+        "no\0name.jpg": "does not exist",
+    }.items():
+        message = refusal(tmp_path / name)
+        assert name in message and reason in message
+        assert tmp_path.name not in message
+    assert "empty" in refusal(b"")
+
+
+def test_a_file_we_may_not_read(tmp_path: Path, photo) -> None:
+    path = tmp_path / "private.jpg"
+    photo().save(path)
+    path.chmod(0)
+    as_root = os.geteuid() == 0
+    try:
+        if as_root:
+            os.seteuid(65534)  # nothing is forbidden to root
+        message = refusal(path)
+    finally:
+        if as_root:
+            os.seteuid(0)
+    assert "private.jpg cannot be opened (Permission denied)" in message
+    assert tmp_path.name not in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Only text, whatever the name says.\n" * 20,
+        b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>',
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n",
+        b"\0",
+    ],
+)
+def test_files_that_are_not_pictures(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "renamed.jpg"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.startswith("renamed.jpg is not a picture") and "JPEG" in message
+    assert "is not a picture" in refusal(content)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_files_cut_short(tmp_path: Path, photo, file_format: str) -> None:
+    data = encoded(photo(width=200, height=200), file_format)
+    path = tmp_path / "half"
+    path.write_bytes(data[: len(data) // 2])
+    message = refusal(path)
+    assert message.startswith("half is damaged or cut short")
+    assert tmp_path.name not in message
+
+
+def test_arrays_that_are_not_pictures() -> None:
+    good = np.zeros((4, 5, 3), np.uint8)
+    for dtype in (np.float32, np.int64, np.int8, np.uint16, bool, object):
+        assert "uint8 (height, width, 3)" in refusal(good.astype(dtype))
+    for shape in ((4, 5), (4, 5, 1), (4, 5, 4), (3,), (1, 4, 5, 3), ()):
+        assert "uint8 (height, width, 3)" in refusal(np.zeros(shape, np.uint8))
+    for shape in ((0, 5, 3), (5, 0, 3), (0, 0, 3)):
+        assert "no pixels" in refusal(np.zeros(shape, np.uint8))
+    assert "no pixels" in refusal(Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize("source", [None, 3, [1, 2, 3], {"path": "x.jpg"}])
+def test_things_that_are_no_source_at_all(source) -> None:
+    message = refusal(source)
+    assert type(source).__name__ in message and "path" in message
+
+
+def test_the_pixel_limit_is_exact() -> None:
+    for source in (Image.new("RGB", (10, 11)), np.zeros((11, 10, 3), np.uint8)):
+        assert load_image(source, max_pixels=110).size == (10, 11)
+        assert "pixels" in refusal(source, max_pixels=109)
+
+
+BOMBS = """
+import resource, sys, time
+from pathlib import Path
+from captioner.data.images import ImageError, load_image
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+for path in sorted(Path.cwd().glob("bomb*")):
+    try:
+        load_image(path)
+    except ImageError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - start)
+"""
+
+
+def test_decompression_bombs_are_refused_by_their_headers(tmp_path: Path) -> None:
+    # Sizes on all sides of Pillow's own two limits, which are higher than ours.
+    for side in (20_000, 13_000, 9_500, 8_100):
+        rows = bytes(4_000_000)  # decoding would begin
+        (tmp_path / f"bomb{side}.png").write_bytes(png(side, side, 8, 0, rows))
+    bitmap = encoded(Image.new("RGB", (1, 1)), "BMP")
+    huge = bitmap[:18] + struct.pack("<ii", 20_000, 20_000) + bitmap[26:]
+    (tmp_path / "bomb.bmp").write_bytes(huge)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BOMBS],
+        cwd=tmp_path,
+        env=ALONE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *messages, figures = done.stdout.splitlines()
+    assert len(messages) == 5
+    for message in messages:
+        assert "has more than 64 million pixels" in message
+    kilobytes, seconds = map(float, figures.split())
+    assert kilobytes < 20_000 and seconds < 2
+
+
+def test_icons_are_refused_unopened(tmp_path: Path) -> None:
+    # Pillow decodes an icon's inner picture as it opens it, whatever size the header gave.
+    inner = encoded(Image.new("L", (64, 64)), "PNG")
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
+    path = tmp_path / "bomb.ico"
+    path.write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    assert "is not a picture" in refusal(path)
+
+
+def test_damaged_pictures_raise_nothing_but_image_error(photo) -> None:
+    formats = ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"]
+    image = photo(width=40, height=30)
+    originals = [encoded(image, name) for name in formats]
+    originals.append(encoded(image, "TIFF", compression="tiff_lzw"))
+    originals.append(encoded(image, "JPEG", progressive=True, exif=b"Exif\0\0MM\0*\0\0\0\x08"))
+    random = np.random.default_rng(0)
+    outcomes = {"loaded": 0, "refused": 0}
+    for i in range(300):
+        data = bytearray(originals[i % len(originals)])
+        if i % 3 == 0:
+            del data[random.integers(1, len(data)) :]
+        head = min(len(data), 200)  # structure is at the front
+        for where in random.integers(0, head if i % 2 else len(data), random.integers(1, 8)):
+            data[where] ^= 1 << int(random.integers(8))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as when the app runs
+                found = to_network_input(load_image(bytes(data), max_pixels=1_000_000), 75)
+        except ImageError as error:
+            assert str(error)
+            outcomes["refused"] += 1
+        else:
+            assert np.isfinite(found).all()
+            outcomes["loaded"] += 1
+    assert min(outcomes.values()) > 30, outcomes

@@ -1,0 +1,143 @@
+"""The evaluation as a program, on real photographs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from toy import toy_captioner
+
+from captioner.data.datasets import DatasetError, Record
+from captioner.evaluation.caption_scores import MetricsUnavailable, describe, main, require_metrics
+from captioner.evaluation.cli import read_split
+from captioner.model.decoding import DecodingOptions
+
+ROOT = Path(__file__).parents[2]
+BUNDLED = ROOT / "assets" / "checkpoint"
+
+
+@pytest.fixture
+def metrics() -> None:
+    try:
+        require_metrics()
+    except MetricsUnavailable as error:
+        pytest.skip(str(error))
+
+
+def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "captioner.evaluation.caption_scores", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_line(metrics, shared, tmp_path):
+    checkpoint = shutil.copytree(BUNDLED, tmp_path / "checkpoint")
+    arguments = [checkpoint, "--dataset", "flickr8k", "--data-dir", shared / "data" / "flickr8k"]
+    report = tmp_path / "report.html"
+    features = tmp_path / "features"
+    done = evaluate(
+        *arguments, "--split", "test", "--strategy", "greedy", "--limit", 40,
+        "--features", features, "--report", report, "--save",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.splitlines()[-1])
+    assert scores["images"] == 40 and scores["strategy"] == "greedy"
+    low, high = scores["confidence_95"]["CIDEr"]
+    assert low < scores["CIDEr"] < high
+    assert {"distinct", "novel", "words_used", "unfinished"} <= scores["captions"].keys()
+    assert 0 < scores["references"]["unknown"] < 20
+    assert scores["captions"]["special_token"] == 0
+    assert report.read_text().count("<article>") == 3 * 13
+    # The bundled model, on photos it has not seen: well above nonsense.
+    assert scores["BLEU-1"] > 40 and scores["CIDEr"] > 15
+    saved = json.loads((checkpoint / "metrics.json").read_text())["scores"]
+    assert [s for s in saved if s["split"] == "test" and s["images"] == 40] == [scores]
+    assert "| test | 40 | greedy |" in (checkpoint / "README.md").read_text()
+
+
+def test_photos_are_sampled_independently(tmp_path, photo):
+    """Many copies of one photo: the captions that a distribution has, in no matter what batches."""
+    photo(0, 16, 16).save(tmp_path / "photo.png")
+    records = [Record(str(i), tmp_path / "photo.png", ("A photo.",), "val") for i in range(40)]
+    captioner = toy_captioner(looks_at=0, glance=True)
+    options = DecodingOptions("sample", num_captions=1, temperature=2.0)
+    texts = [c.text for c in describe(captioner, records, options)]
+    assert 4 < sum("red" in t.split() for t in texts) < 36
+    some = [c.text for c in describe(captioner, records[30:33], options)]
+    assert some == texts[30:33]
+    other = [c.text for c in describe(captioner, records[:12], replace(options, seed=1))]
+    assert other != texts[:12]
+    greedy = describe(captioner, records[:8], DecodingOptions("greedy", num_captions=1))
+    assert len({c.text for c in greedy}) == 1
+
+
+@pytest.mark.slow
+def test_coco_needs_only_the_validation_files(metrics, shared, tmp_path):
+    mini = shared / "data" / "coco-mini"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2014").symlink_to(mini / "val2014")
+    shutil.copy(mini / "annotations" / "captions_val2014.json", tmp_path / "annotations")
+    done = evaluate(
+        BUNDLED, "--dataset", "coco", "--data-dir", tmp_path, "--split", "val", "--limit", 8
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["images"] == 8
+
+
+def test_what_is_missing_is_said(tmp_path):
+    arguments = [BUNDLED, "--dataset", "flickr8k", "--data-dir", tmp_path, "--split", "test"]
+    without_java = evaluate(*arguments, PATH=str(tmp_path))
+    assert without_java.returncode == 1
+    assert "Java" in without_java.stderr and "Traceback" not in without_java.stderr
+
+
+def test_missing_data_and_checkpoints_are_named(metrics, tmp_path):
+    arguments = ["--dataset", "flickr8k", "--data-dir", tmp_path, "--split", "test"]
+    done = evaluate(BUNDLED, *arguments)
+    assert done.returncode == 1
+    assert "Flickr8k.token.txt" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "0"], "temperature has no meaning for beam"),
+        (["--strategy", "sample", "--temperature", "0"], "from 0.01 to 100"),
+        (["--limit", "0"], "at least 1"),
+        (["--report", "missing/report.html"], "there is no folder missing"),
+        (["--save"], "--save needs a checkpoint directory"),
+    ],
+)
+def test_options_without_sense_are_refused_at_once(options, message, capsys):
+    arguments = ["nobody/nothing", "--dataset", "flickr8k", "--data-dir", ".", "--split", "val"]
+    with pytest.raises(SystemExit):
+        main([*arguments, *options])
+    assert message in capsys.readouterr().err
+
+
+def test_training_captions(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split, number in (("train", 1), ("val", 2)):
+        content = {
+            "images": [{"id": number, "file_name": "photo.jpg"}],
+            "annotations": [{"id": 1, "image_id": number, "caption": f"A {split} caption."}],
+        }
+        (tmp_path / "annotations" / f"captions_{split}2014.json").write_text(json.dumps(content))
+    (tmp_path / "val2014").mkdir()
+    with pytest.raises(DatasetError, match="no photos of the val split"):
+        read_split("coco", tmp_path, "val", 0)
+    (tmp_path / "val2014" / "photo.jpg").touch()
+    records, captions = read_split("coco", tmp_path, "val", 0)
+    assert [r.image_id for r in records] == ["2"] and captions == ["A train caption."]
+    (tmp_path / "annotations" / "captions_train2014.json").unlink()
+    assert read_split("coco", tmp_path, "val", 0)[1] == []

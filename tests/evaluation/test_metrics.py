@@ -1,0 +1,105 @@
+"""Scores with their intervals: the real scorers, and our arithmetic against theirs."""
+
+import numpy as np
+import pytest
+
+from captioner.evaluation.bootstrap import bootstrap, interval
+from captioner.evaluation.metrics import (
+    MetricsUnavailable,
+    assess,
+    bleu_counts,
+    corpus_bleu,
+    require_metrics,
+    score,
+)
+
+WORDS = ["a", "the", "dog", "man", "runs", "sits", "in", "on", "grass", "water"]
+
+
+@pytest.fixture
+def metrics() -> None:
+    try:
+        require_metrics()
+    except MetricsUnavailable as error:
+        pytest.skip(str(error))
+
+
+def random_captions(seed: int, images: int) -> tuple[list[list[str]], list[str]]:
+    """References and captions over few words, so that they share n-grams of all orders."""
+    rng = np.random.default_rng(seed)
+
+    def text() -> str:
+        return " ".join(rng.choice(WORDS, rng.integers(4, 12)))
+
+    references = [[text() for _ in range(5)] for _ in range(images)]
+    captions = [" ".join([*r[0].split()[:7], rng.choice(WORDS)]) for r in references]
+    return references, captions
+
+
+# pycocoevalcap leaves the pipes to its Java process open.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_scores_of_right_and_wrong_captions(metrics):
+    references = {
+        "1": ["A dog runs through the tall grass.", "The dog is running in a field of grass."],
+        "2": ["Two men ride their bikes down a hill.", "Two cyclists are riding downhill."],
+        "3": ["A girl in a red dress jumps.", "A young girl is jumping into the air."],
+    }
+    # Case and the full stop are the tokenizer's business, not the caption's.
+    right = score(references, {k: v[0].lower().rstrip(".") for k, v in references.items()})
+    assert right["BLEU-4"] == right["ROUGE-L"] == 100
+    mixed = {
+        "3": references["1"][0],
+        "2": "two men ride their small red bikes",
+        "1": references["2"][0],
+    }
+    wrong = assess(references, mixed)
+    for name, value in wrong.scores.items():
+        assert 0 <= value < right[name], name
+    assert wrong.cider[1] > 5 * wrong.cider[[0, 2]].max()  # in the order of the captions
+    assert wrong.cider.mean() == pytest.approx(wrong.scores["CIDEr"], abs=0.006)
+    for name, (low, high) in wrong.intervals.items():
+        assert 0 <= low < wrong.scores[name] < high, name
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bleu_from_counts_is_that_of_pycocoevalcap(seed):
+    bleu = pytest.importorskip("pycocoevalcap.bleu.bleu")
+    references, captions = random_captions(seed, 20)
+    if seed == 3:
+        captions = [c[: len(c) // 2] for c in captions]  # shorter than any reference
+    if seed == 4:
+        captions = ["zebra"] * 20
+    ids = range(20)
+    theirs, _ = bleu.Bleu(4).compute_score(
+        {i: references[i] for i in ids}, {i: [captions[i]] for i in ids}, verbose=0
+    )
+    ours = corpus_bleu(bleu_counts(references, captions).sum(axis=0))
+    assert ours == pytest.approx(theirs[3], abs=1e-9)
+
+
+def test_a_resampled_bleu_is_that_of_the_drawn_captions():
+    bleu = pytest.importorskip("pycocoevalcap.bleu.bleu")
+    references, captions = random_captions(0, 20)
+    counts = bleu_counts(references, captions)
+    drawn = np.random.default_rng(1).integers(0, 20, 20)
+    theirs, _ = bleu.Bleu(4).compute_score(
+        {n: references[i] for n, i in enumerate(drawn)},
+        {n: [captions[i]] for n, i in enumerate(drawn)},
+        verbose=0,
+    )
+    assert corpus_bleu(counts[drawn].sum(axis=0)) == pytest.approx(theirs[3], abs=1e-9)
+
+
+def test_the_interval_of_a_mean_is_the_textbooks():
+    values = np.random.default_rng(0).normal(50, 10, (400, 1))
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return sums[:, 0] / 400
+
+    low, high = interval(values, mean)
+    error = values.std() / np.sqrt(400)
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15)
+    assert (low, high) == tuple(interval(values, mean))
+    assert bootstrap(values, mean, seed=1).mean() != bootstrap(values, mean, seed=0).mean()

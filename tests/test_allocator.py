@@ -1,0 +1,46 @@
+"""Does the C library keep freed memory, and give back what should not stay?"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captioner import allocator
+
+# Prints how many MB stay in memory of as many that were in use for a moment.
+HELD = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from captioner.allocator import keep_freed_memory
+
+def used():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
+
+count, size, *keep = map(int, sys.argv[1:])
+if keep:
+    keep_freed_memory(even_large=bool(keep[0]))
+before = used()
+pieces = [np.ones(size * 1_000_000, np.uint8) for _ in range(count)]
+del pieces
+print(used() - before)
+"""
+
+
+def held(*arguments: int) -> float:
+    command = [sys.executable, "-c", HELD, *map(str, arguments)]
+    root = Path(allocator.__file__).parents[1]
+    return float(subprocess.run(command, cwd=root, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(allocator.ctypes.CDLL(None), "mallopt"),
+    reason="freed memory is kept with the GNU C library only",
+)
+def test_freed_memory_is_kept_but_large_pieces_may_be_given_back():
+    assert held(20, 8) < 40  # by default
+    assert held(20, 8, 1) > 120
+    assert held(20, 8, 0) > 120
+    assert held(2, 80, 1) > 120
+    assert held(2, 80, 0) < 40

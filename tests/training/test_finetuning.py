@@ -1,0 +1,168 @@
+"""Training the backbone too, on a few small photos: `--finetune-from`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import Photo
+from safetensors.numpy import load_file
+
+import train
+from captioner.config import TrainingConfig
+from captioner.data.datasets import Record
+from captioner.data.images import load_image, to_network_input
+from captioner.model.backbone import backbone_arrays
+from captioner.training import finetuning, run
+from captioner.training.finetuning import Photos, TwoRates, augmented, thaw
+from captioner.training.run import RunOptions, run_training
+
+COLOURS = ("red", "green", "blue")
+SIZES = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
+SIZES["channels"] = 8
+TRAINING = TrainingConfig(
+    epochs=1,
+    batch_size=4,
+    warmup_steps=1,
+    finetune_from="mixed9",
+    finetune_image_size=75,  # smaller than the backbone's
+    finetune_learning_rate=1e-2,
+    decoder_learning_rate=1e-2,
+)
+
+
+@pytest.fixture(scope="module")
+def records(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """Twelve photos, eight to train on."""
+    folder = tmp_path_factory.mktemp("photos")
+    found = []
+    for i in range(12):
+        path = folder / f"{i}.png"
+        photo(i, 60, 50).save(path)
+        captions = (f"a {COLOURS[i % 3]} thing", "something" if i else "on the left")
+        found.append(Record(str(i), path, captions, "train" if i < 8 else "val"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("block", "convolutions"), [("mixed10", 9), ("mixed9", 18), ("mixed0", 89)]
+)
+def test_the_blocks_from_one_on_learn(random_backbone, block, convolutions) -> None:
+    backbone = keras.models.clone_model(random_backbone)
+    thaw(backbone, block)
+    kernels = backbone.trainable_variables
+    assert len(kernels) == convolutions
+    assert {v.name for v in kernels} == {"kernel"}
+    last = {id(layer.kernel) for layer in backbone.layers if layer.name.startswith("conv2d")}
+    assert {id(v) for v in kernels} <= last
+
+
+def test_a_recipe_s_fine_tuning_can_be_left_out() -> None:
+    assert train.parse(["--recipe", "finetuned", "--finetune-from", "none"]).finetune_from == ""
+    assert train.parse([]).finetune_from is None
+
+
+def test_photos_are_other_ones_in_every_epoch(records) -> None:
+    ids = ["3", "0"]
+    plain = Photos(records, 75).gather(ids)
+    expected = [to_network_input(load_image(records[i].path), 75) for i in (3, 0)]
+    np.testing.assert_array_equal(plain, expected)
+    first = Photos(records, 75, seed=1, epoch=0).gather(ids)
+    assert first.shape == (2, 75, 75, 3) and first.dtype == np.float32
+    assert first.min() >= -1 and first.max() <= 1
+    np.testing.assert_array_equal(first, Photos(records, 75, seed=1, epoch=0).gather(ids))
+    for other in ({"seed": 1, "epoch": 1}, {"seed": 2, "epoch": 0}):
+        assert np.abs(first - Photos(records, 75, **other).gather(ids)).max() > 0.05
+
+
+def test_what_names_a_side_is_not_mirrored(records, monkeypatch) -> None:
+    mirrored = []
+    monkeypatch.setattr(finetuning.ImageOps, "mirror", lambda p: mirrored.append(p) or p)
+    for epoch in range(20):
+        Photos(records, 75, epoch=epoch).gather(["0"])
+    assert mirrored == []
+    for epoch in range(20):
+        Photos(records, 75, epoch=epoch).gather(["1"])
+    assert 4 <= len(mirrored) <= 16
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (640, 480)])
+def test_crops_lie_within_the_photo(photo, size) -> None:
+    image = photo(0, *size)
+    for seed in range(30):
+        crop = augmented(image, np.random.default_rng(seed), may_mirror=True)
+        assert 1 <= crop.width <= image.width and 1 <= crop.height <= image.height
+        assert crop.width * crop.height >= 0.5 * image.width * image.height - 2 * sum(size)
+
+
+def test_two_rates() -> None:
+    layer = keras.layers.Dense(1, use_bias=False)
+    other = keras.layers.Dense(1, use_bias=False)
+    model = keras.Sequential([keras.Input((2,)), layer, other])
+    before = [np.array(v) for v in model.weights]
+    model.compile(TwoRates(0.01, slow=layer.weights, ratio=0.1, weight_decay=0.0), "mse")
+    model.train_on_batch(np.ones((1, 2)), np.full((1, 1), 10.0))
+    # Adam's first step has the size of the learning rate.
+    moved = [np.abs(np.array(v) - b).max() for v, b in zip(model.weights, before, strict=True)]
+    assert moved == pytest.approx([0.001, 0.01], rel=1e-3)
+
+
+def small_backbone(weights: str) -> keras.Model:
+    """Stands for an InceptionV3, as which it would take minutes: (80, 80, 3) -> (2, 2, 8)."""
+    keras.utils.set_random_seed(0)
+    photo = x = keras.Input((80, 80, 3))
+    for name, strides in (("mixed8", 4), ("mixed9", 5), ("mixed10", 2)):
+        x = keras.layers.Conv2D(8, 3, strides=strides, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(scale=False)(x)
+        x = keras.layers.Activation("relu", name=name)(x)
+    return keras.Model(photo, x)
+
+
+@pytest.fixture
+def tuned(records, monkeypatch):
+    """`tuned(output)` trains and gives the checkpoint's weights of backbone and decoder by name."""
+    monkeypatch.setenv("PATH", "")  # without Java there are no scores, which have their own tests
+    monkeypatch.setattr(run, "build_backbone", small_backbone)
+
+    def go(output: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        options = RunOptions("folder", output, "small", training=TRAINING, model=SIZES)
+        folder = run_training(records, options)
+        assert json.loads((folder / "config.json").read_text())["backbone"]["weights"] == "bundled"
+        return load_file(folder / "backbone.safetensors"), load_file(folder / "decoder.safetensors")
+
+    return go
+
+
+@pytest.mark.slow
+def test_the_checkpoint_has_the_tuned_backbone_also_of_a_run_that_was_stopped(
+    tuned, tmp_path, monkeypatch
+) -> None:
+    backbone, decoder = tuned(tmp_path / "whole")
+    original = backbone_arrays(small_backbone(""))
+    changed = {name for name in original if np.any(backbone[name] != original[name])}
+    kernels = [name for name in original if name.endswith(".kernel")]
+    assert changed == set(kernels[1:])  # "mixed8" and the statistics are as they were
+
+    gather, calls = Photos.gather, []
+
+    def gather_and_interrupt(self, ids):
+        calls.append(ids)
+        if len(calls) == 5:  # in the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return gather(self, ids)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Photos, "gather", gather_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "checkpoint").exists()
+    again, decoder_again = tuned(tmp_path / "stopped")
+    for name in backbone:
+        np.testing.assert_allclose(again[name], backbone[name], atol=1e-3, err_msg=name)
+    for name in decoder:
+        np.testing.assert_allclose(decoder_again[name], decoder[name], atol=1e-3, err_msg=name)

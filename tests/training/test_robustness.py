@@ -1,0 +1,271 @@
+"""What `train.py` says and loses when disks are full, files damaged and data incomplete.
+
+The command runs in this process, on twelve small photos, with an InceptionV3 for small photos.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Mount
+
+import train
+from captioner import Captioner
+from captioner.model.backbone import build_backbone
+from captioner.model.features import FeatureExtractor
+from captioner.training import run
+
+COLOURS = ("red", "green", "blue")
+SHARD = 4  # photos
+
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def data(photo, tmp_path_factory) -> Path:
+    """Twelve photos with a captions file, nine to train on and three to validate."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = ["image,caption,split"]
+    for i in range(12):
+        photo(i).save(folder / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,A {COLOURS[i % 3]} thing,{'train' if i < 9 else 'val'}")
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(backbone_file: Path) -> Command:
+    """`command(data, output, *more)` runs train.py, expecting success, and returns its log;
+    `command(..., fails=True)` expects one line on standard error that explains."""
+    backbone = build_backbone(backbone_file, image_size=107)  # 2 x 2 features
+    # Of photos as they are, and mirrored: each compiled once for all runs.
+    extractors = [FeatureExtractor(backbone, 4, mirrored) for mirrored in (False, True)]
+    sizes = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
+    real = run.RunOptions
+
+    def extractor(_, batch_size: int = 4, mirrored: bool = False) -> FeatureExtractor:
+        return extractors[mirrored]
+
+    def small(**options) -> run.RunOptions:
+        model = options.pop("model", {}) | sizes
+        return real(**options, model=model, shard_images=SHARD)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "build_backbone", lambda weights: backbone)
+        patch.setattr(run, "FeatureExtractor", extractor)
+        patch.setattr(run, "RunOptions", small)
+        yield functools.partial(run_command, backbone_file)
+
+
+def run_command(
+    backbone_file: Path, data: Path, output: Path, *more: str, fails: bool = False
+) -> str:
+    said, log = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(log)
+    options = ["--dataset", "folder", "--data-dir", data, "--output", output, "--epochs", "1"]
+    options += ["--batch-size", "4", "--backbone-weights", backbone_file, *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *map(str, options)])
+        patch.setattr(sys, "stderr", said)
+        # Without Java there are no scores, which have tests of their own.
+        patch.setenv("PATH", str(Path(sys.executable).parent))
+        logging.getLogger("captioner").addHandler(handler)
+        code = train.main()
+        logging.getLogger("captioner").removeHandler(handler)
+    assert code == (1 if fails else 0), said.getvalue()
+    lines = said.getvalue().splitlines()
+    assert [line.startswith("error: ") for line in lines if "features:" not in line] == [
+        True
+    ] * code
+    return lines[-1] if fails else log.getvalue()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "verified.jsonl"
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(data, command, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "output"
+    command(data, output)
+    return output
+
+
+@pytest.fixture
+def output(finished, tmp_path) -> Path:
+    """A copy of a finished run, to be damaged."""
+    # Without what says that its cache was verified, as `contents`.
+    skip = shutil.ignore_patterns("verified.jsonl")
+    shutil.copytree(finished, tmp_path / "output", ignore=skip)
+    return tmp_path / "output"
+
+
+def refusal(command, data, output) -> str:
+    """The message of a run that fails, and changes nothing."""
+    before = contents(output)
+    message = command(data, output, fails=True)
+    assert contents(output) == before, "nothing is lost, nothing left behind"
+    return message
+
+
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_a_corrupted_shard(command, data, finished, output):
+    data_file = sorted(output.glob("features/shard-*.npy"))[1]
+    content = bytearray(data_file.read_bytes())
+    content[-100] ^= 1
+    data_file.write_bytes(content)
+    message = refusal(command, data, output)
+    assert f"{data_file} is damaged" in message
+    assert f"Delete {data_file.stem}.json and {data_file.name}" in message
+    data_file.unlink()
+    data_file.with_suffix(".json").unlink()
+    command(data, output)
+    assert contents(output / "features") == contents(finished / "features")
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "best.safetensors", "run.json"])
+def test_a_truncated_state_file(command, data, finished, output, name):
+    halve(output / name)
+    message = refusal(command, data, output)
+    assert f"{output / name} is damaged" in message and "Delete" in message
+    for path in output.glob("*.*"):  # as the message says
+        if path.name in message:
+            path.unlink()
+    command(data, output)
+    assert (output / "checkpoint" / "decoder.safetensors").is_file()
+    assert contents(output / "features") == contents(finished / "features")
+
+
+def test_a_truncated_checkpoint_is_named_and_written_anew(command, data, output):
+    path = output / "checkpoint" / "decoder.safetensors"
+    whole = path.read_bytes()
+    halve(path)
+    with pytest.raises(ValueError, match=f"{path} is damaged or was changed"):
+        Captioner.from_pretrained(output / "checkpoint")
+    command(data, output)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
+    disk = mount("size=40k")
+    output = disk / "output"
+    sizes = {
+        "features/shard": "40k",
+        "features/mirrored": "280k",
+        "best": "440k",
+        "checkpoint": "12m",
+    }
+    for stage, size in sizes.items():
+        subprocess.run(["/bin/mount", "-o", f"remount,size={size}", str(disk)], check=True)
+        before = contents(output) if output.exists() else {}
+        message = command(data, output, fails=True)
+        # The lock of a run that failed lives as long as its stack: here, longer than in a process.
+        (output / "run.lock").unlink()
+        after = contents(output)
+        assert "No space left on device" in message
+        assert "make room, then run the same command again" in message
+        assert str(output / stage) in message, stage
+        assert before.items() <= after.items(), "nothing is lost"
+        assert after.keys() <= contents(finished).keys(), "nothing half is left behind"
+    assert "state.safetensors" in after and "checkpoint/config.json" not in after
+    subprocess.run(["/bin/mount", "-o", "remount,size=200m", str(disk)], check=True)
+    said = command(data, output)
+    assert "epoch 1 of 1" not in said, "it goes on from the state"
+    assert contents(output / "features") == contents(finished / "features")
+    Captioner.from_pretrained(output / "checkpoint")
+
+
+def test_a_file_that_may_not_grow(command, data, tmp_path):
+    """As with a quota, or a file system's own limit."""
+    program = (
+        "import resource, sys; from pathlib import Path; from captioner.files import write_bytes\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_bytes(Path(sys.argv[1]), bytes(2000))"
+    )
+    path = tmp_path / "file.bin"
+    done = subprocess.run(
+        [sys.executable, "-c", program, path],
+        cwd=Path(train.__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert "File too large" in done.stderr and str(path) in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_folders_that_cannot_be_written(command, data, mount: Mount, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    for place in (file, file / "below", mount("size=1m,ro")):
+        message = command(data, place, fails=True)
+        assert f"{place} cannot be written to" in message and "another --output" in message
+    assert file.read_bytes() == b"precious"
+
+
+def test_feature_folders_that_cannot_be_written(command, data, mount: Mount, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    message = command(data, tmp_path / "new", "--features", file, fails=True)
+    assert f"{file} cannot be written to" in message and "Give another one" in message
+    assert file.read_bytes() == b"precious"
+    below = mount("size=1m,ro") / "features"
+    message = command(data, tmp_path / "new", "--features", below, fails=True)
+    assert "Read-only file system" in message and "Give another one" in message
+
+
+def test_features_on_a_disk_that_cannot_be_written_are_read(command, data, output, mount: Mount):
+    disk = mount("size=1m")
+    shutil.copytree(output / "features", disk, dirs_exist_ok=True)
+    subprocess.run(["/bin/mount", "-o", "remount,ro", str(disk)], check=True)
+    command(data, output, "--features", disk)
+
+
+def test_captions_of_missing_images(command, data, tmp_path):
+    mine = tmp_path / "data"
+    mine.mkdir()
+    captions = mine / "captions.csv"
+    captions.write_bytes((data / "captions.csv").read_bytes())
+    message = command(mine, tmp_path / "output", fails=True)
+    assert f"{captions}: 12 of its 12 images are missing in {mine}: 00.png" in message
+    assert "put them there" in message
+    for i in range(11):  # all but the last one
+        (mine / f"{i:02d}.png").write_bytes((data / f"{i:02d}.png").read_bytes())
+    (mine / "03.png").write_bytes(b"")
+    message = command(mine, tmp_path / "output", fails=True)
+    assert f"{mine / '03.png'}: 03.png is empty" in message and "run again" in message
+    assert len(list(tmp_path.glob("output/features/shard-*.npy"))) == 3, "all others are extracted"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("captions.csv", ""),
+        ("captions.csv", "image,caption\n"),
+        ("captions.jsonl", ""),
+        ("captions.json", ""),
+        ("captions.json", '{"images": [], "annotations": []}'),
+    ],
+)
+def test_an_empty_captions_file(command, tmp_path, name, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text(content)
+    message = command(tmp_path / "data", tmp_path / "output", fails=True)
+    assert str(tmp_path / "data" / name) in message
+    assert "holds no captions; write" in message

@@ -1,0 +1,208 @@
+"""Whole runs on a small generated data set: results, resumption after SIGKILL, refusals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from captioner import Captioner
+
+ROOT = Path(__file__).parents[2]
+BACKBONE = ROOT / "assets" / "checkpoint" / "backbone.safetensors"
+COLOURS = ("red", "green", "blue", "grey")
+
+# What train.py does, with shards of 8 images so that there is a middle to be killed in.
+DRIVER = """
+import logging, sys
+from pathlib import Path
+from captioner.config import TrainingConfig
+from captioner.data.datasets import read_dataset
+from captioner.training.run import RunOptions, TrainingError, run_training
+logging.basicConfig(level="INFO")
+data, output, backbone, epochs = sys.argv[1:]
+model = {"embedding_dim": 16, "units": 32, "attention_units": 16}
+if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
+    training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4)
+else:
+    training = TrainingConfig(
+        epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True)
+try:
+    run_training(read_dataset("flickr8k", Path(data)), RunOptions(
+        "flickr8k", Path(output), backbone, shard_images=8, training=training, model=model))
+except TrainingError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, photo) -> Path:
+    """Flickr8k's layout with 28 photos of one colour each, whose captions name it."""
+    folder = tmp_path_factory.mktemp("flickr8k")
+    tokens, lists = [], {"train": [], "dev": [], "test": []}
+    for i in range(28):
+        name, colour = f"{i}.jpg", i % 4
+        pixels = np.asarray(photo(i, 64, 48)).astype(np.int16) // 3
+        if colour < 3:
+            pixels[:, :, colour] += 150
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / name, quality=95)
+        said = [f"A {COLOURS[colour]} picture .", f"The {COLOURS[colour]} one is number {i} ."]
+        tokens += [f"{name}#{n}\t{caption}" for n, caption in enumerate(said)]
+        lists["train" if i < 20 else "dev" if i < 24 else "test"].append(name)
+    (folder / "Flickr8k.token.txt").write_text("\n".join(tokens) + "\n")
+    for split, names in lists.items():
+        (folder / f"Flickr_8k.{split}Images.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
+def start(data: Path, output: Path, epochs: int | str = 3) -> subprocess.Popen:
+    # Without Java the run skips the caption scores, which have a test of their own.
+    environment = os.environ | {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
+    environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # what train.py --deterministic does
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(data), str(output), str(BACKBONE), str(epochs)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    return said
+
+
+def kill_when(process: subprocess.Popen, happened) -> None:
+    while not happened():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> tuple[Path, str]:
+    output = tmp_path_factory.mktemp("run") / "output"
+    return output, finish(start(data, output))
+
+
+@pytest.mark.slow
+def test_a_run_learns_and_leaves_a_working_checkpoint(finished, data):
+    output, said = finished
+    metrics = json.loads((output / "checkpoint" / "metrics.json").read_text())
+    losses = [h["val_nll"] for h in metrics["history"]]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert "no caption scores" in said and "Java" in said
+    captioner = Captioner.from_pretrained(output / "checkpoint")
+    assert captioner.caption(data / "27.jpg", num_captions=1)[0].words
+    # The vocabulary knows training captions only: photo 25 is in the test list.
+    assert "19" in captioner.vocabulary and "25" not in captioner.vocabulary
+    card = (output / "checkpoint" / "README.md").read_text()
+    assert "Its weights were given with `--backbone-weights`" in card
+    assert (output / "checkpoint" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_killed_twice_it_ends_with_the_very_same_weights(finished, data, tmp_path):
+    whole, _ = finished
+    output = tmp_path / "output"
+    process = start(data, output)
+    kill_when(process, lambda: list(output.glob("features/shard-*.json")))
+    kept = {p.name: p.read_bytes() for p in output.glob("features/shard-*")}
+    assert len(list(output.glob("features/shard-*.json"))) < 3, "killed too late to show anything"
+
+    process = start(data, output)
+    kill_when(process, (output / "state.safetensors").exists)
+
+    said = finish(start(data, output))
+    assert "going on after epoch" in said
+    for name, content in kept.items():
+        assert (output / "features" / name).read_bytes() == content
+    for name in [p.name for p in (whole / "features").glob("shard-*")]:
+        a, b = ((run / "features" / name).read_bytes() for run in (whole, output))
+        assert a == b, name
+    ours = load_file(output / "checkpoint" / "decoder.safetensors")
+    theirs = load_file(whole / "checkpoint" / "decoder.safetensors")
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert not list(output.rglob("*.tmp")), "leftovers"
+
+
+@pytest.mark.slow
+def test_interrupted_in_an_epoch_it_goes_on_with_the_next_batch(data, tmp_path):
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    finish(start(data, whole, "slow"))
+
+    process = start(data, output, "slow")
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "epoch 1 of 2" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            break
+    said += process.communicate(timeout=200)[0]
+    assert "stopping after this step" in said and process.returncode != 0
+
+    said = finish(start(data, output, "slow"))
+    done = re.search(r"going on after epoch 0, batch (\d+)", said)
+    assert done and 0 < int(done[1]) < 20, said
+    ours, theirs = (
+        load_file(run / "checkpoint" / "decoder.safetensors") for run in (output, whole)
+    )
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    losses = [
+        json.loads((run / "checkpoint" / "metrics.json").read_text())["history"]
+        for run in (output, whole)
+    ]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_another_run_is_kept_out(finished, data):
+    output, _ = finished
+    process = start(data, output, epochs=4)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "training.epochs was 3, now 4" in said and "another --output" in said
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_are_refused(data, tmp_path):
+    output = tmp_path / "output"
+    first = start(data, output)
+    while not (output / "run.lock").exists():
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.05)
+    second = start(data, output)
+    said, _ = second.communicate(timeout=200)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1 and "another run is writing to" in said
+
+
+def test_the_command_line_explains_mistakes(tmp_path):
+    def said(*arguments: str) -> str:
+        process = subprocess.run(
+            [sys.executable, ROOT / "train.py", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert process.returncode != 0
+        assert "Traceback" not in process.stderr
+        return process.stderr
+
+    assert "--epoch-count" in said("--epoch-count", "3")
+    assert "token.txt" in said("--dataset", "flickr8k", "--data-dir", str(tmp_path))

@@ -1,0 +1,103 @@
+"""The functions as tools for language models, used by a real MCP client."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import base64
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from app_process import ROOT, App
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult
+
+from captioner.web.page import example_photos
+
+
+def in_session(app: App, use: Callable[[ClientSession], Awaitable[Any]]) -> Any:
+    async def session() -> Any:
+        async with (
+            streamable_http_client(app.url + "gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as client,
+        ):
+            await client.initialize()
+            return await use(client)
+
+    return asyncio.run(session())
+
+
+def call(app: App, tool: str, **arguments: Any) -> CallToolResult:
+    return in_session(app, lambda client: client.call_tool(tool, arguments))
+
+
+@pytest.fixture(scope="module")
+def photo() -> str:
+    return data_url(example_photos()[0].read_bytes())
+
+
+def data_url(content: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+
+
+def answer_of(result: CallToolResult) -> Any:
+    """What the endpoint gives; Gradio writes it in Python's notation."""
+    assert not result.isError, result.content
+    return ast.literal_eval(result.content[0].text)
+
+
+def test_the_endpoints_are_tools(app: App) -> None:
+    tools = {t.name: t for t in in_session(app, lambda client: client.list_tools()).tools}
+    assert set(tools) == {"caption", "complete", "caption_region"}
+    for tool in tools.values():
+        assert len(tool.description) > 20
+    options = tools["caption"].inputSchema["properties"]
+    assert list(options) == ["image", "num_captions", "strategy", "temperature", "seed"]
+
+
+def test_a_caption(app: App, photo: str) -> None:
+    answer, grid = answer_of(call(app, "caption", image=photo, num_captions=2, strategy="beam"))
+    assert len(answer["captions"]) == 2
+    assert answer["captions"][0]["text"] == " ".join(answer["captions"][0]["words"]) != ""
+    picture = httpx.get(grid["url"])
+    assert picture.headers["content-type"] == "image/png"
+
+
+def test_a_beginning_and_a_region(app: App, photo: str) -> None:
+    answer, _ = answer_of(call(app, "complete", image=photo, prefix="two dogs"))
+    assert answer["captions"][0]["words"][:2] == ["two", "dogs"]
+    box = {"left": 0, "top": 0, "right": 0.5, "bottom": 0.5}
+    answer, _ = answer_of(call(app, "caption_region", image=photo, num_captions=1, **box))
+    assert len(answer["captions"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (data_url(b"Dear Sir or Madam"), "not a picture"),
+        ("http://127.0.0.1:9/photo.jpg", "does not fetch addresses"),
+        (str(ROOT / "pyproject.toml"), ""),
+        ((ROOT / "assets").as_uri(), ""),
+    ],
+)
+def test_bad_pictures_are_refused(app: App, image: str, message: str) -> None:
+    result = call(app, "caption", image=image)
+    assert result.isError
+    text = " ".join(content.text for content in result.content)
+    assert message in text and "Traceback" not in text
+    assert "tool.setuptools" not in text  # what is in pyproject.toml
+
+
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['mcp'] = None; import app; sys.exit(app.main(['--mcp']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == '--mcp needs one package more: pip install "gradio[mcp]"'
