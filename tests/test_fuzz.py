@@ -19,7 +19,7 @@ import pytest
 from app_process import App
 from PIL import Image
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 COUNT = int(os.environ.get("CAPTIONER_FUZZ", "80"))
 # The messages of `captioner.images`, the file's name before each; Pillow's own words in brackets.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from app_process import ROOT, App
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 PORT = 7860  # the app's own, unless it is told another one
 

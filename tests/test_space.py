@@ -19,7 +19,7 @@ from app_process import ROOT, running_app
 from gradio_client import Client, handle_file
 from huggingface_hub import SpaceCard
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 CHECKPOINT = ["README.md", "backbone.safetensors", "config.json", "decoder.safetensors"]
 CHECKPOINT += ["loss.png", "metrics.json", "vocabulary.json"]

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 
 def violations(page: Page) -> list[str]:

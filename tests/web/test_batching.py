@@ -15,7 +15,7 @@ from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
 from captioner.model.decoding import Decoded, DecodingLoop, decode
 from captioner.web import batching
 from captioner.web.batching import Batcher, BatchingCaptioner
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "checkpoint"
 UNLUCKY = -1

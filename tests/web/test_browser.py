@@ -19,7 +19,7 @@ from conftest import DESKTOP
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 PHONE = {"width": 390, "height": 844}
 OpenPage = Callable[..., Page]

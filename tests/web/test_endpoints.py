@@ -14,7 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 
 @pytest.fixture(scope="module")

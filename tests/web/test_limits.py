@@ -20,7 +20,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from test_mcp import call
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 # The real app, but files are old after eight seconds, and only four requests may wait.
 HURRIED = """

@@ -18,7 +18,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 
 def in_session(app: App, use: Callable[[ClientSession], Awaitable[Any]]) -> Any:

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from test_accessibility import violations
 from test_browser import PHONE, give, layer, words
 
-from captioner.web.page import example_photos
+from captioner.web.examples import example_photos
 
 OpenPage = Callable[..., Page]
 CAPTIONS = "#viewer .captions button"
