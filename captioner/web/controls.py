@@ -1,19 +1,14 @@
-"""What the visitor sets: the photo, how many captions and how they are searched for."""
+"""What the visitor sets: how many captions, and how they are searched for."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_file_to_cache
-from gradio.utils import get_upload_folder
 
 from captioner.model.decoding import STRATEGIES, DecodingOptions
 from captioner.web import responses
-from captioner.web.endpoints import refuse_addresses
-from captioner.web.examples import example_photos
 from captioner.web.responses import MAX_CAPTIONS
 
 COMPARE = "compare"  # on the page: all strategies side by side
@@ -29,19 +24,6 @@ COPY_LINK = """(...values) => {
     navigator.clipboard?.writeText(link.href).catch(() => {});
 }"""
 LINK_COPIED = "The link is in the address bar, and in the clipboard if your browser allows that."
-
-
-def add_photo() -> gr.Image:
-    """Where the visitor gives a photo."""
-    photo = gr.Image(
-        label="Photo",
-        alt_text="Your photo",
-        type="filepath",
-        sources=["upload", "clipboard", "webcam"],
-        height=260,
-    )
-    refuse_addresses(photo)
-    return photo
 
 
 def add_options() -> tuple[list[gr.components.Component], gr.Button]:
@@ -78,23 +60,21 @@ def add_options() -> tuple[list[gr.components.Component], gr.Button]:
 def search_plan(
     num_captions: Any, strategy: Any, temperature: Any, top_p: Any, seed: Any
 ) -> list[DecodingOptions]:
-    """What the controls ask for: one search, or one of each strategy. Before several samples comes
-    one, to be shown at once; the seed makes it the first of them."""
+    """What the controls ask for: one search, or one of each strategy.
+
+    Raises gr.Error naming the control whose value is wrong.
+    """
     several = ("greedy", "beam", "sample") if strategy == COMPARE else (strategy,)
-    searches = [
+    return [
         responses.search_options(num_captions, each, temperature, seed, top_p) for each in several
     ]
-    if strategy == "sample" and searches[0].num_captions > 1:
-        searches.insert(0, replace(searches[0], num_captions=1))
-    return searches
 
 
 def from_link(request: gr.Request) -> list[Any]:
-    """The photo and the options that a link asks for; what makes no sense is left as it is."""
+    """The options that a link asks for; what makes no sense is left as it is."""
     query = request.query_params
     numbers: dict[str, float] = {}
     for name, low, high in (
-        ("example", 1, len(example_photos())),
         ("captions", 1, MAX_CAPTIONS),
         ("temperature", 0.1, 2.0),
         ("top_p", 0.05, 1.0),
@@ -107,13 +87,7 @@ def from_link(request: gr.Request) -> list[Any]:
         if low <= value <= high:
             numbers[name] = value if name in ("temperature", "top_p") else math.floor(value)
     strategy = query.get("strategy")
-    photo = gr.skip()
-    if "example" in numbers:
-        example = example_photos()[int(numbers["example"]) - 1]
-        # Gradio lets out no file that lies elsewhere.
-        photo = save_file_to_cache(example, get_upload_folder())
     return [
-        photo,
         numbers.get("captions", gr.skip()),
         strategy if strategy in (*STRATEGIES, COMPARE) else gr.skip(),
         *(numbers.get(name, gr.skip()) for name in ("temperature", "top_p", "seed")),

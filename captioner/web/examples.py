@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import filecmp
-from collections.abc import Mapping
+import base64
+import io
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import matplotlib
+
+from captioner.data.images import load_image
+
+_THUMBNAIL = 160  # pixels, the longer side
 
 
 def example_photos() -> list[Path]:
@@ -23,10 +26,13 @@ def example_photos() -> list[Path]:
     return [path for path in candidates if path.is_file()]
 
 
-def example_number(image: Mapping[str, Any]) -> int | None:
-    """The number of the example that a photo is, from 1, if it is one."""
-    path = image.get("path")
-    for i, example in enumerate(example_photos(), start=1):
-        if path and filecmp.cmp(path, example, shallow=False):
-            return i
-    return None
+def example_thumbnails() -> list[str]:
+    """A small picture of each example, as a data URL, so that the page needs no further request."""
+    urls = []
+    for path in example_photos():
+        photo = load_image(path)
+        photo.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        file = io.BytesIO()
+        photo.save(file, "JPEG", quality=80)
+        urls.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
+    return urls

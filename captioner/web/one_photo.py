@@ -7,62 +7,82 @@ from typing import Any
 import gradio as gr
 
 from captioner.captioner import Captioner
-from captioner.web.controls import (
-    COPY_LINK,
-    LINK_COPIED,
-    add_options,
-    add_photo,
-    from_link,
-)
-from captioner.web.examples import example_photos
-from captioner.web.page_events import PageEvents, write_file
-from captioner.web.viewer import add_viewer
+from captioner.web.confidence import read_calibration
+from captioner.web.controls import COPY_LINK, LINK_COPIED, add_options, from_link
+from captioner.web.endpoints import refuse_addresses
+from captioner.web.page_events import PageEvents
+from captioner.web.viewer import add_intake, add_viewer
 
-# Screen readers find no name on Gradio's example buttons, which hold nothing but a picture.
-_NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach((button, i) => {
-    button.ariaLabel = `Example photo ${i + 1}`;
-})"""
-_FAILED = """() => document.querySelector("#viewer .result").dispatchEvent(new Event("failed"))"""
+# The parts of the page speak to each other by events of the document, each with a `detail`:
+# captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
+# (such an entry), captioner:options (the values of the controls), captioner:history (all entries),
+# captioner:refused (a message), captioner:link.
+_TELL = """(...values) => {
+    document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
+}"""
+_OPTIONS_CHANGED = _TELL % ("options", "values")
+_HISTORY_READ = _TELL % ("history", "values[0]")
+_LINK_READ = _TELL % ("link", "null")
+_FAILED = _TELL % ("failed", "null")
+_KEEP_HISTORY = """() => [document.querySelector("#intake .intake").history]"""
+# The viewer has sent the file; Gradio checks that it has, before it is opened.
+_GIVEN = """(image, ...others) => [
+    document.querySelector("#viewer .result").given ?? null, ...others
+]"""
+_NEW_SEED = "() => Math.floor(Math.random() * 1e5)"
+# Fixed, so that what a browser has kept can still be read when the server has been started anew.
+_HISTORY_KEY, _HISTORY_SECRET = "captioner-history", "kept in this browser"
 
 
 def add_one_photo(page: gr.Blocks, captioner: Captioner, **work: Any) -> None:
     """Adds the part to the page that is being built; `work` is Gradio's options for events that
     run the network."""
-    shown_photo = gr.State(None)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=320):
-            photo = add_photo()
-            options, link = add_options()
-            button = gr.Button("Caption it again", variant="primary")
-            gr.Examples([[str(p)] for p in example_photos()], photo, elem_id="examples")
-        with gr.Column(scale=2, min_width=320):
+    kept = gr.State(None)
+    history = gr.BrowserState([], storage_key=_HISTORY_KEY, secret=_HISTORY_SECRET)
+    with gr.Row(equal_height=False, elem_id="one-photo"):
+        with gr.Column(scale=2, min_width=440):
             viewer = add_viewer()
+        with gr.Column(scale=1, min_width=300):
+            intake = add_intake()
+            options, link = add_options()
+    image = gr.Image(type="filepath", visible="hidden", elem_id="given")
+    refuse_addresses(image)
 
-    work |= {"outputs": [viewer, shown_photo], "api_visibility": "private"}
-    events = PageEvents(captioner)
-    for trigger, run in ((photo.change, events.show), (button.click, events.show_again)):
-        # On failure, the captions of an earlier photo must not stand beside this one.
-        trigger(run, [photo, *options], show_progress_on=[viewer], **work).failure(
-            lambda: (None, None), outputs=[viewer, shown_photo], api_visibility="private"
-        )
+    events = PageEvents(captioner, read_calibration(captioner.folder))
     # The viewer itself waits for one answer before it asks for the next.
-    work |= {"show_progress": "hidden", "trigger_mode": "multiple"}
-    for trigger, run, inputs in (
-        (viewer.steer, events.steer, [shown_photo, *options]),
-        (viewer.complete, events.complete, [shown_photo]),
-    ):
-        trigger(run, inputs, **work).failure(fn=None, js=_FAILED)
-    _add_downloads(viewer, shown_photo)
-    link.click(fn=None, inputs=options, js=COPY_LINK).then(
-        lambda: gr.Info(LINK_COPIED), api_visibility="private"
+    work |= {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
+    viewer.ask(events.answer, [image, kept, *options], [viewer, kept], js=_GIVEN, **work).failure(
+        fn=None, js=_FAILED
     )
-    page.load(fn=None, js=_NAME_EXAMPLES)
-    page.load(from_link, outputs=[photo, *options], api_visibility="private")
+    _add_downloads(viewer, kept, events)
+    _add_history(intake, history)
+    _follow_options(page, viewer, options, link)
 
 
-def _add_downloads(viewer: gr.HTML, shown_photo: gr.State) -> None:
+def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
     """Files that the server draws come to the browser through a button that nobody sees."""
     taken = gr.DownloadButton(visible="hidden", elem_id="taken")
     viewer.take(
-        write_file, [shown_photo], [taken], api_visibility="private", show_progress="hidden"
+        events.write_file, [kept], [taken], api_visibility="private", show_progress="hidden"
     ).success(fn=None, js="() => document.querySelector('#taken').click()")
+
+
+def _add_history(intake: gr.HTML, history: gr.BrowserState) -> None:
+    """Photos and captions go to the browser's own memory and come back; never to the server."""
+    intake.keep(fn=None, outputs=[history], js=_KEEP_HISTORY)
+    # Either part may be there first.
+    intake.recall(fn=None, inputs=[history], js=_HISTORY_READ)
+    history.change(fn=None, inputs=[history], js=_HISTORY_READ)
+
+
+def _follow_options(
+    page: gr.Blocks, viewer: gr.HTML, options: list[gr.components.Component], link: gr.Button
+) -> None:
+    """A changed option is a wish of its own; a link sets the options and names an example."""
+    for option in options:
+        option.change(fn=None, inputs=options, js=_OPTIONS_CHANGED)
+    viewer.reseed(fn=None, outputs=[options[-1]], js=_NEW_SEED)
+    link.click(fn=None, inputs=options, js=COPY_LINK).then(
+        lambda: gr.Info(LINK_COPIED), api_visibility="private"
+    )
+    page.load(from_link, outputs=options, api_visibility="private").then(fn=None, js=_LINK_READ)

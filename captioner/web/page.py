@@ -10,6 +10,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
 from captioner.captioner import Captioner
+from captioner.web.about import add_about
 from captioner.web.endpoints import add_endpoints
 from captioner.web.one_photo import add_one_photo
 
@@ -21,12 +22,23 @@ _MAX_WAITING = 64
 _INTRODUCTION = """
 # Captions that show where they looked
 
-A neural network describes your photo, one word after another. For each word it looks somewhere
-else: choose a word to see where.
+A neural network describes your photo, one word after another. Choose a word to see where it
+looked.
 """
 _CSS = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
-#viewer .html-container { padding: 0 !important; }
+@media (min-width: 641px) { html { scrollbar-gutter: stable; } }
+.gradio-container { width: 100% !important; max-width: 1240px !important;
+  margin: 0 auto !important; }
+#viewer .html-container, #intake .html-container { padding: 0 !important; }
+#about { font-size: 13px; }
+#about p { margin: 0; color: var(--body-text-color-subdued); }
+#about a { color: inherit; text-decoration: underline; }
+/* Gradio's own buttons are smaller than a finger needs (WCAG 2.2, 2.5.8). */
+.gradio-container :is(button, input[type="number"]) { min-width: 24px; min-height: 24px; }
+@media (max-width: 640px) {
+  .gradio-container main { padding: 12px !important; }
+  .gradio-container h1 { font-size: 22px; line-height: 1.2; margin: 0 0 4px; }
+}
 """
 
 
@@ -44,6 +56,7 @@ def build_page(captioner: Captioner) -> gr.Blocks:
     ) as page:
         gr.Markdown(_INTRODUCTION)
         add_one_photo(page, captioner, **work)
+        add_about(captioner)
         add_endpoints(captioner, **work)
     return page.queue(max_size=_MAX_WAITING)
 

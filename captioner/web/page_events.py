@@ -1,4 +1,4 @@
-"""What happens on the page: a photo is given, steered, a caption completed, a file taken away."""
+"""What the page asks of the server: captions of a photo, a completion, a file to take away."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -19,110 +18,142 @@ from captioner.data.images import load_image
 from captioner.drawing.overlay import write_attention_film
 from captioner.model.decoding import DecodingOptions
 from captioner.web import responses
+from captioner.web.confidence import Calibration, confidence_note
 from captioner.web.controls import search_plan
-from captioner.web.examples import example_number
-from captioner.web.responses import NO_PHOTO, CaptionRequest, ShownPhoto
+from captioner.web.examples import example_photos
+from captioner.web.responses import CaptionRequest, KeptPhoto
 
-_MAX_OWN = 5  # captions that the visitor has had a word in, kept on the page
+_MAX_PREFIX = 1000  # characters of a caption's beginning
+
+Answer = tuple[str, KeptPhoto | None]
 
 
 class PageEvents:
-    """The answers to a visitor's doings. Each gives what is on the page (the viewer's value, as
-    `viewer/state.js` describes it), and what the session keeps of it."""
+    """Answers what `viewer/requests.js` asks, in the form that `viewer/state.js` describes."""
 
-    def __init__(self, captioner: Captioner) -> None:
+    def __init__(self, captioner: Captioner, calibration: Calibration | None = None) -> None:
         self._captioner = captioner
+        self._calibration = calibration
 
-    def show(self, image: Any, *options: Any) -> Iterator[tuple[dict | None, ShownPhoto | None]]:
-        """A photo was given, or taken away: what is on the page, while it becomes more."""
-        if image is None:
-            yield None, None
-            return
-        photo, features = responses.read_photo(self._captioner, image)
-        shown_photo = ShownPhoto(responses.preview(photo), features, example=example_number(image))
-        yield from self._caption_photo(shown_photo, None, *options)
+    def answer(
+        self, image: Any, kept: KeptPhoto | None, event: gr.EventData, *options: Any
+    ) -> Iterator[Answer]:
+        """What a wish brings, while it becomes more, and the photo that the session keeps.
 
-    def show_again(
-        self, image: Any, *options: Any
-    ) -> Iterator[tuple[dict | None, ShownPhoto | None]]:
-        """The button: captions of the same photo."""
-        if image is None:
-            raise responses.refusal(NO_PHOTO, "No photo")
-        yield from self.show(image, *options)
+        Args:
+            image: The file that was given, for a wish of the kind "photo".
+            kept: The photo that the session has kept.
+            event: Holds the wish.
+            options: The values of the controls.
+        """
+        wish = event._data if isinstance(event._data, dict) else {}
+        answers = {
+            "photo": self._show,
+            "example": self._show,
+            "captions": self._caption,
+            "completion": self._complete,
+        }
+        try:
+            if wish.get("kind") not in answers:
+                raise responses.refusal("The page has asked for something unknown.", "This page")
+            for content, kept in answers[wish["kind"]](wish, image, kept, options):  # noqa: B020
+                yield _written(wish, content), kept
+        except gr.Error as error:
+            # Not as Gradio's own message, which goes by itself after a few seconds.
+            refused = {"message": error.message, "about": error.title, "done": True}
+            yield _written(wish, refused), kept
 
-    def steer(
-        self, shown_photo: ShownPhoto | None, event: gr.EventData, *options: Any
-    ) -> Iterator[tuple[dict, ShownPhoto]]:
-        """A region was chosen, or given up."""
-        region = event._data.get("region")
-        if region is not None:
-            sides = [*region, None, None, None, None] if isinstance(region, list) else [None] * 4
-            region = responses.box(*sides[:4])
-        yield from self._caption_photo(_kept(shown_photo), region, *options)
+    def write_file(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
+        """The attention of the caption that the page has sent, as a grid or as a film."""
+        wish = event._data if isinstance(event._data, dict) else {}
+        photo = load_image(self._photo(wish, kept).preview)
+        caption = responses.from_json(wish.get("caption"))
+        if wish.get("form") != "film":
+            return responses.draw_grid(photo, caption, tile=600)
+        file = io.BytesIO()
+        write_attention_film(file, photo, caption)
+        return save_bytes_to_cache(file.getvalue(), "attention.gif", get_upload_folder())
 
-    def complete(
-        self, shown_photo: ShownPhoto | None, event: gr.EventData
-    ) -> tuple[dict, ShownPhoto]:
-        """The best caption that begins as the visitor wants, above the others."""
-        shown_photo = _kept(shown_photo)
-        prefix = str(event._data.get("prefix") or "")[:1000]
-        search = CaptionRequest(DecodingOptions("beam", num_captions=1), prefix, shown_photo.region)
-        found = responses.answer(self._captioner, shown_photo.features, search)[0]
-        own = [("yours", found)]
-        own += [c for c in shown_photo.captions if c[0] == "yours" and c[1].text != found.text]
-        others = [c for c in shown_photo.captions if c[0] != "yours"]
-        word = event._data.get("word")
-        return _on_page(replace(shown_photo, captions=own[:_MAX_OWN] + others), word)
+    def _show(
+        self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
+    ) -> Iterator[tuple[dict, KeptPhoto]]:
+        """A new photo, and its captions."""
+        number = None
+        if wish["kind"] == "example":
+            number = int(responses.number("example", wish.get("number"), 1, len(example_photos())))
+            image = {"path": str(example_photos()[number - 1])}
+        plan = search_plan(*options)  # before the work on the photo, which would be in vain
+        kept = responses.keep_photo(self._captioner, image)
+        url = "data:image/jpeg;base64," + base64.b64encode(kept.preview).decode()
+        new = {"photo": url, "size": kept.size, "example": number}
+        for content in self._search(kept, None, plan, options):
+            yield content | new, kept
 
-    def _caption_photo(
-        self, shown_photo: ShownPhoto, region: responses.Box | None, *options: Any
-    ) -> Iterator[tuple[dict, ShownPhoto]]:
-        """Captions that look at a region, or at the whole photo, one search after another."""
-        captions: dict[str, list[Caption]] = {}
-        searches = search_plan(*options)
-        for search in searches:
+    def _caption(
+        self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
+    ) -> Iterator[tuple[dict, KeptPhoto]]:
+        """Other captions of the same photo: by other options, or of another region."""
+        plan = search_plan(*options)
+        kept = self._photo(wish, kept)
+        for content in self._search(kept, _region(wish), plan, options):
+            yield content, kept
+
+    def _complete(
+        self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
+    ) -> Iterator[tuple[dict, KeptPhoto]]:
+        """The best caption that begins as the visitor wants."""
+        kept = self._photo(wish, kept)
+        prefix, region = str(wish.get("prefix") or "")[:_MAX_PREFIX], _region(wish)
+        search = CaptionRequest(DecodingOptions("beam", num_captions=1), prefix, region)
+        found = responses.answer(self._captioner, kept.features, search)[0]
+        caption = self._to_json(found, "yours", region)
+        yield {"key": kept.key, "captions": [caption], "done": True}, kept
+
+    def _search(
+        self,
+        kept: KeptPhoto,
+        region: responses.Box | None,
+        plan: list[DecodingOptions],
+        options: tuple,
+    ) -> Iterator[dict]:
+        """The captions of one search after another; each answer has those of all before."""
+        captions: list[dict] = []
+        for search in plan:
             request = CaptionRequest(search, region=region)
-            found = responses.answer(self._captioner, shown_photo.features, request)
-            captions[search.strategy] = found
-            shown = [(source, c) for source, several in captions.items() for c in several]
-            now = replace(shown_photo, region=region, captions=shown)
-            yield _on_page(now, done=search is searches[-1])
+            found = responses.answer(self._captioner, kept.features, request)
+            captions += [self._to_json(caption, search.strategy, region) for caption in found]
+            yield {
+                "key": kept.key,
+                "captions": captions,
+                "sources": [planned.strategy for planned in plan],
+                "options": options,
+                "done": search is plan[-1],
+            }
+
+    def _photo(self, wish: dict, kept: KeptPhoto | None) -> KeptPhoto:
+        """The photo that a wish is about: the one that is kept, or else the page's own copy."""
+        if kept is not None and kept.key == wish.get("key"):
+            return kept
+        # The server has been started anew, has too many visitors, or the page shows a photo of its
+        # history.
+        return responses.keep_photo(self._captioner, {"url": wish.get("photo")})
+
+    def _to_json(self, caption: Caption, source: str, region: responses.Box | None) -> dict:
+        note = confidence_note(caption, self._calibration)
+        content = responses.to_json(caption, alternatives=True)
+        return content | {"source": source, "region": region, "note": note}
 
 
-def write_file(shown_photo: ShownPhoto | None, event: gr.EventData) -> str:
-    """The attention of one of the captions that are on the page, as a grid or as a film."""
-    shown_photo = _kept(shown_photo)
-    last = len(shown_photo.captions) - 1
-    index = int(responses.number("index", event._data.get("index"), 0, last, whole=True))
-    photo, caption = load_image(shown_photo.preview), shown_photo.captions[index][1]
-    if event._data.get("kind") != "film":
-        return responses.draw_grid(photo, caption, tile=600)
-    file = io.BytesIO()
-    write_attention_film(file, photo, caption)
-    return save_bytes_to_cache(file.getvalue(), "attention.gif", get_upload_folder())
+def _region(wish: dict) -> responses.Box | None:
+    region = wish.get("region")
+    if region is None:
+        return None
+    sides = [*region, None, None, None, None] if isinstance(region, list) else [None] * 4
+    return responses.box(*sides[:4])
 
 
-def _on_page(
-    shown_photo: ShownPhoto, word: Any = None, done: bool = True
-) -> tuple[dict, ShownPhoto]:
-    """The viewer's value, showing the word of this number, and what the session keeps; `done` if
-    nothing more comes."""
-    url = "data:image/jpeg;base64," + base64.b64encode(shown_photo.preview).decode()
-    captions = [
-        responses.to_json(caption, alternatives=True) | {"source": source}
-        for source, caption in shown_photo.captions
-    ]
-    # As text: of a value that follows another, Gradio sends the differences alone, and what its
-    # page makes of those of lists is a mixture of both.
-    value = {"photo": url, "captions": json.dumps(captions), "region": shown_photo.region}
-    value |= {"example": shown_photo.example}
-    value |= {"done": done, "answer": uuid.uuid4().hex}  # Gradio sends the last one twice
-    if isinstance(word, int):
-        value["word"] = word
-    return value, shown_photo
-
-
-def _kept(shown_photo: ShownPhoto | None) -> ShownPhoto:
-    if shown_photo is None:  # the server has been started anew, or has too many visitors
-        raise responses.refusal("This photo is no longer here. Give it once more.", "No photo")
-    return shown_photo
+def _written(wish: dict, content: dict) -> str:
+    """An answer as text: of an object that follows another, Gradio sends the differences alone,
+    and what its page makes of those of lists is a mixture of both."""
+    # Gradio sends the last answer twice; by its name the page knows it again.
+    return json.dumps({"answer": uuid.uuid4().hex, "wish": wish.get("wish")} | content)

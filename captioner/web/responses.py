@@ -11,8 +11,10 @@ import binascii
 import contextlib
 import io
 import logging
+import math
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 
 MAX_CAPTIONS = 10
+# What a page may send back for drawing: far more than any caption has.
+_MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
 NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
 _FAILED = "Something went wrong with this photo on the server, and its log has the details."
 
@@ -46,15 +50,24 @@ class CaptionRequest:
 
 
 @dataclass(frozen=True)
-class ShownPhoto:
-    """A photo that has been through the network once. A session keeps it for what is asked next."""
+class KeptPhoto:
+    """A photo that has been through the network once. A session keeps it for what is asked next;
+    the captions that are on the page are kept by the page alone."""
 
+    key: str  # by which the page says which photo it means
     preview: bytes  # the upright photo, as a JPEG small enough to travel
+    size: tuple[int, int]  # the preview's width and height, in pixels
     features: np.ndarray  # float16 (1, locations, channels)
-    example: int | None = None  # its number among the examples, if it is one of them
-    region: Box | None = None  # where the captions look
-    # Those on the page, as they stand there, each with its strategy; "yours" begin as wished.
-    captions: list[tuple[str, Caption]] = field(default_factory=list)
+
+
+def keep_photo(captioner: Captioner, image: Any) -> KeptPhoto:
+    """The photo that Gradio's `image` stands for, ready for any number of searches.
+
+    Raises gr.Error, with a message for the visitor.
+    """
+    photo, features = read_photo(captioner, image)
+    small = preview(photo)
+    return KeptPhoto(uuid.uuid4().hex, small, Image.open(io.BytesIO(small)).size, features)
 
 
 def read_photo(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarray]:
@@ -168,6 +181,25 @@ def to_json(caption: Caption, alternatives: bool = False) -> dict[str, Any]:
             for words in caption.alternatives
         ]
     return content
+
+
+def from_json(content: Any) -> Caption:
+    """The caption that `to_json` has written, as a page sends it back.
+
+    Raises gr.Error if it is not one that can be drawn.
+    """
+    try:
+        words = [str(word)[:_LONGEST_WORD] for word in content["words"]]
+        log_probs = [min(0.0, float(p)) for p in content["log_probs"]]
+        attention = np.asarray(content["attention"], np.float32)  # (n_words, rows, columns)
+        fits = len(words) == len(log_probs) == len(attention) <= _MOST_WORDS
+        fits = fits and all(map(math.isfinite, log_probs)) and attention.ndim == 3
+        fits = fits and 0 < attention[0].size <= _MOST_CELLS and attention.min() >= 0
+        if not fits or not np.isfinite(attention).all():
+            raise ValueError("sizes or numbers")
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        raise refusal("This caption cannot be drawn.", "This caption") from None
+    return Caption(" ".join(words), words, log_probs, attention)
 
 
 def preview(photo: Image.Image) -> bytes:

@@ -1,42 +1,79 @@
-"""The viewer of one photo's captions: a `gr.HTML` whose parts lie in the folder `viewer`."""
+"""The two parts of the page that are written in HTML: where a photo is given (the folder `intake`),
+and where its captions are shown (the folder `viewer`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import gradio as gr
+import matplotlib
+import numpy as np
 
 from captioner.drawing.overlay import ATTENDED, UNATTENDED
+from captioner.web.examples import example_thumbnails
 
-_FOLDER = Path(__file__).with_suffix("")
-# Gradio takes one script. The parts share its scope, and the last ones run what the others define.
-_SCRIPTS = (
-    "state",
-    "attention",
-    "words",
-    "film",
-    "requests",
-    "captions",
-    "region",
-    "show",
-    "actions",
+_HERE = Path(__file__).parent
+# Gradio takes one script for each part. The files share its scope; `elements.js` is in both.
+_INTAKE = ("viewer/elements", "intake/intake", "intake/camera", "intake/history")
+_VIEWER = (
+    "viewer/elements",
+    "viewer/state",
+    "viewer/attention",
+    "viewer/words",
+    "viewer/film",
+    "viewer/captions",
+    "viewer/region",
+    "viewer/answers",
+    "viewer/requests",
+    "viewer/actions",
 )
+# Those of matplotlib's colour maps that are even to the eye: equal steps look equally large.
+COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
+MAX_MEGABYTES = 20  # of a file that is sent
+
+
+def add_intake() -> gr.HTML:
+    """Where a photo is given: from a file, the clipboard, the camera, the examples, or the history.
+    Added to the `gr.Blocks` being built."""
+    return gr.HTML(
+        None,
+        label="Photo",
+        html_template=_read("intake/intake.html"),
+        css_template=_read("intake/intake.css"),
+        js_on_load=_scripts(_INTAKE),
+        apply_default_css=False,
+        elem_id="intake",
+        examples=example_thumbnails(),
+    )
 
 
 def add_viewer() -> gr.HTML:
-    """The viewer, added to the `gr.Blocks` being built; `viewer/state.js` describes its value."""
+    """Where captions are shown; `viewer/state.js` describes its value. Added to the `gr.Blocks`
+    being built."""
     return gr.HTML(
         None,
         label="Captions",
-        html_template=_read("viewer.html"),
-        css_template=_read("viewer.css"),
-        js_on_load="\n".join(_read(f"{name}.js") for name in _SCRIPTS),
+        html_template=_read("viewer/viewer.html"),
+        css_template=_read("viewer/viewer.css"),
+        js_on_load=_scripts(_VIEWER),
         apply_default_css=False,
         elem_id="viewer",
         attended=ATTENDED,
         unattended=UNATTENDED,
+        colour_maps={name: _colours(name) for name in COLOUR_MAPS},
+        max_megabytes=MAX_MEGABYTES,
     )
 
 
+def _colours(name: str) -> str:
+    """The 256 colours of a map as one text of hexadecimal digits, six for each."""
+    colours = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]  # (256, 3)
+    return colours.tobytes().hex()
+
+
+def _scripts(names: tuple[str, ...]) -> str:
+    return "\n".join(_read(f"{name}.js") for name in names)
+
+
 def _read(name: str) -> str:
-    return (_FOLDER / name).read_text("utf-8")
+    return (_HERE / name).read_text("utf-8")

@@ -25,9 +25,9 @@ def violations(page: Page) -> list[str]:
 def test_no_serious_violation(open_page: Callable[..., Page], scheme: str) -> None:
     page = open_page(color_scheme=scheme)
     assert violations(page) == []
-    page.set_input_files("input[type=file]", example_photos()[0])
+    page.set_input_files("#photo-file", example_photos()[0])
     expect(page.locator("#viewer .words button").first).to_be_visible()
-    expect(page.locator("#viewer .captions button")).to_have_count(3)
+    expect(page.locator("#viewer .captions [role=radio]")).to_have_count(3)
     page.get_by_role("button", name="How many captions, and how").click()
     expect(page.get_by_label("Temperature").first).to_be_visible()
     assert violations(page) == []

@@ -14,7 +14,7 @@ from test_browser import PHONE, give, layer, words
 from captioner.web.examples import example_photos
 
 OpenPage = Callable[..., Page]
-CAPTIONS = "#viewer .captions button"
+CAPTIONS = "#viewer .captions [role=radio]"
 REGION = "#viewer .region"
 
 
@@ -41,48 +41,11 @@ def attention_inside(page: Page, box: tuple[int, int, int, int]) -> float:
     )
 
 
-def test_the_first_caption_comes_before_the_others(open_page: OpenPage) -> None:
-    page = open_page()
-    page.evaluate(
-        """() => {
-            window.counts = [];
-            const list = document.querySelector("#viewer .captions");
-            new MutationObserver(() => counts.push(list.querySelectorAll("button").length))
-                .observe(list, { childList: true });
-        }"""
-    )
-    give(page, example_photos()[0])
-    assert page.evaluate("counts") == [1, 3]
-
-
-def test_what_is_open_stays_while_more_captions_come_in(open_page: OpenPage) -> None:
-    page = open_page()
-    page.evaluate(
-        """() => {
-            window.counts = [];
-            const words = document.querySelector("#viewer .words");
-            new MutationObserver((changes, observer) => {
-                observer.disconnect();
-                counts.push(document.querySelectorAll("#viewer .captions button").length);
-                words.children[1].click();
-            }).observe(words, { childList: true });
-        }"""
-    )
-    give(page, example_photos()[0])
-    assert page.evaluate("counts") == [1], "it was opened when there was one caption"
-    expect(page.locator("#viewer .others")).to_be_visible()
-    chip = page.locator("#viewer .words button").nth(1)
-    expect(chip).to_have_attribute("aria-expanded", "true")
-    expect(chip).to_have_attribute("aria-pressed", "true")
-    pressed = page.locator(f"{CAPTIONS}[aria-pressed=true] span").all_inner_texts()
-    assert pressed == [" ".join(words(page))]
-
-
 def test_samples_that_agree_are_one_choice(open_page: OpenPage) -> None:
     page = open_page(path="?example=1&captions=5&temperature=0.1")
     page.wait_for_function(
         """count => {
-            const notes = document.querySelectorAll("#viewer .captions button small");
+            const notes = document.querySelectorAll("#viewer .captions [role=radio] small");
             const times = (note) => Number(/drawn (\\d+) times/.exec(note.textContent)?.[1] ?? 1);
             return [...notes].reduce((sum, note) => sum + times(note), 0) === count;
         }""",
@@ -92,14 +55,14 @@ def test_samples_that_agree_are_one_choice(open_page: OpenPage) -> None:
     texts = choices.locator("span").all_inner_texts()
     assert len(texts) == len(set(texts)) < 5, "so cold, they hardly differ"
     assert any("drawn" in note for note in choices.locator("small").all_inner_texts())
-    expect(choices.first).to_have_attribute("aria-pressed", "true")
+    expect(choices.first).to_have_attribute("aria-checked", "true")
     with page.expect_download() as download:
         page.get_by_role("button", name="Captions as JSON").click()
     assert len(json.loads(download.value.path().read_text())["captions"]) == 5
     # The others, if any, show their own words.
     for i, text in enumerate(texts):
         choices.nth(i).click()
-        expect(choices.nth(i)).to_have_attribute("aria-pressed", "true")
+        expect(choices.nth(i)).to_have_attribute("aria-checked", "true")
         assert words(page) == text.split()
 
 
@@ -120,7 +83,7 @@ def test_another_word_completes_the_caption_anew(open_page: OpenPage) -> None:
     others.nth(0).click()
     expect(page.locator(CAPTIONS)).to_have_count(4)
     assert words(page)[:3] == [*before[:2], other]
-    expect(page.locator(CAPTIONS).first).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(CAPTIONS).first).to_have_attribute("aria-checked", "true")
     expect(page.locator("#viewer .others")).to_be_hidden()
     expect(page.locator("#viewer .words button").nth(2)).to_be_focused()
     # The captions of before are still there, and so is what there is to take away.
@@ -184,10 +147,16 @@ def test_dragging_makes_it_look_there(open_page: OpenPage) -> None:
     page.locator("#viewer .others button").first.click()
     expect(page.locator(CAPTIONS)).to_have_count(4)
     assert attention_inside(page, (4, 0, 8, 8)) > 0.85
+    own = page.locator(CAPTIONS).first.inner_text()
     whole.click()
+    expect(whole).to_be_hidden()
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "false")
+    # The captions are those of the whole photo again, and the visitor's own is still there, with
+    # its region.
+    assert page.locator(CAPTIONS).all_inner_texts() == [own, *before]
     expect(page.locator(REGION)).to_be_hidden()
-    expect(page.locator(CAPTIONS)).to_have_count(3)
-    assert page.locator(CAPTIONS).all_inner_texts() == before
+    page.locator(CAPTIONS).first.click()
+    assert region(page) == pytest.approx([0.5, 0, 1, 1], abs=0.02)
 
 
 def test_a_region_by_keyboard(open_page: OpenPage) -> None:
@@ -212,8 +181,17 @@ def test_touch(open_page: OpenPage) -> None:
     chip = page.locator("#viewer .words button").nth(1)
     bare = layer(page)
     chip.tap()
-    expect(page.locator("#viewer .others")).to_be_visible()
     assert layer(page) != bare
+    expect(page.locator("#viewer .others")).to_be_hidden()
+    chip.tap()
+    expect(page.locator("#viewer .others")).to_be_visible()
+    # The list hides none of the words.
+    words_end = page.locator("#viewer .words").bounding_box()
+    assert page.locator("#viewer .others").bounding_box()["y"] >= (
+        words_end["y"] + words_end["height"]
+    )
+    expect(page.get_by_text("Tap a word")).to_be_visible()
+    expect(page.get_by_text("Point at a word")).to_be_hidden()
     stage = page.locator("#viewer .stage")
     where = stage.bounding_box()
     stage.tap(position={"x": where["width"] * 0.75, "y": where["height"] * 0.5})
@@ -228,11 +206,10 @@ def test_strategies_side_by_side(open_page: OpenPage) -> None:
     give(page, example_photos()[1])
     page.get_by_role("button", name="How many captions, and how").click()
     page.get_by_label("compare").check()
-    page.get_by_role("button", name="Caption it again").click()
     groups = page.locator("#viewer .captions section")
     expect(groups.locator("h3")).to_have_text(["Greedy", "Beam", "Samples"])
-    expect(groups.nth(2).locator("button")).to_have_count(3)
-    assert [groups.nth(i).locator("button").count() for i in (0, 1)] == [1, 3]
+    expect(groups.nth(2).locator("[role=radio]")).to_have_count(3)
+    assert [groups.nth(i).locator("[role=radio]").count() for i in (0, 1)] == [1, 3]
     tops = [groups.nth(i).bounding_box()["y"] for i in range(3)]
     lefts = [groups.nth(i).bounding_box()["x"] for i in range(3)]
     assert len(set(tops)) == 1 and lefts == sorted(set(lefts))

@@ -1,39 +1,53 @@
+// What can be taken away, and the caption that the visitor begins.
+const copyText = async (text, button) => {
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+    announce("Copied.");
+  } catch {
+    // Without HTTPS, or where the visitor has forbidden it: the text is marked, to be copied.
+    const place = find(".captions .chosen span");
+    if (place.textContent === text) getSelection().selectAllChildren(place);
+    button.textContent = "Press Ctrl+C";
+    announce("Your browser does not let the page copy. The text is marked: press Ctrl+C.");
+  }
+  setTimeout(() => (button.textContent = before), 2000);
+};
+
+const escaped = (text) =>
+  text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
+
 const saveJson = () => {
-  const text = JSON.stringify({ captions }, null, 1);
+  const { name, options, region } = shown;
+  const text = JSON.stringify({ photo: name, options, region, captions }, null, 1);
   const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
   make("a", { href, download: "captions.json" }).click();
   URL.revokeObjectURL(href);
 };
 
-const moveWithin = (list, keys) => (event) => {
-  const buttons = [...find(list).querySelectorAll("button")];
-  const current = buttons.indexOf(document.activeElement);
-  const next = { [keys[0]]: current - 1, [keys[1]]: current + 1, Home: 0, End: buttons.length - 1 };
-  const button = buttons[next[event.key]];
-  if (!button) return;
-  event.preventDefault();
-  button.focus();
+const take = (form) => {
+  const { words, log_probs: logProbs, attention } = caption();
+  const photo = shown.key ? undefined : shown.photo;
+  trigger("take", { form, key: shown.key, photo, caption: { words, log_probs: logProbs, attention } });
 };
-find(".words").addEventListener("keydown", moveWithin(".words", ["ArrowLeft", "ArrowRight"]));
-find(".others").addEventListener("keydown", moveWithin(".others", ["ArrowUp", "ArrowDown"]));
-find(".reader").addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !find(".others").hidden) closeOthers()?.focus();
+
+find(".alt").addEventListener("click", ({ target }) => {
+  copyText(`<img src="${escaped(shown.name)}" alt="${escaped(caption().text)}">`, target);
 });
-element.addEventListener("pointerdown", (event) => {
-  if (!event.target.closest(".others, .words")) closeOthers();
+find(".picture").addEventListener("click", () => take("grid"));
+find(".gif").addEventListener("click", () => take("film"));
+find(".json").addEventListener("click", saveJson);
+find(".again").addEventListener("click", () => trigger("reseed"));
+find(".empty").addEventListener("click", () => tell("choose"));
+findAll(".message .close").forEach((button) => {
+  button.addEventListener("click", () => (button.parentElement.hidden = true));
 });
 find(".begin").addEventListener("submit", (event) => {
   event.preventDefault();
   const prefix = find(".begin input").value.trim();
-  if (prefix) ask("complete", { prefix, word: prefix.split(/\s+/).length - 1 });
+  if (prefix) ask({ kind: "completion", prefix, word: prefix.split(/\s+/).length - 1 });
 });
-find(".play").addEventListener("click", () => {
-  touched = true;
-  play();
-});
-find(".json").addEventListener("click", saveJson);
-find(".picture").addEventListener("click", () => trigger("take", { index: chosen, kind: "grid" }));
-find(".gif").addEventListener("click", () => trigger("take", { index: chosen, kind: "film" }));
-find(".result").addEventListener("failed", rest);
-watch("value", show);
-show();
+find(".begin input").addEventListener("input", () => say("words", ""));
+redraw();
+receive();

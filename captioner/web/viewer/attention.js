@@ -1,23 +1,125 @@
-// The rendering of overlay.draw_attention, as a transparent layer: a mix of the two layers in
-// proportion to the map. It is linear in the map, so the small map can be drawn and then scaled.
-const drawAttention = (canvas, attention) => {
-  const [rows, columns] = [attention.length, attention[0].length];
-  const largest = Math.max(...attention.flat()) || 1;
-  const [warm, warmth] = props.attended;
-  const [cold, coldness] = props.unattended;
+// How attention is drawn: as light on the photo, or as a heat map over it.
+const view = { style: "spotlight", colours: "inferno", opacity: 0.65, special: false };
+
+// The map of a word as it is shown, and what its ends mean: {map, low, high}.
+const mapOf = ({ attention }, word) => {
+  const map = attention[word];
+  if (!view.special) return { map, low: 0, high: Math.max(...map.flat()) };
+  // In proportion to the caption's mean. A quarter of the mean of all cells is added to both, or
+  // cells that no word looks at would have the largest quotients.
+  const cells = map.length * map[0].length;
+  const some = 0.25 / cells;
+  const quotients = map.map((row, y) =>
+    row.map((value, x) => {
+      const mean = attention.reduce((sum, other) => sum + other[y][x], 0) / attention.length;
+      return (value + some) / (mean + some);
+    }),
+  );
+  return { map: quotients, low: Math.min(...quotients.flat()), high: Math.max(...quotients.flat()) };
+};
+
+// The map in 0..1 on `size` times as many pixels, smooth: Uint8 levels, and their width and height.
+const enlarge = ({ map, low, high }, size) => {
+  const [rows, columns] = [map.length, map[0].length];
   const small = make("canvas", { width: columns, height: rows });
   const pixels = new ImageData(columns, rows);
-  attention.flat().forEach((value, i) => {
-    const w = value / largest;
-    const opacity = w * warmth + (1 - w) * coldness;
-    for (let c = 0; c < 3; c++) {
-      pixels.data[4 * i + c] = (w * warmth * warm[c] + (1 - w) * coldness * cold[c]) / opacity;
-    }
-    pixels.data[4 * i + 3] = 255 * opacity;
+  map.flat().forEach((value, i) => {
+    const level = 255 * (high > low ? (value - low) / (high - low) : 1);
+    pixels.data.set([level, level, level, 255], 4 * i);
   });
   small.getContext("2d").putImageData(pixels, 0, 0);
-  [canvas.width, canvas.height] = [columns * 32, rows * 32];
-  const context = canvas.getContext("2d");
+  const large = make("canvas", { width: columns * size, height: rows * size });
+  const context = large.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  context.drawImage(small, 0, 0, large.width, large.height);
+  return context.getImageData(0, 0, large.width, large.height);
 };
+
+// The colour and the opacity, 0..255, of each level.
+const palettes = {
+  // The rendering of overlay.draw_attention, as a transparent layer: a mix of the two layers in
+  // proportion to the map.
+  spotlight: () => {
+    const [warm, warmth] = props.attended;
+    const [cold, coldness] = props.unattended;
+    return (level) => {
+      const w = level / 255;
+      const opacity = w * warmth + (1 - w) * coldness;
+      const mix = (c) => (w * warmth * warm[c] + (1 - w) * coldness * cold[c]) / opacity;
+      return [mix(0), mix(1), mix(2), 255 * opacity];
+    };
+  },
+  heat: () => {
+    const colours = props.colour_maps[view.colours];
+    return (level) => {
+      const part = (c) => parseInt(colours.substr(6 * level + 2 * c, 2), 16);
+      return [part(0), part(1), part(2), 255 * view.opacity];
+    };
+  },
+};
+
+const drawAttention = (canvas, shownMap, size = 32) => {
+  const pixels = enlarge(shownMap, size);
+  const palette = palettes[view.style]();
+  const colours = Array.from({ length: 256 }, (_, level) => palette(level));
+  for (let i = 0; i < pixels.data.length; i += 4) pixels.data.set(colours[pixels.data[i]], i);
+  [canvas.width, canvas.height] = [pixels.width, pixels.height];
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+};
+
+// The bar that says which colour stands for how much.
+const drawScale = (shownMap) => {
+  const scale = find(".scale");
+  scale.style.visibility = shownMap ? "visible" : "hidden";
+  if (!shownMap) return;
+  const palette = palettes[view.style]();
+  const bar = find(".scale canvas");
+  [bar.width, bar.height] = [256, 1];
+  const pixels = new ImageData(256, 1);
+  for (let level = 0; level < 256; level++) pixels.data.set(palette(level), 4 * level);
+  bar.getContext("2d").putImageData(pixels, 0, 0);
+  const { low, high } = shownMap;
+  const say = (value) => (view.special ? `×${value.toFixed(1)}` : `${(100 * value).toFixed(0)}%`);
+  find(".scale .low").textContent = say(low);
+  find(".scale .high").textContent = say(high);
+  find(".scale .unit").textContent = view.special
+    ? "of the caption's mean, at each place"
+    : "of the word's attention, in one cell";
+};
+
+const redraw = () => {
+  const { style, special } = view;
+  findAll(".view [data-style]").forEach((button) => {
+    button.setAttribute("aria-pressed", button.dataset.style === style);
+  });
+  find(".special input").checked = special;
+  find(".heat").hidden = style !== "heat";
+  if (!shown || captions.length === 0) return;
+  if (current >= 0) showWord(current);
+  findAll(".tiles canvas").forEach((canvas, i) => drawAttention(canvas, mapOf(caption(), i), 16));
+};
+
+find(".colours").append(
+  ...Object.keys(props.colour_maps).map((name) => make("option", { value: name, textContent: name })),
+);
+findAll(".view [data-style]").forEach((button) => {
+  button.addEventListener("click", () => {
+    view.style = button.dataset.style;
+    // Without a word there would be nothing to see of it.
+    if (current < 0 && caption()?.words.length) look(0);
+    redraw();
+  });
+});
+find(".special input").addEventListener("change", (event) => {
+  view.special = event.target.checked;
+  if (current < 0 && caption()?.words.length) look(0);
+  redraw();
+});
+find(".colours").addEventListener("change", (event) => {
+  view.colours = event.target.value;
+  redraw();
+});
+find(".opacity input").addEventListener("input", (event) => {
+  view.opacity = event.target.value / 100;
+  redraw();
+});

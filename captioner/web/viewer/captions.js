@@ -1,12 +1,16 @@
-const makeTile = (title, logProb, attention, i) => {
-  const picture = make("div", {}, make("img", { src: props.value.photo }));
-  picture.firstChild.alt = attention ? `Where the model looked for "${title}"` : "The photo";
-  if (attention) {
+// The list of captions, and the tiles of the one that is chosen.
+const HEADINGS = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "Beam" };
+
+const makeTile = (title, i) => {
+  const picture = make("div", {}, make("img", { src: shown.photo }));
+  picture.style.setProperty("--ratio", shown.size[0] / shown.size[1]);
+  picture.firstChild.alt = i < 0 ? "The photo" : `Where the model looked for "${title}"`;
+  const heading = make("figcaption", { textContent: title, dir: "auto" });
+  if (i >= 0) {
     picture.append(make("canvas", { ariaHidden: "true" }));
-    drawAttention(picture.lastChild, attention);
+    drawAttention(picture.lastChild, mapOf(caption(), i), 16);
+    heading.append(" ", make("small", { textContent: percent(caption().log_probs[i]) }));
   }
-  const heading = make("figcaption", { textContent: title });
-  if (attention) heading.append(" ", make("small", { textContent: percent(logProb) }));
   const tile = make("figure", {}, heading, picture);
   tile.addEventListener("click", () => look(i));
   return tile;
@@ -14,8 +18,12 @@ const makeTile = (title, logProb, attention, i) => {
 
 const mark = (index) => {
   chosen = index;
-  element.querySelectorAll(".captions button").forEach((button) => {
-    button.setAttribute("aria-pressed", Number(button.value) === index);
+  const radios = findAll(".captions [role=radio]");
+  radios.forEach((radio) => {
+    const isChosen = Number(radio.dataset.index) === index;
+    radio.ariaChecked = isChosen;
+    radio.tabIndex = isChosen ? 0 : -1;
+    radio.closest(".choice").classList.toggle("chosen", isChosen);
   });
 };
 
@@ -23,41 +31,64 @@ const choose = (index) => {
   stop();
   closeOthers();
   mark(index);
-  const { words, log_probs: logProbs, attention } = caption();
+  const { words, region, note } = caption();
   find(".words").replaceChildren(...words.map(makeChip));
-  find(".tiles").replaceChildren(
-    makeTile("photo", 0, null, -1),
-    ...words.map((word, i) => makeTile(word, logProbs[i], attention[i], i)),
-  );
+  find(".tiles").replaceChildren(makeTile("photo", -1), ...words.map(makeTile));
+  find(".unsure").textContent = note ?? "";
+  find(".unsure").hidden = !note;
+  drawRegion(region);
   showWord(-1);
 };
 
 // Several samples may say the same: they are one choice, which says how many they are.
-const makeChoice = ({ text, source, log_probs: logProbs }, i) => {
+const makeChoice = ({ text, source, log_probs: logProbs }, index) => {
   const alike = captions.filter((c) => c.source === source && c.text === text);
-  if (alike[0] !== captions[i]) return [];
+  if (alike[0] !== captions[index]) return [];
   const mean = logProbs.reduce((sum, p) => sum + p, 0) / Math.max(logProbs.length, 1);
   const times = alike.length > 1 ? `, drawn ${alike.length} times` : "";
-  const note = make("small", { textContent: `${percent(mean)} a word${times}` });
-  const words = make("span", { textContent: text });
-  const button = make("button", { type: "button", value: i }, words, note);
-  button.addEventListener("click", () => {
-    choose(i);
-    touched = true;
-  });
-  return [button];
+  const note = make("small", { textContent: `${percent(mean)} per word${times}` });
+  note.title = "The mean probability of its words (their geometric mean).";
+  const radio = make("div", {}, make("span", { textContent: text, dir: "auto" }), note);
+  radio.setAttribute("role", "radio");
+  radio.dataset.index = index;
+  // Text that is being marked is not a choice.
+  radio.addEventListener("click", () => getSelection().isCollapsed && pick(index));
+  radio.addEventListener("focus", () => radio.matches(":focus-visible") && pick(index));
+  const copy = make("button", { type: "button", className: "copy", textContent: "Copy" });
+  copy.ariaLabel = `Copy “${text}”`;
+  copy.addEventListener("click", () => copyText(text, copy));
+  return [make("div", { className: "choice" }, radio, copy)];
 };
 
-// One list, or several under headings: side by side, but the visitor's own above them.
-const makeGroups = () => {
-  const headings = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "Beam" };
-  const sources = [...new Set(captions.map((c) => c.source))];
-  const others = sources.filter((source) => source !== "yours").length;
-  find(".captions").style.setProperty("--groups", Math.max(others, 1));
-  return sources.map((source) => {
-    const group = make("section", { className: source === "yours" ? "wide" : "" });
-    if (sources.length > 1) group.append(make("h3", { textContent: headings[source] }));
-    captions.forEach((c, i) => c.source === source && group.append(...makeChoice(c, i)));
-    return group;
+const pick = (index) => {
+  touched = true;
+  if (index !== chosen) choose(index);
+};
+
+// One list, or several under headings: side by side, but the visitor's own above them. A list that
+// stands there already stays, because somebody may be reading it; `fresh` says that none does.
+const showList = (sources, fresh) => {
+  const list = find(".captions");
+  const groups = captions.some((c) => c.source === "yours") ? ["yours", ...sources] : sources;
+  list.style.setProperty("--groups", sources.length);
+  if (fresh) list.replaceChildren();
+  groups.forEach((source, i) => {
+    const made = list.children[i] ?? list.appendChild(make("section", {}));
+    if (made.querySelector(".choice")) return;
+    const heading = make("h3", { textContent: HEADINGS[source] });
+    made.className = source === "yours" ? "wide" : "";
+    const choices = captions.flatMap((c, index) =>
+      c.source === source ? makeChoice(c, index) : [],
+    );
+    const pending = make("p", { className: "pending", textContent: "…" });
+    made.replaceChildren(
+      ...(groups.length > 1 ? [heading] : []),
+      ...(choices.length ? choices : [pending]),
+    );
   });
 };
+
+find(".captions").addEventListener(
+  "keydown",
+  moveWithin(find(".captions"), "[role=radio]", ["ArrowUp", "ArrowDown"]),
+);

@@ -1,3 +1,4 @@
+// The film: one word after another.
 const stop = () => {
   clearInterval(film);
   film = null;
@@ -16,3 +17,8 @@ const play = () => {
     showWord(-1);
   }, 1000 * SECONDS_PER_WORD);
 };
+
+find(".play").addEventListener("click", () => {
+  touched = true;
+  play();
+});

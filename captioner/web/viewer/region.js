@@ -8,7 +8,7 @@ const drawRegion = (region) => {
   draft = region;
   const box = find(".region");
   box.hidden = !region;
-  find(".whole").hidden = !props.value.region;
+  find(".whole").hidden = !shown?.region;
   if (!region) return;
   const [left, top, right, bottom] = region.map((x) => 100 * x);
   box.style.inset = `${top}% ${100 - right}% ${100 - bottom}% ${left}%`;
@@ -20,10 +20,7 @@ const around = (x, y, width, height) => {
   return [left, top, left + width, top + height].map((v) => Math.round(1e4 * clamp(v)) / 1e4);
 };
 
-const steer = (region) => {
-  touched = false;
-  ask("steer", { region });
-};
+const steer = (region) => ask({ kind: "captions", region });
 
 const whereIn = (event) => {
   const { left, top, width, height } = stage.getBoundingClientRect();
@@ -39,17 +36,17 @@ const dragTo = (event) => {
 };
 
 stage.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0 || event.target.closest("button")) return;
+  if (event.button !== 0 || !event.isPrimary) return;
   origin = whereIn(event);
   stage.setPointerCapture(event.pointerId);
 });
 stage.addEventListener("pointermove", (event) => {
-  if (!origin) return;
+  if (!origin || !event.isPrimary) return;
   look(-1);
   drawRegion(dragTo(event));
 });
 stage.addEventListener("pointerup", (event) => {
-  if (!origin) return;
+  if (!origin || !event.isPrimary) return;
   const [left, top, right, bottom] = dragTo(event);
   const isDrag = right - left > 0.04 && bottom - top > 0.04;
   const region = isDrag ? [left, top, right, bottom] : around(...origin, 0.3, 0.3);
@@ -59,29 +56,55 @@ stage.addEventListener("pointerup", (event) => {
 });
 stage.addEventListener("pointercancel", () => {
   origin = null; // the finger scrolls the page
-  drawRegion(props.value.region);
+  drawRegion(caption().region);
 });
+
+// A finger that moves up or down scrolls the page; one that moves in any other direction draws a
+// box. The browser asks once, with the first movement.
+let finger = null; // where it went down, and whether it draws
+stage.addEventListener(
+  "touchstart",
+  ({ touches }) => {
+    finger = touches.length === 1 ? { x: touches[0].clientX, y: touches[0].clientY } : null;
+  },
+  { passive: true },
+);
+stage.addEventListener(
+  "touchmove",
+  (event) => {
+    if (!finger) return;
+    const { clientX, clientY } = event.touches[0];
+    finger.draws ??= 2.5 * Math.abs(clientX - finger.x) > Math.abs(clientY - finger.y);
+    if (finger.draws && event.cancelable) event.preventDefault();
+  },
+  { passive: false },
+);
+
 stage.addEventListener("keydown", (event) => {
   if (event.target !== stage) return;
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const [dx, dy] = arrows[event.key] ?? [];
   if (event.key === "Enter" && draft) steer(draft);
-  else if (event.key === "Escape" && draft) props.value.region ? steer(null) : drawRegion(null);
-  else if (dx !== undefined) {
-    let [x, y, width, height] = [0.5, 0.5, 0.4, 0.4];
-    if (draft) {
-      const [left, top, right, bottom] = draft;
-      [x, y, width, height] = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top];
-      if (event.shiftKey) {
-        width = Math.min(1, Math.max(0.1, width + 0.1 * dx));
-        height = Math.min(1, Math.max(0.1, height + 0.1 * dy));
-      } else [x, y] = [x + 0.05 * dx, y + 0.05 * dy];
-    }
+  else if (event.key === "Escape" && draft) {
+    if (shown.region) steer(null);
+    else drawRegion(null);
+  } else if (dx !== undefined) {
     look(-1);
-    drawRegion(around(x, y, width, height));
+    drawRegion(moved(dx, dy, event.shiftKey));
   } else return;
   event.preventDefault();
 });
+
+// The region after an arrow key: moved, or with Shift of another size; a first one if there is none.
+const moved = (dx, dy, resize) => {
+  if (!draft) return around(0.5, 0.5, 0.4, 0.4);
+  const [left, top, right, bottom] = draft;
+  const [x, y, width, height] = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top];
+  if (!resize) return around(x + 0.05 * dx, y + 0.05 * dy, width, height);
+  const within = (size) => Math.min(1, Math.max(0.1, size));
+  return around(x, y, within(width + 0.1 * dx), within(height + 0.1 * dy));
+};
+
 find(".whole").addEventListener("click", () => {
   stage.focus({ preventScroll: true });
   steer(null);

@@ -1,14 +1,116 @@
-// Asks the server; while it is at work, only the last wish is remembered.
-const ask = (...wish) => {
+// What the page asks of the server: one wish at a time. What comes meanwhile waits, and of several
+// the last one counts.
+//   {kind: "photo", file} or {kind: "example", number}: a new photo;
+//   {kind: "captions", region}: other captions of it; {kind: "completion", prefix, word: to show};
+//   {kind: "restore", entry}: one of the history, for which the server is not needed.
+let busy = null; // the wish that the server is working on
+let waiting = null; // the one that comes next
+let wishes = 0;
+let lastAnswer = null;
+let controls = null; // the values that the controls have now, once they have changed
+let answered = null; // the values, as text, that a wish has had last
+
+const ask = (wish) => {
   closeOthers();
-  if (find(".result").ariaBusy === "true") return (waiting = wish);
-  find(".result").ariaBusy = "true";
-  trigger(...wish);
+  if (!busy) return start(wish);
+  // Who waits for another photo does not want captions of this one.
+  if (!waiting || !isNewPhoto(waiting) || isNewPhoto(wish)) waiting = wish;
 };
 
+const start = async (wish) => {
+  if (wish.kind === "restore") return restore(wish.entry);
+  busy = { ...wish, wish: ++wishes };
+  const result = find(".result");
+  result.ariaBusy = "true";
+  find(".empty").ariaBusy = "true";
+  find(".failed").hidden = true;
+  if (isNewPhoto(busy)) announce("Looking at the photo …");
+  result.given = null;
+  if (wish.file && !(await send(wish.file))) return rest();
+  const { kind, number, prefix } = busy;
+  const region = isNewPhoto(busy) ? null : "region" in busy ? busy.region : shown.region;
+  busy.region = region;
+  // The server may have kept another photo than the one of the history.
+  const photo = isNewPhoto(busy) || shown.key ? undefined : shown.photo;
+  trigger("ask", { wish: busy.wish, kind, number, prefix, region, key: shown?.key, photo });
+};
+
+// Gives the file to the server. Says so, and gives false, if that cannot be done.
+const send = async (file) => {
+  if (file.size > props.max_megabytes * 1e6) {
+    say("photo", `${file.name} is larger than ${props.max_megabytes} MB. Make it smaller first.`);
+    return false;
+  }
+  if (file.size === 0) {
+    say("photo", `${file.name} is empty. Save or download it again.`);
+    return false;
+  }
+  try {
+    const { path, url } = await upload(file);
+    const meta = { _type: "gradio.FileData" };
+    find(".result").given = { path, url, orig_name: file.name, size: file.size, meta };
+    return true;
+  } catch {
+    say("photo", `${file.name} could not be sent. Check the connection, then give it once more.`);
+    return false;
+  }
+};
+
+const receive = () => {
+  const answer = JSON.parse(props.value || "null");
+  if (!answer || answer.answer === lastAnswer) return;
+  lastAnswer = answer.answer;
+  if (answer.wish !== busy?.wish) return;
+  if (answer.message) refuse(busy, answer);
+  else accept(busy, answer);
+  if (answer.options) answered = JSON.stringify(answer.options);
+  // An option that is wrong is not asked for once more before it has changed; the photo that came
+  // with it is.
+  if (answer.about === "This option") {
+    answered = JSON.stringify(controls);
+    again = isNewPhoto(busy) ? busy : null;
+  } else if (isNewPhoto(busy)) again = null;
+  if (answer.done) rest();
+};
+let again = null; // the photo that was refused because of an option
+
 const rest = () => {
+  busy = null;
   find(".result").ariaBusy = "false";
+  find(".empty").ariaBusy = "false";
   const wish = waiting;
   waiting = null;
-  if (wish) ask(...wish);
+  if (wish) ask(wish);
+  else follow();
 };
+
+// Captions anew if the controls say something else than what the captions were made with.
+const follow = () => {
+  if (busy || (!shown && !again) || !controls || JSON.stringify(controls) === answered) return;
+  ask(again ? { kind: again.kind, file: again.file, number: again.number } : { kind: "captions" });
+};
+
+let settling = null; // the timer that waits for a slider to come to rest
+hear("options", (values) => {
+  controls = values;
+  clearTimeout(settling);
+  settling = setTimeout(follow, 300);
+});
+
+// Gradio has said why: the queue is full, or the server could not be reached.
+hear("failed", () => {
+  const wish = busy;
+  find(".failed").hidden = !wish;
+  find(".failed button").onclick = () => wish && ask(wish);
+  answered = JSON.stringify(controls);
+  rest();
+});
+
+hear("photo", ({ file, number }) => ask(file ? { kind: "photo", file } : { kind: "example", number }));
+hear("restore", (entry) => ask({ kind: "restore", entry }));
+hear("refused", (message) => say("photo", message));
+hear("link", () => {
+  const number = Number(new URLSearchParams(location.search).get("example"));
+  if (Number.isInteger(number) && number >= 1) ask({ kind: "example", number });
+});
+watch("value", receive);

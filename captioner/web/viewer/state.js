@@ -1,26 +1,28 @@
-// The body of gr.HTML's js_on_load: `element`, `props`, `trigger` and `watch` come from Gradio.
-// props.value is null or {photo: data URL, region: null or [left, top, right, bottom], example,
-// word, answer: its name, done: false if more comes, captions: [{text, words, log_probs, attention,
-// alternatives, source}]}.
-const find = (selector) => element.querySelector(selector);
+// The viewer's value is null or JSON text, an answer to what `requests.js` has asked:
+//   answer: its name; wish: the number of the wish; done: false if more comes;
+//   message, about: why the wish was refused; or
+//   key: by which the server knows the photo; captions: all that the wish has brought so far, each
+//   {text, words, log_probs, attention, alternatives, source, region, note}, and except for a
+//   completion options: the values of the controls, and sources: all searches that are planned;
+//   for a new photo, too, photo: a data URL, size: [width, height], example: its number or null.
 const SECONDS_PER_WORD = 0.8;
-let captions = []; // those of props.value
+const MOST_OWN = 5; // captions that the visitor has had a word in, kept on the page
+
+let shown = null; // {id, key, photo, size, example, name, region, options}
+let captions = []; // those on the page, as they stand there
 let chosen = 0; // of the captions
+let current = -1; // the word whose attention is shown, or -1
 let film = null; // the running timer
-let answer; // the name of the value that is shown
-let shownRegion = null; // that of this value
-let waiting = null; // the arguments of an `ask` that came while the server was at work
 let touched = false; // the visitor has chosen a caption or a word of what is shown
 
-const make = (tag, attributes, ...children) => {
-  const node = Object.assign(document.createElement(tag), attributes);
-  node.append(...children);
-  return node;
-};
+const caption = () => captions[chosen];
 
 const percent = (logProb) => {
   const p = 100 * Math.exp(logProb);
   return p < 1 ? "<1%" : `${p.toFixed(0)}%`;
 };
 
-const caption = () => captions[chosen];
+// Says something to who cannot see the page.
+const announce = (text) => {
+  find(".announcer").textContent = text;
+};

@@ -1,15 +1,20 @@
+// The words of the chosen caption, each with its attention and with what might stand in its place.
+
 // Shows one word's attention, or the bare photo for a word of -1.
 const showWord = (word) => {
+  current = word;
   const canvas = find(".stage canvas");
   canvas.hidden = word < 0;
-  if (word >= 0) drawAttention(canvas, caption().attention[word]);
+  const shownMap = word < 0 ? null : mapOf(caption(), word);
+  if (shownMap) drawAttention(canvas, shownMap);
+  drawScale(shownMap);
   find(".stage img").alt =
     word < 0 ? "The photo" : `The photo, lit where the model looked for "${caption().words[word]}"`;
-  element.querySelectorAll(".words button").forEach((chip, i) => {
+  findAll(".words button").forEach((chip, i) => {
     chip.setAttribute("aria-pressed", i === word);
     chip.tabIndex = i === Math.max(word, 0) ? 0 : -1; // one tab stop, then the arrow keys
   });
-  element.querySelectorAll(".tiles figure").forEach((tile, i) => {
+  findAll(".tiles figure").forEach((tile, i) => {
     tile.classList.toggle("current", i === word + 1);
   });
 };
@@ -23,6 +28,7 @@ const look = (word) => {
 const makeChip = (word, i) => {
   const logProb = caption().log_probs[i];
   const chip = make("button", { type: "button", textContent: word });
+  chip.title = `The model gave this word a probability of ${percent(logProb)}.`;
   chip.ariaLabel = `${word}, ${percent(logProb)}`;
   chip.ariaHasPopup = "true";
   chip.ariaExpanded = "false";
@@ -31,10 +37,14 @@ const makeChip = (word, i) => {
   for (const event of ["focus", "pointermove"]) {
     chip.addEventListener(event, () => chip.getAttribute("aria-pressed") === "true" || look(i));
   }
+  let wasShown = true; // a finger's first tap shows where the model looked, the second the list
+  chip.addEventListener("pointerdown", ({ pointerType }) => {
+    wasShown = pointerType !== "touch" || current === i;
+  });
   chip.addEventListener("click", (event) => {
     const open = chip.ariaExpanded === "true";
     look(i);
-    if (open) return closeOthers();
+    if (!wasShown || open) return closeOthers();
     openOthers(chip, i);
     // Without a pointer, the list is where the keyboard goes on.
     if (event.detail === 0) find(".others button")?.focus();
@@ -42,30 +52,43 @@ const makeChip = (word, i) => {
   return chip;
 };
 
-// What the model nearly said in place of a word; choosing one completes the caption from there.
+// Near is what the model would have said nearly as gladly.
+const isNear = (other, logProb) => Math.exp(other) >= 0.1 || other >= logProb - Math.log(4);
+
+// What the model might have said in place of a word; choosing one completes the caption from there.
 const openOthers = (chip, i) => {
   closeOthers();
-  const { words, alternatives } = caption();
+  const { words, alternatives, log_probs: logProbs } = caption();
   const list = find(".others");
-  const buttons = alternatives[i].map(({ word, log_prob: logProb }) => {
+  const makeOther = ({ word, log_prob: logProb }) => {
     const share = make("small", { textContent: percent(logProb) });
-    const button = make("button", { type: "button" }, make("span", { textContent: word }), share);
+    const name = make("span", { textContent: word, dir: "auto" });
+    const button = make("button", { type: "button" }, name, share);
     button.style.setProperty("--share", `${100 * Math.exp(logProb)}%`);
     button.addEventListener("click", () => {
-      ask("complete", { prefix: [...words.slice(0, i), word].join(" "), word: i });
+      ask({ kind: "completion", prefix: [...words.slice(0, i), word].join(" "), word: i });
     });
     return button;
-  });
-  const title = `Instead of “${words[i]}” it nearly said`;
-  list.replaceChildren(make("p", { textContent: title }), ...buttons);
-  list.ariaLabel = title;
+  };
+  const near = alternatives[i].filter((other) => isNear(other.log_prob, logProbs[i]));
+  const far = alternatives[i].slice(near.length);
+  const parts = [];
+  if (near.length) {
+    const title = `Instead of “${words[i]}” it nearly said`;
+    parts.push(make("p", { textContent: title }), ...near.map(makeOther));
+  }
+  if (far.length) {
+    const title = near.length ? "Far less likely" : `Far less likely than “${words[i]}”`;
+    parts.push(make("p", { textContent: title }), ...far.map(makeOther));
+  }
+  list.replaceChildren(...parts);
+  list.ariaLabel = `Other words instead of “${words[i]}”`;
   list.hidden = false;
   chip.ariaExpanded = "true";
+  // Under all words, so that it hides none of them.
   const frame = find(".reader").getBoundingClientRect();
-  const { left, bottom } = chip.getBoundingClientRect();
   const furthest = Math.max(0, frame.width - list.offsetWidth);
-  list.style.left = `${Math.min(left - frame.left, furthest)}px`;
-  list.style.top = `${bottom - frame.top + 6}px`;
+  list.style.left = `${Math.min(chip.getBoundingClientRect().left - frame.left, furthest)}px`;
 };
 
 // Gives the word back whose list was open.
@@ -75,3 +98,18 @@ const closeOthers = () => {
   if (chip) chip.ariaExpanded = "false";
   return chip;
 };
+
+find(".words").addEventListener(
+  "keydown",
+  moveWithin(find(".words"), "button", ["ArrowLeft", "ArrowRight"]),
+);
+find(".others").addEventListener(
+  "keydown",
+  moveWithin(find(".others"), "button", ["ArrowUp", "ArrowDown"]),
+);
+find(".reader").addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !find(".others").hidden) closeOthers()?.focus();
+});
+element.addEventListener("pointerdown", (event) => {
+  if (!event.target.closest(".others, .words")) closeOthers();
+});

@@ -1,0 +1,58 @@
+"""What the page says of the model: its name, its limits in one line, and its card."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from captioner.captioner import Captioner
+
+_LIMITS = (
+    "<b>What it cannot do:</b> the model knows the things and words of the photos that it was "
+    "trained on, and little else. It miscounts, it cannot read, it knows no names, and it sounds "
+    "as sure when it is wrong."
+)
+_OPEN_CARD = """
+element.querySelector("a").addEventListener("click", (event) => {
+  event.preventDefault();
+  const card = document.querySelector("#model-card");
+  card.querySelector("button[aria-expanded=false], button:not(.open)")?.click();
+  card.scrollIntoView({ block: "nearest" });
+});
+"""
+
+
+def add_about(captioner: Captioner) -> None:
+    """Adds the line and the card to the `gr.Blocks` that is being built."""
+    card = model_card(captioner.folder)
+    link = ' <a href="#model-card">Model card</a>' if card else ""
+    gr.HTML(
+        f"<p>{_LIMITS} Model: <b>{escape(model_name(captioner))}</b>.{link}</p>",
+        elem_id="about",
+        js_on_load=_OPEN_CARD if card else None,
+    )
+    if card:
+        with gr.Accordion(
+            f"Model card of {model_name(captioner)}", open=False, elem_id="model-card"
+        ):
+            gr.Markdown(card)
+
+
+def model_name(captioner: Captioner) -> str:
+    """As on the model card: "captioner-flickr8k", for example."""
+    return "-".join(filter(None, ("captioner", captioner.config.dataset)))
+
+
+def model_card(folder: Path | None) -> str | None:
+    """The card that lies in a checkpoint directory as Markdown, without its metadata; None if there
+    is none. Pictures are left out: the page asks nothing of other hosts."""
+    try:
+        text = (Path(folder or "") / "README.md").read_text("utf-8") if folder else ""
+    except (OSError, UnicodeDecodeError):
+        return None
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])|<[^>]*>", "", text)
+    return text.strip() or None

@@ -1,0 +1,59 @@
+"""How far to trust a caption: a note for the visitor where the model is unsure.
+
+What "unsure" means is measured, once for each checkpoint, and stands in its `metrics.json`:
+
+    "calibration": [{"max_mean_log_prob": -1.5, "share_right": 0.31}, ...]
+
+Of the captions whose mean log-probability per word is at most `max_mean_log_prob` (and above that
+of the bin before), the share `share_right` was right. Without these figures there is no note.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from captioner.captioner import Caption
+
+# A (mean log-probability, share) for each bin, the least probable captions first.
+Calibration = tuple[tuple[float, float], ...]
+
+UNSURE_BELOW = 0.5  # a note stands beside captions that are more often wrong than right
+
+
+def read_calibration(folder: Path | None) -> Calibration | None:
+    """The bins of a checkpoint directory's `metrics.json`; None if it has none that can be used."""
+    try:
+        metrics = json.loads((Path(folder or "") / "metrics.json").read_text("utf-8"))
+        bins = sorted(
+            (float(b["max_mean_log_prob"]), float(b["share_right"])) for b in metrics["calibration"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    usable = bins and all(math.isfinite(low) and 0 <= share <= 1 for low, share in bins)
+    return tuple(bins) if usable else None
+
+
+def confidence_note(caption: Caption, calibration: Calibration | None) -> str | None:
+    """One sentence for the visitor if captions as improbable as this one are mostly wrong.
+
+    Args:
+        caption: The caption, with one log-probability per word.
+        calibration: What `read_calibration` gives; None means that nothing is known.
+
+    Returns:
+        The sentence, or None where there is nothing to warn of.
+    """
+    if not calibration or not caption.words:
+        return None
+    for highest, share in calibration:
+        if caption.mean_log_prob <= highest:
+            return _sentence(share) if share < UNSURE_BELOW else None
+    return None
+
+
+def _sentence(share: float) -> str:
+    tenths = round(10 * share)
+    right = f"about {tenths} in 10 were right" if tenths else "fewer than 1 in 10 were right"
+    return f"The model is unsure here: of captions that it found as improbable, {right}."

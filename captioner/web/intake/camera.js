@@ -1,0 +1,34 @@
+// The camera: on phones the system's own, elsewhere a dialog that shows what it sees.
+const shot = find(".shot");
+const video = find(".shot video");
+const REFUSALS = {
+  NotAllowedError: "Your browser does not let this page use the camera. Allow it, then try again.",
+  NotFoundError: "No camera was found. Choose a file instead.",
+  NotReadableError: "Another program is using the camera. Close it, then try again.",
+};
+
+find(".camera").addEventListener("click", async () => {
+  if (matchMedia("(pointer: coarse)").matches) return find(".capture").click();
+  if (!navigator.mediaDevices) {
+    return tell("refused", "Browsers allow the camera on secure pages (HTTPS) only.");
+  }
+  try {
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
+  } catch (error) {
+    return tell("refused", REFUSALS[error.name] ?? "The camera cannot be used. Choose a file.");
+  }
+  shot.showModal();
+});
+find(".take").addEventListener("click", () => {
+  const { videoWidth: width, videoHeight: height } = video;
+  if (!width) return; // no picture has come yet
+  const canvas = make("canvas", { width, height });
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob((blob) => give([new File([blob], "camera.jpg", { type: blob.type })]), "image/jpeg", 0.92);
+  shot.close();
+});
+find(".cancel").addEventListener("click", () => shot.close());
+shot.addEventListener("close", () => {
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
+});

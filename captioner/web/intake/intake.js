@@ -1,0 +1,87 @@
+// Where a photo comes from: a file, the clipboard, a drop, an example. Each way ends in `give`.
+const give = (files) => {
+  const file = [...files][0];
+  if (!file) return;
+  if (isPicture(file)) return tell("photo", { file });
+  tell("refused", `${file.name || "What you gave"} ${adviceFor(file)}`);
+};
+
+// What a visitor can do with a file that is not a picture of pixels.
+const ADVICE = [
+  [/svg/i, "is a drawing (SVG). Export it as a PNG, or take a screenshot of it."],
+  [/pdf/i, "is a document (PDF). Export its page as a PNG, or take a screenshot of it."],
+  [/^video\/|\.(mp4|mov|avi|mkv|webm|m4v)$/i, "is a video. Stop it where you like it, and take a screenshot."],
+];
+const adviceFor = ({ type, name }) =>
+  ADVICE.find(([pattern]) => pattern.test(type) || pattern.test(name.split(/(?=\.[^.]*$)/)[1]))?.[1];
+const isPicture = (file) => !adviceFor(file);
+
+const here = () => element.offsetParent !== null; // not on a tab that is hidden
+const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
+const NO_ADDRESS = "This page does not fetch addresses. Copy the picture itself, or save it first.";
+
+find(".file").addEventListener("click", () => find("#photo-file").click());
+hear("choose", () => find("#photo-file").click());
+for (const input of findAll("input[type=file]")) {
+  input.addEventListener("change", () => {
+    give(input.files);
+    input.value = ""; // the same file may be given again
+  });
+}
+
+find(".examples").append(
+  ...props.examples.map((src, i) => {
+    const button = make("button", { type: "button" }, make("img", { src, alt: "" }));
+    button.ariaLabel = `Example photo ${i + 1}`;
+    button.addEventListener("click", () => tell("photo", { number: i + 1 }));
+    return button;
+  }),
+);
+
+let hiding = null; // a drag that has left the page comes to an end without any event
+document.addEventListener("dragover", (event) => {
+  if (!here() || !hasFiles(event)) return;
+  event.preventDefault();
+  find(".drop").hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => (find(".drop").hidden = true), 400);
+});
+document.addEventListener("drop", (event) => {
+  find(".drop").hidden = true;
+  if (!here() || event.defaultPrevented) return;
+  const text = event.dataTransfer.getData("text/uri-list");
+  if (!hasFiles(event) && !text) return;
+  event.preventDefault();
+  if (event.dataTransfer.files.length) give(event.dataTransfer.files);
+  else tell("refused", NO_ADDRESS);
+});
+
+document.addEventListener("paste", (event) => {
+  if (!here()) return;
+  const { files } = event.clipboardData;
+  const isTyping = event.target.closest?.("input, textarea, [contenteditable]");
+  if (files.length) {
+    event.preventDefault();
+    give(files);
+  } else if (!isTyping) {
+    const isAddress = /^https?:/.test(event.clipboardData.getData("text/plain"));
+    tell("refused", isAddress ? NO_ADDRESS : "There is no picture in the clipboard.");
+  }
+});
+
+find(".paste").addEventListener("click", async () => {
+  let items;
+  try {
+    items = await navigator.clipboard.read();
+  } catch {
+    const how = "Press Ctrl+V instead (on a Mac: ⌘V).";
+    return tell("refused", `Your browser does not let this page read the clipboard. ${how}`);
+  }
+  for (const item of items) {
+    const type = item.types.find((t) => t.startsWith("image/"));
+    if (!type) continue;
+    const blob = await item.getType(type);
+    return give([new File([blob], `pasted.${type.split("/")[1].split("+")[0]}`, { type })]);
+  }
+  tell("refused", "There is no picture in the clipboard.");
+});

@@ -1,0 +1,28 @@
+// What the scripts of both parts use. `element`, `props`, `trigger`, `upload` and `watch` come from
+// Gradio, which runs each part's scripts as one function.
+const find = (selector) => element.querySelector(selector);
+const findAll = (selector) => [...element.querySelectorAll(selector)];
+
+const make = (tag, attributes, ...children) => {
+  const node = Object.assign(document.createElement(tag), attributes);
+  node.append(...children);
+  return node;
+};
+
+const tell = (name, detail) => {
+  document.dispatchEvent(new CustomEvent(`captioner:${name}`, { detail }));
+};
+const hear = (name, action) => {
+  document.addEventListener(`captioner:${name}`, ({ detail }) => action(detail));
+};
+
+// The arrow keys, Home and End move the focus within a list.
+const moveWithin = (list, items, keys) => (event) => {
+  const buttons = [...list.querySelectorAll(items)];
+  const current = buttons.indexOf(document.activeElement);
+  const next = { [keys[0]]: current - 1, [keys[1]]: current + 1, Home: 0, End: buttons.length - 1 };
+  const button = buttons[next[event.key]];
+  if (!button) return;
+  event.preventDefault();
+  button.focus();
+};

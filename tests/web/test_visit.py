@@ -1,0 +1,391 @@
+"""A whole visit in a real browser: one change is one request, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+from test_browser import PHONE, give, layer, words
+from test_page import region
+
+from captioner.web.examples import example_photos
+
+OpenPage = Callable[..., Page]
+CAPTIONS = "#viewer .captions [role=radio]"
+OPTIONS = "How many captions, and how"
+
+# What is on the page at each of its frames, from the first caption on: the first caption, and where
+# the heading, the photo and the first word stand.
+WATCH = """() => {
+    window.frames_seen = [];
+    const placeOf = (selector) => {
+        const place = document.querySelector(selector).getBoundingClientRect();
+        return [place.left, place.top, place.width, place.height].map(Math.round);
+    };
+    const look = () => {
+        const first = document.querySelector("#viewer .captions [role=radio] span");
+        if (first) frames_seen.push(JSON.stringify([
+            first.textContent, placeOf("h1"), placeOf("#viewer .stage"),
+            placeOf("#viewer .words button"),
+        ]));
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+
+
+def rest(page: Page) -> None:
+    """Waits until nothing is being worked on or about to be."""
+    page.wait_for_timeout(350)
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "false")
+
+
+def texts(page: Page) -> list[str]:
+    return page.locator(f"{CAPTIONS} span").all_inner_texts()
+
+
+def asked(page: Page) -> list[str]:
+    """A list that grows with the body of each request that the page makes of the server's queue."""
+    bodies: list[str] = []
+    page.on(
+        "request", lambda r: bodies.append(r.post_data or "") if "queue/join" in r.url else None
+    )
+    return bodies
+
+
+def test_one_change_is_one_request(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    bodies = asked(page)
+    again = page.get_by_role("button", name="New samples")
+    expect(again).to_be_hidden()  # there is nothing yet to have new samples of
+    give(page, example_photos()[0])
+    rest(page)
+    assert len(bodies) == 1
+    first = texts(page)
+    expect(page.locator("#viewer .seed")).to_have_text("seed 0")
+
+    again.click()
+    expect(page.locator("#viewer .seed")).not_to_have_text("seed 0")
+    rest(page)
+    assert len(bodies) == 2
+    page.get_by_role("button", name=OPTIONS).click()
+    seed = page.get_by_label("Seed")
+    expect(page.locator("#viewer .seed")).to_have_text(f"seed {seed.input_value()}")
+    seed.fill("0")
+    expect(page.locator("#viewer .seed")).to_have_text("seed 0")
+    rest(page)
+    assert texts(page) == first  # the same seed, the same samples
+    assert len(bodies) == 3
+
+    page.set_input_files("#photo-file", example_photos()[1])
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "true")
+    rest(page)
+    assert len(bodies) == 4
+    (tmp_path / "letter.jpg").write_text("Dear Sir or Madam,\n")
+    page.set_input_files("#photo-file", tmp_path / "letter.jpg")
+    expect(page.get_by_text("letter.jpg is not a picture")).to_have_count(1)
+    rest(page)
+    assert len(bodies) == 5
+
+
+@pytest.mark.parametrize("path", ["", "?strategy=compare"])
+def test_what_is_shown_first_stays_where_it_is(open_page: OpenPage, path: str) -> None:
+    page = open_page(path=path)
+    before = page.locator("h1").bounding_box()
+    page.evaluate(WATCH)
+    page.set_input_files("#photo-file", example_photos()[1])
+    expect(page.locator(CAPTIONS).nth(2)).to_be_visible()
+    rest(page)
+    assert page.locator("h1").bounding_box() == before
+    seen = page.evaluate("frames_seen")
+    assert len(seen) > 5
+    assert len(set(seen)) == 1, "nothing moved or was replaced"
+
+
+def test_the_last_wish_wins(open_page: OpenPage) -> None:
+    page = open_page(path="?captions=2")
+    give(page, example_photos()[0], captions=2)
+    page.get_by_role("button", name=OPTIONS).click()
+    page.get_by_label("beam").check()
+    page.wait_for_timeout(320)  # now beam search is at work
+    page.get_by_label("compare").check()
+    groups = page.locator("#viewer .captions section h3")
+    expect(groups).to_have_text(["Greedy", "Beam", "Samples"])
+    rest(page)
+    expect(page.get_by_label("compare")).to_be_checked()
+    # Of two photos, too, and of a region that was chosen on the first.
+    page.get_by_role("button", name="Example photo 3").click()
+    page.locator("#viewer .stage").click()
+    page.get_by_role("button", name="Example photo 2").click()
+    rest(page)
+    expect(page.locator("#viewer .result")).to_have_attribute("data-example", "2")
+    expect(page.get_by_role("button", name="Whole photo")).to_be_hidden()
+
+
+def test_a_wrong_option_or_file_takes_nothing_away(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    give(page, example_photos()[0])
+    before = texts(page)
+    page.get_by_role("button", name=OPTIONS).click()
+    for wrong in ("-1", ""):
+        page.get_by_label("Seed").fill(wrong)
+        message = page.get_by_text("seed must be a whole number")
+        expect(message).to_be_visible()
+        rest(page)
+        expect(message).to_have_count(1)
+        assert texts(page) == before
+    page.get_by_label("Seed").fill("0")
+    expect(message).to_be_hidden()
+
+    (tmp_path / "letter.jpg").write_text("Dear Sir or Madam,\n")
+    (tmp_path / "empty.png").write_bytes(b"")
+    page.set_input_files("#photo-file", tmp_path / "letter.jpg")
+    expect(page.get_by_text("letter.jpg is not a picture this program can read")).to_be_visible()
+    page.clock.install()
+    page.set_input_files("#photo-file", tmp_path / "empty.png")
+    expect(page.get_by_text("empty.png is empty")).to_be_visible()
+    expect(page.get_by_text("letter.jpg")).to_be_hidden()  # messages do not pile up
+    rest(page)
+    assert texts(page) == before
+    page.clock.fast_forward(11_000)  # Gradio's own messages go after ten seconds
+    expect(page.get_by_text("empty.png is empty")).to_be_visible()
+    page.set_input_files("#photo-file", example_photos()[1])
+    expect(page.get_by_text("empty.png is empty")).to_be_hidden()
+
+
+def test_the_history_survives_a_reload_and_stays_here(open_page: OpenPage) -> None:
+    page = open_page()
+    bodies = asked(page)
+    give(page, example_photos()[1])
+    page.get_by_label("First words of a caption").fill("a dog")
+    page.get_by_role("button", name="Complete").click()
+    expect(page.locator(CAPTIONS)).to_have_count(4)
+    before, shown, large = texts(page), words(page), layer(page)
+    give(page, example_photos()[0])
+    entries = page.locator("#intake .entries button")
+    expect(entries).to_have_count(2)
+    rest(page)
+
+    page.reload()
+    expect(entries).to_have_count(2)
+    bodies.clear()
+    entries.nth(1).click()
+    expect(page.locator(CAPTIONS)).to_have_count(4)
+    assert texts(page) == before
+    page.locator(CAPTIONS).first.click()
+    assert words(page) == shown
+    page.locator("#viewer .words button").nth(1).hover()
+    assert layer(page) == large
+    assert bodies == [], "it was shown without the server"
+    # What is asked of such a photo takes the photo with it.
+    page.get_by_label("First words of a caption").fill("two dogs")
+    page.get_by_role("button", name="Complete").click()
+    expect(page.locator(CAPTIONS)).to_have_count(5)
+    assert words(page)[:2] == ["two", "dogs"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Grid as PNG").click()
+    with Image.open(download.value.path()) as picture:
+        assert max(picture.size) > 1200
+    page.get_by_role("button", name="Clear").click()
+    expect(entries).to_have_count(0)
+    page.reload()
+    page.wait_for_timeout(500)
+    expect(page.locator("#intake .past")).to_be_hidden()
+
+
+def test_a_caption_can_be_marked_and_copied(open_page: OpenPage) -> None:
+    page = open_page()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    give(page, example_photos()[0])
+    second = texts(page)[1]
+    page.locator(f"{CAPTIONS} span").nth(1).click(click_count=3)
+    assert page.evaluate("getSelection().toString()").strip() == second
+    page.get_by_role("button", name=f"Copy “{second}”").click()
+    expect(page.locator("#viewer .announcer")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == second
+    page.locator(CAPTIONS).nth(1).press("Enter")
+    page.get_by_role("button", name="Copy HTML alt text").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    chosen = page.locator(f"{CAPTIONS}[aria-checked=true] span").inner_text()
+    assert copied == f'<img src="{example_photos()[0].name}" alt="{chosen}">'
+
+
+def test_what_the_numbers_and_shades_mean(open_page: OpenPage) -> None:
+    page = open_page()
+    give(page, example_photos()[0])
+    page.get_by_text("What the numbers and shades mean").click()
+    expect(page.get_by_text("the probability that the model gave it")).to_be_visible()
+    chip = page.locator("#viewer .words button").nth(1)
+    assert "probability of" in chip.get_attribute("title")
+    chip.hover()
+    light = layer(page)
+    scale = page.locator("#viewer .scale")
+    expect(scale).to_contain_text("of the word's attention")
+    page.get_by_role("button", name="Heat map").click()
+    heat = layer(page)
+    page.get_by_label("Colours of the heat map").select_option("viridis")
+    green = layer(page)
+    page.get_by_label("Opacity of the heat map").fill("100")
+    opaque = layer(page)
+    page.get_by_label("Special to this word").check()
+    expect(scale).to_contain_text("of the caption's mean")
+    special = layer(page)
+    assert len({light, heat, green, opaque, special}) == 5
+    page.get_by_role("button", name="Spotlight").click()
+    page.get_by_label("Special to this word").uncheck()
+    assert layer(page) == light
+    # "It nearly said" is said of what was near.
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Captions as JSON").click()
+    caption = json.loads(download.value.path().read_text())["captions"][0]
+    for i, (log_prob, others) in enumerate(
+        zip(caption["log_probs"], caption["alternatives"], strict=True)
+    ):
+        page.locator("#viewer .words button").nth(i).click()
+        near = [o for o in others if o["log_prob"] > min(log_prob - 1.387, -2.303)]
+        titles = page.locator("#viewer .others p").all_inner_texts()
+        assert any("it nearly said" in title for title in titles) == bool(near)
+        assert any("less likely" in title for title in titles) == (len(near) < len(others))
+
+
+def test_what_it_cannot_do_is_said_and_the_card_is_there(open_page: OpenPage) -> None:
+    page = open_page()
+    about = page.locator("#about")
+    expect(about).to_contain_text("What it cannot do")
+    expect(about).to_contain_text("Model: captioner-flickr8k")
+    card = page.get_by_role("heading", name="Image captioner with visual attention")
+    expect(card).to_be_hidden()
+    about.get_by_role("link", name="Model card").click()
+    expect(card).to_be_visible()
+
+
+def test_a_photo_can_be_dropped_and_pasted_anywhere(open_page: OpenPage) -> None:
+    page = open_page()
+    data = list(example_photos()[0].read_bytes())
+    bring = """([data, kind]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(data)], `${kind}.png`, { type: "image/png" }));
+        const options = { bubbles: true, cancelable: true };
+        const event = kind === "drop"
+            ? new DragEvent("drop", { dataTransfer: transfer, ...options })
+            : new ClipboardEvent("paste", { clipboardData: transfer, ...options });
+        document.querySelector("h1").dispatchEvent(event);
+        return event.defaultPrevented;
+    }"""
+    assert page.evaluate(bring, [data, "drop"])
+    expect(page.locator(CAPTIONS)).to_have_count(3)
+    expect(page.get_by_role("button", name="drop.png")).to_be_visible()
+    assert page.evaluate(bring, [data, "paste"])
+    expect(page.get_by_role("button", name="paste.png")).to_be_visible()
+    # What cannot be had is said. (No permission has been granted.)
+    page.get_by_role("button", name="Paste", exact=True).click()
+    expect(page.get_by_text("does not let this page read the clipboard")).to_be_visible()
+    page.evaluate(
+        """() => navigator.mediaDevices.getUserMedia =
+            async () => { throw new DOMException("none", "NotFoundError"); }"""
+    )
+    page.get_by_role("button", name="Camera", exact=True).click()
+    expect(page.get_by_text("No camera was found")).to_be_visible()
+
+
+def test_files_that_a_browser_cannot_show(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    with Image.open(example_photos()[1]) as photo:
+        photo.convert("RGB").save(tmp_path / "scan.tiff")
+    give(page, tmp_path / "scan.tiff")
+    size = page.locator("#viewer .stage img").evaluate("i => [i.naturalWidth, i.naturalHeight]")
+    with Image.open(tmp_path / "scan.tiff") as photo:
+        assert size[0] / size[1] == pytest.approx(photo.width / photo.height, abs=0.02)
+    for name, advice in (
+        ("logo.svg", "Export it as a PNG"),
+        ("report.pdf", "Export its page as a PNG"),
+        ("holiday.mp4", "take a screenshot"),
+    ):
+        (tmp_path / name).write_text("<svg/>")
+        page.set_input_files("#photo-file", tmp_path / name)
+        expect(page.get_by_text(name)).to_contain_text(advice)
+    expect(page.locator(CAPTIONS)).to_have_count(3)
+
+
+@pytest.mark.parametrize("size", [(300, 4000), (6000, 400)])
+def test_tall_and_wide_photos_stay_within_bounds(
+    open_page: OpenPage, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    with Image.open(example_photos()[1]) as photo:
+        photo.convert("RGB").resize(size).save(tmp_path / "long.jpg")
+    page = open_page(PHONE)
+    give(page, tmp_path / "long.jpg")
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert 0 < page.locator("#viewer .stage").bounding_box()["height"] <= PHONE["height"] / 2
+    tiles = [tile.bounding_box() for tile in page.locator("#viewer .tiles figure").all()]
+    assert max(tile["height"] for tile in tiles) < 180
+    assert page.locator("#viewer .tiles").bounding_box()["height"] < 3 * PHONE["height"]
+
+
+def test_a_finger_draws_a_box_or_scrolls(open_page: OpenPage) -> None:
+    page = open_page({"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    give(page, example_photos()[1])
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    touch = page.context.new_cdp_session(page)
+    box = page.locator("#viewer .stage").bounding_box()
+
+    def swipe(start: tuple[float, float], end: tuple[float, float]) -> None:
+        for step in range(11):
+            x, y = (a + (b - a) * step / 10 for a, b in zip(start, end, strict=True))
+            point = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+            kind = "touchMove" if step else "touchStart"
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    swipe((0.2, 0.2), (0.8, 0.8))
+    expect(page.get_by_role("button", name="Whole photo")).to_be_visible()
+    assert region(page) == pytest.approx([0.2, 0.2, 0.8, 0.8], abs=0.04)
+    assert page.evaluate("scrollY") == 0
+    rest(page)
+    drawn = region(page)
+    swipe((0.5, 0.9), (0.5, 0.2))
+    page.wait_for_function("scrollY > 50")
+    rest(page)
+    assert region(page) == drawn
+
+
+def test_captions_are_announced_and_targets_are_large(open_page: OpenPage) -> None:
+    page = open_page()
+    live = page.locator("#viewer .announcer")
+    expect(live).to_have_attribute("aria-live", "polite")
+    give(page, example_photos()[0])
+    expect(live).to_have_text(f"3 captions. The first: {texts(page)[0]}")
+    page.get_by_role("button", name=OPTIONS).click()
+    page.locator("#viewer .words button").nth(1).click()
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button, [role=radio], select, input")]
+            .filter((e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
+            .filter((e) => !(e.type === "radio" || e.type === "checkbox" || e.type === "range"))
+            .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+            .filter(([, r]) => r.width && (r.width < 24 || r.height < 24)).map(([html]) => html)"""
+    )
+    assert small == []
+
+
+def test_right_to_left(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(
+        """(photo) => document.dispatchEvent(new CustomEvent("captioner:restore", { detail: {
+            id: "x", name: "x", photo, size: [1, 1], region: null, options: null, captions: [{
+                text: "כלב רץ בדשא", words: ["כלב", "רץ", "בדשא"], log_probs: [-1, -1, -1],
+                attention: [[[1]], [[1]], [[1]]], alternatives: [[], [], []], source: "sample",
+                region: null, note: "The model is unsure here." }] } }))""",
+        "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=",
+    )
+    chips = page.locator("#viewer .words button")
+    expect(chips).to_have_text(["כלב", "רץ", "בדשא"])
+    lefts = [chip.bounding_box()["x"] for chip in chips.all()]
+    assert lefts == sorted(lefts, reverse=True)
+    span = page.locator(f"{CAPTIONS} span")
+    assert span.evaluate("e => getComputedStyle(e).direction") == "rtl"
+    expect(page.locator("#viewer .unsure")).to_have_text("The model is unsure here.")
