@@ -17,17 +17,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--dataset",
-        choices=("coco", "flickr8k", "folder"),
-        default="coco",
-        help="folder: your own photos with a captions file (CSV, JSON lines, COCO, Karpathy)",
+        action="append",
+        dest="datasets",
+        metavar="KIND[:FOLDER]",
+        help="what to train on: coco (the default), flickr8k, or folder, which is your own photos "
+        "with a captions file (CSV, JSON lines, COCO, Karpathy). Given several times, it trains on "
+        "all of them: --dataset flickr8k:data/flickr8k --dataset folder:photos",
     )
-    add("--data-dir", type=Path, help="where the data is, or goes to (default: data/DATASET)")
+    add("--data-dir", type=Path, help="the FOLDER, if KIND stands alone (default: data/KIND)")
     add("--output", type=Path, default=Path("output"), help="features, state and checkpoint")
     add(
         "--images",
         type=_count,
         metavar="N|all",
-        help="how many to train on (default: coco 6000, others all)",
+        help="how many of each data set to train on (default: coco 6000, others all)",
     )
     add(
         "--recipe",
@@ -89,15 +92,15 @@ def main() -> int:
     # Here and not above, so that --help and mistakes in the options answer at once.
     from captioner import allocator, config
     from captioner.checkpoint import hub
-    from captioner.data import coco_download, datasets
+    from captioner.data import coco_download, datasets, mixture
     from captioner.errors import CaptionerError
     from captioner.training import distribution, run
 
     allocator.keep_freed_memory()
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
-    data_dir = options.data_dir or Path("data") / options.dataset
     try:
+        sources = mixture.parse_sources(options.datasets or ["coco"], options.data_dir)
         recipe = config.RECIPES[options.recipe]
         chosen = {k: v for k, v in given.items() if k in known}
         settings = config.TrainingConfig(**recipe.training | chosen)
@@ -105,24 +108,24 @@ def main() -> int:
         processes = distribution.distribute(options.distribute, settings.batch_size)
         if options.push_to_hub:
             hub.require_login()  # now, and not after hours of training
-        images = options.images or (DEFAULT_COCO_IMAGES if options.dataset == "coco" else ALL)
-        num_images = None if images == ALL else images
-        if options.dataset == "coco":
-            records = coco_download.download_coco(
-                data_dir,
-                num_images=num_images,
-                seed=given.get("seed", 0),
+        seed = given.get("seed", 0)
+
+        def download(folder: Path) -> list[datasets.Record]:
+            images = options.images or DEFAULT_COCO_IMAGES
+            return coco_download.download_coco(
+                folder,
+                num_images=None if images == ALL else images,
+                seed=seed,
                 base_url=os.environ.get("CAPTIONER_COCO_URL", datasets.COCO_URL),
                 progress=sys.stderr.isatty(),
             )
-        else:
-            records = datasets.read_dataset(
-                options.dataset, data_dir, num_images=num_images, seed=given.get("seed", 0)
-            )
+
+        num_images = None if options.images in (None, ALL) else options.images
+        records = mixture.read_mixture(sources, num_images, seed, read_without_val=download)
         folder = run.run_training(
             records,
             run.RunOptions(
-                dataset=options.dataset,
+                dataset=mixture.title_of(sources),
                 output=options.output,
                 backbone_weights=options.backbone_weights,
                 backbone_note=options.backbone_note,

@@ -115,6 +115,7 @@ class TrainingConfig:
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
     cider_overuse: float = 0.0  # weight of what its words are said more often than by people
+    cider_captions: str = "all"  # what self-critical training rewards; or "people": theirs alone
     cider_blend: float = 0.25  # the result's way from the weights before to those after
 
     def __post_init__(self) -> None:
@@ -122,6 +123,10 @@ class TrainingConfig:
         _check_range("training", self, 1, 1_000_000, *counts, "vocabulary_limit", "min_count")
         if self.schedule not in ("cosine", "constant"):
             raise ConfigError(f'training.schedule is {self.schedule!r}: "cosine" or "constant"')
+        if self.cider_captions not in ("all", "people"):
+            raise ConfigError(
+                f'training.cider_captions is {self.cider_captions!r}: "all" or "people"'
+            )
         _check_range("training", self, 0, 2**32 - 1, "warmup_steps", "seed")
         _check_range("training", self, 1e-12, 1e6, "learning_rate", "clip_norm")
         rates = ("finetune_learning_rate", "decoder_learning_rate", "cider_learning_rate")

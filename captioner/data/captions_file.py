@@ -32,6 +32,7 @@ SPLITS = {
     "dev": "val",
     "test": "test",
 }
+AUTHORS = ("people", "model")  # the field "by": one of them, or a list with one for each caption
 FOLDERS = ("annotations", "captions", "text", "images")
 _FORMS = "captions.txt, *.csv, *.tsv, *.jsonl or *.json"
 
@@ -46,13 +47,14 @@ class CaptionedFile:
 
     `image_id` is the number that Karpathy's COCO split gives, else the name without its extension
     (with it, where two images differ in nothing else). `split` is "train", "val", "test" or, where
-    the file gives none, None.
+    the file gives none, None. `by` is empty, or says of each caption who wrote it: see `AUTHORS`.
     """
 
     image_id: str
     name: str
     captions: tuple[str, ...]
     split: str | None
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class _Row:
     captions: list[str]
     split: str | None
     number: int | None = None
+    by: tuple[str, ...] = ()
 
 
 # What a form yields: its rows with the places they stand in, and how to understand one. A row that
@@ -194,7 +197,13 @@ def _collect(path: Path, rows: _Rows, parse: _Parse) -> CaptionsFile:
         stem = name if stems[name] in shared else stems[name]
         captions = tuple(caption for row in group for caption in row.captions)
         split = next((row.split for row in group if row.split), None)
-        files.append(CaptionedFile(stem if number is None else str(number), name, captions, split))
+        by = tuple(author for row in group for author in row.by)
+        if len(by) not in (0, len(captions)):
+            raise DatasetError(
+                f'{path} says of some captions of {name} who they are "by"; say it of all'
+            )
+        image_id = stem if number is None else str(number)
+        files.append(CaptionedFile(image_id, name, captions, split, by))
     undivided = [file.name for file in files if file.split is None]
     if 0 < len(undivided) < len(files):
         raise DatasetError(
@@ -222,8 +231,21 @@ def _row(fields: Mapping[str, Any], number: int | None = None) -> _Row:
             raise ValueError(f"its split is {fields['split']!r}, none of {', '.join(SPLITS)}")
     if number is not None and not isinstance(number, int):
         raise ValueError(f"its number is {number!r}")
+    authors = _authors(fields.get("by"), len(captions))
+    said = [bool(text.strip()) for text in captions]
     texts = [text.strip() for text in captions if text.strip()]
-    return _Row(_relative(_first(fields, IMAGE_FIELDS)), texts, split, number)
+    by = tuple(author for author, some in zip(authors, said, strict=False) if some)
+    return _Row(_relative(_first(fields, IMAGE_FIELDS)), texts, split, number, by)
+
+
+def _authors(by: Any, captions: int) -> list[str]:
+    """Who wrote each of so many captions; nobody, if the row does not say."""
+    if not by:
+        return []
+    authors = [by] * captions if isinstance(by, str) else by
+    if not isinstance(authors, list) or len(authors) != captions or {*authors} - {*AUTHORS}:
+        raise ValueError(f'"by" is {by!r}: {" or ".join(AUTHORS)}, or a list with one a caption')
+    return authors
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -61,7 +61,9 @@ class Record:
 
     `image_id` is unique in the data set: the number for COCO, the file's stem for all others.
     `path` is where the photo is or, for COCO, where a download will put it. `split` is "train",
-    "val" or "test". `url` is where the photo can be had from, None if nowhere.
+    "val" or "test". `url` is where the photo can be had from, None if nowhere. `dataset` is the
+    name of the data set in a run that trains on several. `by` says of each caption who wrote it,
+    "people" or "model"; it is empty where that is not known.
     """
 
     image_id: str
@@ -69,6 +71,8 @@ class Record:
     captions: tuple[str, ...]
     split: str
     url: str | None = None
+    dataset: str = ""
+    by: tuple[str, ...] = ()
 
 
 def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
@@ -289,7 +293,8 @@ def _locate(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> lis
         # Unlike Path.is_file, this is also False for a name that no file system takes.
         found = (folder / file.name for folder in folders if os.path.isfile(folder / file.name))
         if path := next(found, None):
-            records.append(Record(file.image_id, path, file.captions, file.split or "train"))
+            split = file.split or "train"
+            records.append(Record(file.image_id, path, file.captions, split, by=file.by))
         else:
             missing.append(file.name)
     places = ", ".join(str(folder) for folder in folders if folder.is_dir())

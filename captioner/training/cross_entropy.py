@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -18,6 +18,7 @@ import numpy as np
 
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import Record
+from captioner.data.mixture import by_dataset
 from captioner.data.vocabulary import Vocabulary
 from captioner.model.caption_model import CaptionModel
 from captioner.model.features import FeatureCache
@@ -51,6 +52,10 @@ class RunContext:
     distribution: Distribution = field(default_factory=Distribution)
     mirrored: FeatureCache | None = None  # of the training photos' mirror images
 
+    def per_dataset(self) -> dict[str, RunContext]:
+        """The same, with the validation photos of one data set each."""
+        return {name: replace(self, val=some) for name, some in by_dataset(self.val).items()}
+
     def features(self, epoch: int | None) -> FeatureCache | MirroredAtTimes:
         """What a training epoch, or validation, reads its features from."""
         if epoch is None or self.mirrored is None:
@@ -81,7 +86,7 @@ class Phase:
     best: str
     epochs: int
     optimizer: Callable[[int], keras.optimizers.Optimizer]  # for so many steps an epoch
-    batches: Callable[..., CaptionBatches]  # as `RunContext.batches`
+    batches: Callable[..., CaptionBatches] = RunContext.batches  # or of photos
     begin: Callable[[], object] = lambda: None  # before the first step of all
 
 
@@ -94,7 +99,6 @@ def fit_cross_entropy(model: CaptionModel, context: RunContext) -> History:
         BEST,
         training.epochs,
         partial(make_optimizer, training),
-        context.batches,
         begin=lambda: model.encoder.standardize(*_mean_and_std(context)),
     )
     return fit(model, context, phase)
@@ -107,7 +111,7 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
     """
     output, distribution = context.output, context.distribution
-    steps = len(phase.batches(epoch=0))
+    steps = len(phase.batches(context, epoch=0))
     model.compile(optimizer=phase.optimizer(steps), jit_compile=uses_jit())
     model.optimizer.build(model.trainable_variables)
     history = restore_state(output / phase.state, model)
@@ -126,12 +130,15 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
                 logger.info("no better validation loss in %d epochs", patience)
                 break
             logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
-            begun = _fit_epoch(model, phase.batches(epoch, _done(begun)), begun, interrupted)
+            begun = _fit_epoch(
+                model, phase.batches(context, epoch, _done(begun)), begun, interrupted
+            )
             if _done(begun) < steps:
                 save_state(output / phase.state, model, [*history, begun])
                 raise KeyboardInterrupt
-            val_nll = model.evaluate(phase.batches(None), verbose=0, return_dict=True)["nll"]
-            history.append({"nll": begun["loss"] / begun["words"], "val_nll": float(val_nll)})
+            losses = _validate(model, phase, context)
+            val_nll = losses["val_nll"]
+            history.append({"nll": begun["loss"] / begun["words"]} | losses)
             begun = {}
             logger.info("%s %d: %s", phase.name, epoch + 1, json.dumps(history[-1]))
             if distribution.is_main and val_nll <= min(h["val_nll"] for h in history):
@@ -144,6 +151,17 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
     distribution.agree("their history", json.dumps(history))  # and the best weights are written
     load_weights(output / phase.best, model, output / phase.state)
     return history
+
+
+def _validate(model: Model, phase: Phase, context: RunContext) -> dict[str, float]:
+    """Loss per word on the validation photos: the mean over the data sets, so that the largest does
+    not decide alone which epoch is the best, and that of each."""
+    losses = {}
+    for name, part in context.per_dataset().items():
+        batches = phase.batches(part, None)
+        losses[name] = float(model.evaluate(batches, verbose=0, return_dict=True)["nll"])
+    each = {f"val_nll/{name}": loss for name, loss in losses.items()}
+    return {"val_nll": float(np.mean([*losses.values()]))} | (each if len(each) > 1 else {})
 
 
 def make_optimizer(

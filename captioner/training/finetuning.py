@@ -51,7 +51,7 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
         TUNED_BEST,
         training.finetune_epochs,
         partial(make_optimizer, schedule, kind=partial(TwoRates, slow=slow, ratio=ratio)),
-        partial(_batches_of_photos, context),
+        _batches_of_photos,
     )
     history = fit(EndToEndModel(student, model), context, phase)
     backbone.set_weights(student.get_weights())
@@ -68,7 +68,6 @@ def polish(model: CaptionModel, context: RunContext) -> History:
         POLISHED_BEST,
         training.polish_epochs,
         partial(make_optimizer, _schedule(training, training.polish_epochs)),
-        context.batches,
     )
     return fit(model, context, phase)
 

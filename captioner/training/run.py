@@ -32,6 +32,7 @@ from captioner.checkpoint.checkpoint_folder import (
 from captioner.checkpoint.model_card import loss_plot, model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.datasets import Record, check_no_leak
+from captioner.data.mixture import by_dataset, summary
 from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
@@ -53,6 +54,7 @@ EXTENDABLE = (
     "cider_epochs",
     "cider_learning_rate",
     "cider_overuse",
+    "cider_captions",
     "cider_blend",
     "note",
 )
@@ -169,6 +171,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     cider_history = fit_cider(model, context) if training.cider_epochs else []
     checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
     metrics = {
+        "data": summary(records),
         "history": history,
         "tuning_history": tuning_history,
         "cider_history": cider_history,
@@ -209,9 +212,15 @@ def _scores(
         logger.warning("no caption scores: %s", error)
         return []
     captioner = Captioner(checkpoint)
+    groups = by_dataset(val)
+    if len(groups) > 1:
+        groups[checkpoint.config.dataset] = list(val)  # and all together
+    else:
+        groups = {checkpoint.config.dataset: list(val)}
     return [
-        {"dataset": checkpoint.config.dataset, "split": "val", "strategy": strategy}
-        | evaluate(captioner, val, strategy=strategy, cache=cache)
+        {"dataset": name, "split": "val", "strategy": strategy}
+        | evaluate(captioner, some, strategy=strategy, cache=cache)
+        for name, some in groups.items()
         for strategy in ("greedy", "beam")
     ]
 
@@ -220,7 +229,8 @@ def _describe(config: CaptionerConfig, records: Sequence[Record]) -> dict[str, A
     """What a run may not change on its way."""
     digest = hashlib.sha256()
     for r in sorted(records, key=lambda r: r.image_id):
-        digest.update(json.dumps([r.image_id, r.split, r.captions]).encode())
+        told = [r.image_id, r.split, r.captions]
+        digest.update(json.dumps(told + [r.by] * bool(r.by)).encode())
     return asdict(config) | {"records": digest.hexdigest(), "backend": keras.backend.backend()}
 
 

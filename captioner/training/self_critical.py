@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captioner.data.datasets import Record
+from captioner.data.mixture import captions_of_people
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model.caption_model import CaptionModel
 from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
@@ -42,6 +43,15 @@ def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
     return CiderD({r.image_id: [[*vocabulary.encode(c), END] for c in r.captions] for r in records})
 
 
+def rewarded_records(records: Sequence[Record], captions: str) -> list[Record]:
+    """The records that self-critical training learns from: all of them or, with "people", those
+    that people have written captions of, with these captions alone."""
+    if captions == "all":
+        return list(records)
+    by_people = [replace(r, captions=captions_of_people(r), by=()) for r in records]
+    return [r for r in by_people if r.captions]
+
+
 def fit_cider(model: CaptionModel, context: RunContext) -> History:
     """Self-critical epochs from the weights in `model`, or from what `context.output` holds.
 
@@ -63,10 +73,9 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
     optimizer.build(sampler.trainable_variables)
     history = restore_state(output / STATE, sampler)
     critic = SelfCriticalTrainer(sampler, context)
-    reward = make_reward(context.val, context.vocabulary)
     if not history:
         save_weights(output / BEST, sampler)
-        history = [judge(sampler, context, reward)]
+        history = [judge_all(sampler, context)]
         logger.info("before self-critical training: %s", json.dumps(history[-1]))
     # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed rewards.
     begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
@@ -76,7 +85,7 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
             if begun["batches"] < critic.batches:
                 save_state(output / STATE, sampler, [*history, begun])
                 raise KeyboardInterrupt
-            judged = judge(sampler, context, reward)
+            judged = judge_all(sampler, context)
             history.append({"reward": begun["rewards"] / begun["batches"]} | judged)
             begun = {"batches": 0, "rewards": 0.0}
             logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
@@ -97,10 +106,11 @@ class SelfCriticalTrainer:
 
     def __init__(self, model: CaptionModel, context: RunContext) -> None:
         self.model = model
-        self.ids = [r.image_id for r in context.train]
+        train = rewarded_records(context.train, context.config.training.cider_captions)
+        self.ids = [r.image_id for r in train]
         self.context = context
         self.training = training = context.config.training
-        self.reward = make_reward(context.train, context.vocabulary)
+        self.reward = make_reward(train, context.vocabulary)
         self.overuse = Overuse(self.reward.references)
         samples = max(2, training.captions_per_image)  # the baseline takes another one
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
@@ -164,6 +174,21 @@ class SelfCriticalTrainer:
         inputs = np.concatenate([start, targets[:, :, :-1]], axis=-1)
         x = {"features": features, "words": inputs}
         self.model.train_on_batch(x, targets, sample_weight=advantage)
+
+
+def judge_all(model: CaptionModel, context: RunContext) -> dict[str, float]:
+    """`judge` on each data set by itself, with its own document frequencies; the mean over the data
+    sets comes first."""
+    judged = {
+        name: judge(model, part, make_reward(part.val, context.vocabulary))
+        for name, part in context.per_dataset().items()
+    }
+    means = {
+        key: float(np.mean([found[key] for found in judged.values()]))
+        for key in ("val_cider", "val_distinct")
+    }
+    each = {f"{key}/{name}": found[key] for name, found in judged.items() for key in means}
+    return means | (each if len(judged) > 1 else {})
 
 
 def judge(
