@@ -19,7 +19,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from app_process import App
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 Photo = Callable[..., Image.Image]
 DESKTOP = {"width": 1280, "height": 960}
@@ -172,15 +172,25 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(app: App, chromium: Browser) -> Iterator[Callable[..., Page]]:
     """`open_page(viewport, path="", color_scheme=...)`: the page, loaded, with the film at rest. At
-    the end of the test: it has reported no error, and has asked nothing of any other host."""
+    the end of the test: it has reported no error but those that hold the text `expected`, and has
+    asked nothing of any other host."""
     pages, errors, hosts = [], [], set()
 
-    def make(viewport: dict[str, int] = DESKTOP, path: str = "", **options: object) -> Page:
+    def make(
+        viewport: dict[str, int] = DESKTOP,
+        path: str = "",
+        expected: str | None = None,
+        **options: object,
+    ) -> Page:
+        def note(message: ConsoleMessage) -> None:
+            if message.type == "error" and (expected is None or expected not in message.text):
+                errors.append(message.text)
+
         options = {"viewport": viewport, "reduced_motion": "reduce"} | options
         page = chromium.new_page(**options)
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("console", note)
         page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
         page.goto(app.url + path)
         page.wait_for_selector("#viewer .result, #viewer .empty", state="attached")

@@ -87,8 +87,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         raise ImageError(_too_large(name, max_pixels)) from None
     except Image.UnidentifiedImageError:
         raise ImageError(
-            f"{name} is not a picture this program can read. Use a JPEG, PNG, WebP, GIF, BMP, "
-            "TIFF or AVIF file."
+            f"{name} is not a picture this program can read. {_advice(source)}"
         ) from None
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
@@ -111,6 +110,36 @@ def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
     """
     resized = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(resized, dtype=np.float32) / 127.5 - 1.0  # (size, size, 3)
+
+
+# What files that are often taken for pictures begin with, at which byte, and what to do with them.
+# HEIC is left out of `FORMATS` because its decoder (libheif 1.23) crashes on damaged files, and the
+# whole program with it: one of the first 1,000 files with a few bytes changed did that.
+_OTHERS = (
+    (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1"), "It is a HEIC photo. Export it as a "
+     "JPEG; an iPhone takes JPEGs if its camera's format is set to Most Compatible."),
+    (4, (b"ftyp",), "It is a video. Take a still picture of it."),
+    (0, (b"\x1aE\xdf\xa3",), "It is a video. Take a still picture of it."),
+    (0, (b"%PDF",), "It is a document (PDF). Export its page as a PNG or JPEG."),
+    (0, (b"<svg", b"<?xml"), "It is a drawing (SVG). Export it as a PNG or JPEG."),
+)  # fmt: skip
+
+
+def _advice(source: str | os.PathLike | BinaryIO) -> str:
+    """What to do with a file that is not a picture."""
+    try:
+        if hasattr(source, "read"):
+            source.seek(0)
+            head = source.read(16)
+        else:
+            with open(source, "rb") as file:
+                head = file.read(16)
+    except OSError:
+        head = b""
+    for start, signatures, advice in _OTHERS:
+        if head[start:].startswith(signatures):
+            return advice
+    return "Use a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file."
 
 
 def _check_file(path: Path) -> None:

@@ -25,20 +25,22 @@ _INTRODUCTION = """
 A neural network describes your photo, one word after another. Choose a word to see where it
 looked.
 """
-_CSS = """
-@media (min-width: 641px) { html { scrollbar-gutter: stable; } }
-.gradio-container { width: 100% !important; max-width: 1240px !important;
+# In the head of the page, because Gradio confines what it is given as `css` to its own container.
+_STYLE = """<style>
+.gradio-container { max-width: 1240px !important; width: 100% !important;
   margin: 0 auto !important; }
-#viewer .html-container, #intake .html-container { padding: 0 !important; }
+#viewer .html-container, #intake .html-container, #about .html-container { padding: 0 !important; }
 #about { font-size: 13px; }
 #about p { margin: 0; color: var(--body-text-color-subdued); }
 #about a { color: inherit; text-decoration: underline; }
-/* Gradio's own buttons are smaller than a finger needs (WCAG 2.2, 2.5.8). */
+/* Gradio's own are smaller than a finger needs (WCAG 2.2, 2.5.8). */
 .gradio-container :is(button, input[type="number"]) { min-width: 24px; min-height: 24px; }
+@media (min-width: 641px) { html { scrollbar-gutter: stable; } }
 @media (max-width: 640px) {
-  .gradio-container main { padding: 12px !important; }
-  .gradio-container h1 { font-size: 22px; line-height: 1.2; margin: 0 0 4px; }
+  .gradio-container > .main { padding: 12px !important; }
+  #introduction h1 { margin: 0 0 4px; font-size: 22px; line-height: 1.25; }
 }
+</style>
 """
 
 
@@ -54,7 +56,7 @@ def build_page(captioner: Captioner) -> gr.Blocks:
         analytics_enabled=False,
         delete_cache=(600, 3600),  # seconds: look every ten minutes, delete after an hour
     ) as page:
-        gr.Markdown(_INTRODUCTION)
+        gr.Markdown(_INTRODUCTION, elem_id="introduction")
         add_one_photo(page, captioner, **work)
         add_about(captioner)
         add_endpoints(captioner, **work)
@@ -76,7 +78,7 @@ def launch_options() -> dict[str, Any]:
     )
     return {
         "theme": theme,
-        "css": _CSS,
+        "head": _STYLE,
         "max_file_size": "20mb",
         "footer_links": ["api", "gradio"],
         "run_history": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import subprocess
@@ -74,6 +75,24 @@ def test_files_that_are_not_pictures(tmp_path: Path, content: bytes) -> None:
     message = refusal(path)
     assert message.startswith("renamed.jpg is not a picture") and "JPEG" in message
     assert "is not a picture" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "HEIC photo. Export it as a JPEG"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "a video. Take a still picture"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\1webm", "a video. Take a still picture"),
+        (b"%PDF-1.7\n", "a document (PDF). Export its page as a PNG"),
+        (b"<?xml version='1.0'?><svg/>", "a drawing (SVG). Export it as a PNG"),
+    ],
+)
+def test_files_that_are_often_taken_for_pictures(
+    tmp_path: Path, content: bytes, advice: str
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    for source in (tmp_path / "file", content, io.BytesIO(content)):
+        assert advice in refusal(source)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])

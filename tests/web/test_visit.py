@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from test_browser import PHONE, give, layer, words
 from test_page import region
 
@@ -225,7 +225,7 @@ def test_what_the_numbers_and_shades_mean(open_page: OpenPage) -> None:
     chip.hover()
     light = layer(page)
     scale = page.locator("#viewer .scale")
-    expect(scale).to_contain_text("of the word's attention")
+    expect(scale).to_contain_text("of the attention, per cell")
     page.get_by_role("button", name="Heat map").click()
     heat = layer(page)
     page.get_by_label("Colours of the heat map").select_option("viridis")
@@ -233,7 +233,7 @@ def test_what_the_numbers_and_shades_mean(open_page: OpenPage) -> None:
     page.get_by_label("Opacity of the heat map").fill("100")
     opaque = layer(page)
     page.get_by_label("Special to this word").check()
-    expect(scale).to_contain_text("of the caption's mean")
+    expect(scale).to_contain_text("the caption's mean")
     special = layer(page)
     assert len({light, heat, green, opaque, special}) == 5
     page.get_by_role("button", name="Spotlight").click()
@@ -309,7 +309,15 @@ def test_files_that_a_browser_cannot_show(open_page: OpenPage, tmp_path: Path) -
         (tmp_path / name).write_text("<svg/>")
         page.set_input_files("#photo-file", tmp_path / name)
         expect(page.get_by_text(name)).to_contain_text(advice)
+    # HEIC is what iPhones make: the server says what to do, and a browser that can open the file
+    # sends a JPEG. (This browser looks at a file's content.)
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic")
+    page.set_input_files("#photo-file", tmp_path / "phone.heic")
+    expect(page.get_by_text("phone.heic")).to_contain_text("Export it as a JPEG")
     expect(page.locator(CAPTIONS)).to_have_count(3)
+    (tmp_path / "phone.heic").write_bytes(example_photos()[0].read_bytes())
+    page.set_input_files("#photo-file", tmp_path / "phone.heic")
+    expect(page.get_by_role("button", name="phone.jpg")).to_be_visible()
 
 
 @pytest.mark.parametrize("size", [(300, 4000), (6000, 400)])
@@ -389,3 +397,38 @@ def test_right_to_left(open_page: OpenPage) -> None:
     span = page.locator(f"{CAPTIONS} span")
     assert span.evaluate("e => getComputedStyle(e).direction") == "rtl"
     expect(page.locator("#viewer .unsure")).to_have_text("The model is unsure here.")
+
+
+def test_without_an_answer_it_can_be_tried_again(open_page: OpenPage) -> None:
+    page = open_page(expected="503")
+    give(page, example_photos()[0])
+    before = texts(page)
+    page.route("**/queue/join*", lambda r: r.fulfill(status=503, json={"detail": "Queue is full."}))
+    page.get_by_label("First words of a caption").fill("a dog")
+    page.get_by_role("button", name="Complete").click()
+    again = page.get_by_role("button", name="Try again")
+    expect(again).to_be_visible()
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "false")
+    assert texts(page) == before
+    page.unroute("**/queue/join*")
+    again.click()
+    expect(page.locator(CAPTIONS)).to_have_count(4)
+    expect(again).to_be_hidden()
+
+
+def test_the_page_opens_no_file_but_those_that_were_sent(open_page: OpenPage) -> None:
+    page = open_page()
+    give(page, example_photos()[0])
+    rest(page)
+    here = str(Path(__file__).parents[2] / "assets" / "examples" / "photographer.png")
+
+    def forge(route: Route) -> None:
+        body = json.loads(route.request.post_data)
+        body["data"][0]["path"] = here
+        route.continue_(post_data=json.dumps(body))
+
+    page.route("**/queue/join*", forge)
+    page.set_input_files("#photo-file", example_photos()[1])
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    assert page.locator("#viewer .stage img").get_attribute("alt") == "The photo"
+    expect(page.locator("#intake .entries button")).to_have_count(1)

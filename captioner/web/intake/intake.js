@@ -1,9 +1,26 @@
 // Where a photo comes from: a file, the clipboard, a drop, an example. Each way ends in `give`.
-const give = (files) => {
+const give = async (files) => {
   const file = [...files][0];
   if (!file) return;
-  if (isPicture(file)) return tell("photo", { file });
-  tell("refused", `${file.name || "What you gave"} ${adviceFor(file)}`);
+  const advice = adviceFor(file);
+  if (advice) tell("refused", `${file.name || "What you gave"} ${advice}`);
+  else tell("photo", { file: isHeic(file) ? await asJpeg(file) : file });
+};
+
+// The server has no safe decoder for HEIC, what iPhones make, but Apple's browsers have.
+const isHeic = ({ type, name }) => /hei[cf]/i.test(type) || /\.hei[cf]$/i.test(name);
+const asJpeg = async (file) => {
+  try {
+    const bitmap = await createImageBitmap(file);
+    const scale = Math.min(1, 2048 / Math.max(bitmap.width, bitmap.height));
+    const [width, height] = [bitmap.width, bitmap.height].map((v) => Math.ceil(v * scale));
+    const canvas = make("canvas", { width, height });
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+    return new File([blob], file.name.replace(/\.[^.]*$/, ".jpg"), { type: blob.type });
+  } catch {
+    return file; // the server says what to do
+  }
 };
 
 // What a visitor can do with a file that is not a picture of pixels.
@@ -14,7 +31,6 @@ const ADVICE = [
 ];
 const adviceFor = ({ type, name }) =>
   ADVICE.find(([pattern]) => pattern.test(type) || pattern.test(name.split(/(?=\.[^.]*$)/)[1]))?.[1];
-const isPicture = (file) => !adviceFor(file);
 
 const here = () => element.offsetParent !== null; // not on a tab that is hidden
 const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");

@@ -40,6 +40,7 @@ find(".gif").addEventListener("click", () => take("film"));
 find(".json").addEventListener("click", saveJson);
 find(".again").addEventListener("click", () => trigger("reseed"));
 find(".empty").addEventListener("click", () => tell("choose"));
+find(".another").addEventListener("click", () => tell("choose"));
 findAll(".message .close").forEach((button) => {
   button.addEventListener("click", () => (button.parentElement.hidden = true));
 });

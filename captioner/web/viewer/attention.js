@@ -83,8 +83,8 @@ const drawScale = (shownMap) => {
   find(".scale .low").textContent = say(low);
   find(".scale .high").textContent = say(high);
   find(".scale .unit").textContent = view.special
-    ? "of the caption's mean, at each place"
-    : "of the word's attention, in one cell";
+    ? "the caption's mean"
+    : "of the attention, per cell";
 };
 
 const redraw = () => {

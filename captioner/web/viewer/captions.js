@@ -31,11 +31,12 @@ const choose = (index) => {
   stop();
   closeOthers();
   mark(index);
-  const { words, region, note } = caption();
+  const { words, region, note, attention: [attention] } = caption();
   find(".words").replaceChildren(...words.map(makeChip));
   find(".tiles").replaceChildren(makeTile("photo", -1), ...words.map(makeTile));
   find(".unsure").textContent = note ?? "";
   find(".unsure").hidden = !note;
+  if (words.length) find(".cells").textContent = `${attention.length} × ${attention[0].length}`;
   drawRegion(region);
   showWord(-1);
 };

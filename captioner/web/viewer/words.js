@@ -89,6 +89,7 @@ const openOthers = (chip, i) => {
   const frame = find(".reader").getBoundingClientRect();
   const furthest = Math.max(0, frame.width - list.offsetWidth);
   list.style.left = `${Math.min(chip.getBoundingClientRect().left - frame.left, furthest)}px`;
+  list.scrollIntoView({ block: "nearest" });
 };
 
 // Gives the word back whose list was open.
