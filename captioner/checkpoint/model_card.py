@@ -106,9 +106,7 @@ interval, from resampled photos.
 
 ## Limits
 
-It knows the words and the scenes of its training captions, mostly people, dogs and sports outdoors
-in the case of Flickr8k, names what it has seen often before what is there, miscounts, and repeats
-the prejudices of those who wrote the captions. Not for decisions about people.
+{_limits(config)}
 
 """
     return f"{text}<!-- Made by captioner; SHA-256 of the above: {_digest(text)} -->\n"
@@ -127,14 +125,14 @@ def is_untouched(card: str) -> bool:
 def card_data(config: CaptionerConfig, metrics: Mapping[str, Any]) -> ModelCardData:
     """The card's metadata. The model index has one result for every metric of every score."""
     results = list(_eval_results(metrics.get("scores", ())))
-    name = "-".join(filter(None, ("captioner", config.dataset)))
+    name = "-".join(filter(None, ("captioner", *_names(config.dataset))))
     return ModelCardData(
         language="en",
         license="mit",
         library_name="keras",
         pipeline_tag="image-to-text",
         tags=["image-captioning", "visual-attention", "show-attend-and-tell"],
-        datasets=[config.dataset] if config.dataset in PUBLIC_DATASETS else None,
+        datasets=[n for n in _names(config.dataset) if n in PUBLIC_DATASETS] or None,
         metrics=list(dict.fromkeys(r.metric_type for r in results)) or None,
         model_name=name if results else None,
         eval_results=results or None,
@@ -183,7 +181,38 @@ Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most
 batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
 loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
 the training captions.{mirrored if training.mirror else ""}\
-{tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}"""
+{tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}\
+{_rewarded_note(config) if rewarded > 0 else ""}{_data_table(metrics.get("data", ()))}"""
+
+
+def _rewarded_note(config: CaptionerConfig) -> str:
+    if config.training.cider_captions == "people":
+        return " Only captions by people were rewarded."
+    return ""
+
+
+def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
+    """Which data set brought how much, and who wrote the captions."""
+    if not data:
+        return ""
+    head = ["data", "training photos", "captions by people", "captions by a model",
+            "validation photos"]  # fmt: skip
+    keys = ("train_images", "captions_by_people", "captions_by_model", "val_images")
+    rows = [[_title(part["dataset"]), *(f"{part[key]:,}" for key in keys)] for part in data]
+    return "\n\n" + _table([head, ["---"] * len(head), *rows])
+
+
+def _limits(config: CaptionerConfig) -> str:
+    scenes = ""
+    if config.dataset == "flickr8k":
+        scenes = ", mostly people, dogs and sports outdoors"
+    elif "flickr8k" in _names(config.dataset):
+        scenes = ", above all people, animals and everyday things"
+    return f"""\
+It knows the words and the scenes of its training captions{scenes}. It names what it has seen often
+before what is there, miscounts, mistakes colours and materials, cannot read, knows nobody by name,
+and repeats the prejudices of those who wrote the captions. A photo of something that it has never
+seen gets a caption all the same. Not for decisions about people."""
 
 
 def _backbone_note(config: CaptionerConfig) -> str:
@@ -217,7 +246,10 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
             + [_cell(figures, name) for name in METRIC_NAMES]
             for kind, figures in PUBLISHED.get(dataset, {}).items()
         ]
-    lines = [head, ["---"] * len(head), *rows]
+    return _table([head, ["---"] * len(head), *rows])
+
+
+def _table(lines: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
@@ -283,8 +315,14 @@ def _value(entry: Mapping[str, Any], metric: str) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
+def _names(dataset: str) -> list[str]:
+    """The names of the data sets that `mixture.title_of` has put together."""
+    return [name for name in dataset.split(" + ") if name]
+
+
 def _title(dataset: str) -> str:
-    return DATASET_TITLES.get(dataset, dataset) or "unnamed data"
+    titles = [DATASET_TITLES.get(name, name) for name in _names(dataset)]
+    return " + ".join(titles) or "unnamed data"
 
 
 def _digest(text: str) -> str:

@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (*EXPECTED, MetricsUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    what = {"dataset": options.dataset, "split": options.split, "strategy": options.strategy}
+    what = {"dataset": subject.name, "split": options.split, "strategy": options.strategy}
     scores = what | found.scores
     if options.save:
         save_result(Path(options.checkpoint), "scores", scores, SAME)

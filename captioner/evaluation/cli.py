@@ -22,6 +22,7 @@ from captioner.checkpoint.checkpoint_folder import (
 from captioner.checkpoint.model_card import is_untouched, model_card
 from captioner.data.datasets import DatasetError, Record, read_coco, read_flickr8k, read_folder
 from captioner.data.images import ImageError
+from captioner.data.mixture import Source
 from captioner.files import write_bytes
 from captioner.model.features import FeatureCache, FeatureError, extract
 
@@ -37,6 +38,7 @@ class Subject:
     captioner: Captioner
     records: list[Record]
     cache: FeatureCache | None
+    name: str  # of the data set, as scores and model card call it
     train_captions: list[str]  # what the checkpoint was trained on, as far as `data_dir` has it
 
 
@@ -78,7 +80,10 @@ def load_subject(options: argparse.Namespace) -> Subject:
     cache = options.features and extract(records, captioner.extractor, options.features)
     if options.dataset != config.dataset:
         train_captions = []  # it was trained on others
-    return Subject(captioner, records, cache, train_captions)
+    name = options.dataset
+    if " + " in config.dataset:  # there, a folder goes by its own name
+        name = Source(options.dataset, options.data_dir).name
+    return Subject(captioner, records, cache, name, train_captions)
 
 
 def read_split(

@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    entry = {"dataset": options.dataset, "split": options.split} | found
+    entry = {"dataset": subject.name, "split": options.split} | found
     if options.save:
         save_result(Path(options.checkpoint), "faithfulness", entry, SAME)
     print(json.dumps(entry))

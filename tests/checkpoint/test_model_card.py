@@ -184,3 +184,21 @@ def test_loss_plot_is_a_picture():
         assert (
             len(picture.convert("RGB").getcolors(1 << 20)) > 10
         )  # axes and curves, not one colour
+
+
+def test_a_model_of_several_data_sets_says_what_each_brought():
+    of_two = config("bundled", "flickr8k + everyday")
+    data = [
+        {"dataset": "flickr8k", "train_images": 6000, "val_images": 1000,
+         "captions_by_people": 30000, "captions_by_model": 0},
+        {"dataset": "everyday", "train_images": 6239, "val_images": 150,
+         "captions_by_people": 7268, "captions_by_model": 10894},
+    ]  # fmt: skip
+    found = metrics(BEAM, BEAM | {"dataset": "everyday", "split": "val"}) | {"data": data}
+    card = model_card(of_two, found)
+    assert "trained on Flickr8k + everyday" in card
+    assert "| everyday | 6,239 | 7,268 | 10,894 | 150 |" in card
+    assert "| everyday | val | 1000 | beam |" in card
+    metadata = ModelCard(card).data
+    assert metadata.datasets == ["flickr8k"], "a folder of one's own is known to nobody"
+    assert metadata.model_name == "captioner-flickr8k-everyday"
