@@ -69,10 +69,11 @@ def measure(records: list, features: Path, batch_size: int | None) -> Cost:
     from captioner.allocator import keep_freed_memory
     from captioner.config import ModelConfig, TrainingConfig
     from captioner.data.vocabulary import Vocabulary
+    from captioner.model.backend import compiles_whole_steps
     from captioner.model.caption_model import CaptionModel
     from captioner.model.features import FeatureCache, Stamp
     from captioner.training.batches import CaptionBatches
-    from captioner.training.cross_entropy import make_optimizer, uses_jit
+    from captioner.training.cross_entropy import make_optimizer
 
     keep_freed_memory()
     training = TrainingConfig(**({"batch_size": batch_size} if batch_size else {}))
@@ -84,7 +85,7 @@ def measure(records: list, features: Path, batch_size: int | None) -> Cost:
     side = round(locations**0.5)
     sizes = {"rows": side, "columns": side, "channels": channels}
     model = CaptionModel(ModelConfig(len(vocabulary), **sizes))
-    model.compile(optimizer=make_optimizer(training, 1000), jit_compile=uses_jit())
+    model.compile(optimizer=make_optimizer(training, 1000), jit_compile=compiles_whole_steps())
     few = records[: WARM_UP * training.batch_size]
     model.fit(CaptionBatches(few, cache, vocabulary, training, 0), shuffle=False, verbose=0)
     start = time.perf_counter()

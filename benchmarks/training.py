@@ -106,13 +106,14 @@ def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: 
 
 def our_turns(records, cache, vocabulary, sizes: dict):
     from captioner.config import ModelConfig, TrainingConfig
+    from captioner.model.backend import compiles_whole_steps
     from captioner.model.caption_model import CaptionModel
     from captioner.training.batches import CaptionBatches
-    from captioner.training.cross_entropy import make_optimizer, uses_jit
+    from captioner.training.cross_entropy import make_optimizer
 
     training = TrainingConfig()
     model = CaptionModel(ModelConfig(len(vocabulary), **sizes))
-    model.compile(optimizer=make_optimizer(training, 100), jit_compile=uses_jit())
+    model.compile(optimizer=make_optimizer(training, 100), jit_compile=compiles_whole_steps())
     count = CAPTIONS // training.captions_per_image
     epoch = 0
     while True:
@@ -150,6 +151,7 @@ def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]
     from benchmarks.tutorial import Tutorial, Variant, generate
     from captioner.config import ModelConfig
     from captioner.data.vocabulary import START
+    from captioner.model.backend import compiles_whole_steps
     from captioner.model.caption_model import CaptionModel
     from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
 

@@ -17,12 +17,29 @@ from keras import ops
 from safetensors.numpy import load_file
 
 from captioner.errors import CaptionerError
+from captioner.model.backend import FLOAT32, compiles_whole_steps, copy_weights, precision
 
 IMAGENET = "imagenet"
 
 
 class BackboneError(CaptionerError, ValueError):
     """Backbone weights that cannot be used; the message names the file and the remedy."""
+
+
+@keras.saving.register_keras_serializable("captioner")
+class Blank(keras.initializers.Initializer):
+    """Zeros by NumPy, for weights that a file is about to bring.
+
+    JAX compiles a program for each shape that is filled with random numbers, or with equal ones.
+    For InceptionV3 that takes ten seconds on a CPU, and more on a GPU.
+    """
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> np.ndarray:
+        return np.zeros(shape, dtype or FLOAT32)
+
+
+# What Keras's layers ask for, by its names in their defaults and in their configurations.
+BLANK = dict.fromkeys(("glorot_uniform", "GlorotUniform", "zeros", "Zeros", "ones", "Ones"), Blank)
 
 
 def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299) -> keras.Model:
@@ -40,20 +57,19 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
         )
     if image_size < 75:
         raise BackboneError(f"images of {image_size} pixels: InceptionV3 needs at least 75.")
-    policy = keras.config.dtype_policy()
-    # Whatever the precision of a training run, its features are those that serving computes.
-    keras.config.set_dtype_policy("float32")
     try:
-        backbone = keras.applications.InceptionV3(
-            include_top=False, weights=source, input_shape=(image_size, image_size, 3)
-        )
+        with keras.utils.custom_object_scope(BLANK):
+            backbone = keras.applications.InceptionV3(
+                include_top=False, weights=source, input_shape=(image_size, image_size, 3)
+            )
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise BackboneError(
             f"the ImageNet weights of InceptionV3 could not be downloaded ({error}). Check the "
             "network, or give a local file with --backbone-weights FILE."
         ) from error
-    finally:
-        keras.config.set_dtype_policy(policy)
+    if keras.config.dtype_policy().name != FLOAT32:
+        # Another program's own policy: our features are float32 all the same.
+        backbone = copy_of(backbone)
     backbone.trainable = False
     if source is None:
         _load_local(backbone, Path(weights))
@@ -91,7 +107,7 @@ class FoldedBackbone(keras.Model):
             raise ValueError("a batch normalisation follows something that is no convolution")
         self._ends = (id(backbone.input), id(backbone.output))
         self.built = True
-        self.compile(jit_compile=keras.backend.backend() == "jax")
+        self.compile(jit_compile=compiles_whole_steps())
 
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         first, last = self._ends
@@ -122,11 +138,22 @@ class FoldedBackbone(keras.Model):
         )
 
 
-def resized(backbone: keras.Model, image_size: int) -> keras.Model:
-    """The same layers, with copies of the weights, for photos of `image_size` pixels."""
-    photos = keras.Input((image_size, image_size, 3))
-    twin = keras.models.clone_model(backbone, input_tensors=photos)
-    twin.set_weights(backbone.get_weights())
+def copy_of(
+    backbone: keras.Model, image_size: int | None = None, mixed_precision: bool = False
+) -> keras.Model:
+    """The same layers with copies of the weights, for photos of `image_size` pixels (default: as
+    many as `backbone` takes), with products in float32 or, on request, in bfloat16."""
+    size = image_size or backbone.input_shape[1]
+
+    policy = precision(mixed_precision)
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        return layer.__class__.from_config(layer.get_config() | {"dtype": policy})
+
+    photos = keras.Input((size, size, 3), dtype=FLOAT32)
+    with keras.utils.custom_object_scope(BLANK):
+        twin = keras.models.clone_model(backbone, input_tensors=photos, clone_function=copy)
+    copy_weights(twin, backbone)
     return twin
 
 
@@ -150,7 +177,7 @@ def _named(backbone: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _conv_options(layer: keras.layers.Conv2D) -> dict[str, Any]:
-    if keras.activations.serialize(layer.activation) != "linear":
+    if layer.activation is not keras.activations.linear:
         raise ValueError(f"{layer.name} has an activation of its own")
     return {
         "strides": layer.strides,

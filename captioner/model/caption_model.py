@@ -9,6 +9,9 @@ comments use these letters:
     steps     words of a caption or such a row, `<start>` included
     locations 64, the 8 x 8 cells of the feature map
 
+With `mixed_precision`, the products are taken in bfloat16, and nothing else is: weights, states,
+attention maps, logits and losses are float32, and so is every input.
+
 Decoding goes by `step`; training takes the same steps under `ops.scan`, with the products that need
 no state done for all of them at once: the words' part of the GRU's input, and the projection onto
 the vocabulary.
@@ -23,6 +26,7 @@ from keras import layers, ops
 
 from captioner.config import ModelConfig
 from captioner.data.vocabulary import PAD, START, UNK
+from captioner.model.backend import precision
 
 Tensor = Any
 
@@ -34,13 +38,20 @@ class Annotations(NamedTuple):
     keys: Tensor  # (batch, locations, attention_units)
 
 
+class Product(layers.Dense):
+    """A dense layer whose result is float32, whatever the product is computed in."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.cast(super().call(inputs), "float32")
+
+
 class Encoder(layers.Layer):
     """Features (batch, locations, channels) -> annotation vectors (batch, locations, dim)."""
 
-    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dropout = layers.Dropout(config.dropout)
-        self.dense = layers.Dense(config.embedding_dim, activation="relu", name="dense")
+    def __init__(self, config: ModelConfig, policy: keras.DTypePolicy, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.dropout = layers.Dropout(config.dropout, dtype="float32")
+        self.dense = Product(config.embedding_dim, activation="relu", name="dense", dtype=policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         # Backbones differ in scale by a factor of two and more, and the dense layer's
@@ -63,12 +74,13 @@ class Encoder(layers.Layer):
 class BahdanauAttention(layers.Layer):
     """Additive attention (Bahdanau et al. 2015, arXiv 1409.0473, appendix A.1.2)."""
 
-    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, config: ModelConfig, policy: keras.DTypePolicy, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
         self.config = config
-        self.key = layers.Dense(config.attention_units, name="key")
-        self.query = layers.Dense(config.attention_units, use_bias=False, name="query")
-        self.score = layers.Dense(1, use_bias=False, name="score")
+        self.policy = policy
+        self.key = Product(config.attention_units, name="key", dtype=policy)
+        self.query = Product(config.attention_units, use_bias=False, name="query", dtype=policy)
+        self.score = Product(1, use_bias=False, name="score", dtype=policy)
 
     def build(self) -> None:
         self.key.build((None, None, self.config.embedding_dim))
@@ -91,31 +103,36 @@ class BahdanauAttention(layers.Layer):
         if bias is not None:
             scores = scores + bias
         weights = ops.softmax(scores, axis=-1)
-        return ops.matmul(weights, annotations.vectors), weights
+        return _product(weights, annotations.vectors, self.policy), weights
 
 
 class CaptionModel(keras.Model):
     """Features and the words so far in, logits of the next words out."""
 
-    def __init__(self, config: ModelConfig, label_smoothing: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(name="captioner", **kwargs)
+    def __init__(
+        self, config: ModelConfig, label_smoothing: float = 0.0, mixed_precision: bool = False
+    ) -> None:
+        super().__init__(name="captioner", dtype="float32")
         self.config = config
         self.label_smoothing = label_smoothing
-        self.encoder = Encoder(config, name="encoder")
-        self.attention = BahdanauAttention(config, name="attention")
+        self.policy = policy = precision(mixed_precision)
+        plain = {"dtype": "float32"}
+        self.encoder = Encoder(config, policy, name="encoder")
+        self.attention = BahdanauAttention(config, policy, name="attention")
         self.embedding = layers.Embedding(
-            config.vocabulary_size, config.embedding_dim, name="embedding"
+            config.vocabulary_size, config.embedding_dim, name="embedding", **plain
         )
-        self.gru = layers.GRUCell(config.units, name="gru")
-        self.hidden = layers.Dense(config.output_dim, name="hidden")
-        self.logits = layers.Dense(config.vocabulary_size, dtype="float32", name="logits")
-        self.embedding_dropout = layers.Dropout(config.dropout)
-        self.output_dropout = layers.Dropout(config.dropout)
+        self.gru = layers.GRUCell(config.units, name="gru", **plain)
+        self.hidden = Product(config.output_dim, name="hidden", dtype=policy)
+        # The logarithms of probabilities would show the few digits of a bfloat16.
+        self.logits = layers.Dense(config.vocabulary_size, name="logits", **plain)
+        self.embedding_dropout = layers.Dropout(config.dropout, **plain)
+        self.output_dropout = layers.Dropout(config.dropout, **plain)
         if config.initial_state == "mean":
-            self.initial = layers.Dense(config.units, activation="tanh", name="initial")
+            self.initial = Product(config.units, activation="tanh", name="initial", dtype=policy)
         if config.gate:
-            self.gate = layers.Dense(1, activation="sigmoid", name="gate")
-        self.nll = keras.metrics.Mean(name="nll")  # nats a word, without label smoothing
+            self.gate = Product(1, activation="sigmoid", name="gate", dtype=policy)
+        self.nll = keras.metrics.Mean(name="nll", dtype="float32")  # nats a word, without label smoothing
         self._build()
 
     def _build(self) -> None:
@@ -148,7 +165,7 @@ class CaptionModel(keras.Model):
         if self.config.initial_state == "mean":
             state = self.initial(ops.mean(vectors, axis=1))
         else:
-            state = ops.zeros((ops.shape(vectors)[0], self.config.units), vectors.dtype)
+            state = ops.zeros((ops.shape(vectors)[0], self.config.units), "float32")
         return ops.repeat(ops.expand_dims(state, 1), captions, axis=1)
 
     def step(
@@ -162,7 +179,7 @@ class CaptionModel(keras.Model):
         (batch, captions, dim) -> the new state, the gated context, the attention weights."""
         context, weights = self._look(annotations, state, bias)
         inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
-        inputs = ops.matmul(inputs, self._cast(self.gru.kernel)) + self._cast(self.gru.bias)[0]
+        inputs = _product(inputs, self.gru.kernel, self.policy) + self.gru.bias[0]
         return self._advance(state, inputs), context, weights
 
     def _look(
@@ -176,17 +193,11 @@ class CaptionModel(keras.Model):
         """The GRU (Cho et al. 2014, arXiv 1406.1078) with the reset gate behind the product, as
         `keras.layers.GRU` and cuDNN compute it; `inputs` (batch, captions, 3 units) are those of
         its three gates."""
-        recurrent = ops.matmul(state, self._cast(self.gru.recurrent_kernel))
-        recurrent = recurrent + self._cast(self.gru.bias)[1]
+        recurrent = _product(state, self.gru.recurrent_kernel, self.policy) + self.gru.bias[1]
         input_update, input_reset, input_new = ops.split(inputs, 3, axis=-1)
         update, reset, new = ops.split(recurrent, 3, axis=-1)
         update, reset = ops.sigmoid(input_update + update), ops.sigmoid(input_reset + reset)
         return update * state + (1 - update) * ops.tanh(input_new + reset * new)
-
-    def _cast(self, variable: keras.Variable) -> Tensor:
-        # Keras does so for the variables of a layer that is called as such. We compute the GRU
-        # ourselves, and under JAX it calls `call` alone.
-        return ops.cast(variable, self.compute_dtype)
 
     def project(
         self, state: Tensor, context: Tensor, embedded: Tensor, training: bool = False
@@ -206,9 +217,9 @@ class CaptionModel(keras.Model):
         # All words are known beforehand: what they give to the gates takes one product for all
         # steps, in half the time of many. Only the context's part is left to the loop.
         dim = self.config.embedding_dim
-        kernel = self._cast(self.gru.kernel)
-        of_words = ops.matmul(embedded, kernel[:dim]) + self._cast(self.gru.bias)[0]
-        of_context = kernel[dim:]
+        kernel = ops.convert_to_tensor(self.gru.kernel)
+        of_words = _product(embedded, kernel[:dim], self.policy) + self.gru.bias[0]
+        of_context = ops.cast(kernel[dim:], self.policy.compute_dtype)  # once, not at each step
 
         begins = ops.expand_dims(ops.transpose(words == START, (2, 0, 1)), -1)
 
@@ -217,7 +228,7 @@ class CaptionModel(keras.Model):
             # Of the caption before in the same row, nothing is known any more.
             state = ops.where(ops.take(begins, index, axis=0), initial, state)
             context, _ = self._look(annotations, state)
-            state = self._advance(state, of_word + ops.matmul(context, of_context))
+            state = self._advance(state, of_word + _product(context, of_context, self.policy))
             carry = (state, context, index + 1)
             return carry, carry
 
@@ -265,11 +276,17 @@ class CaptionModel(keras.Model):
         return loss
 
 
+def _product(left: Tensor, right: Tensor, policy: keras.DTypePolicy) -> Tensor:
+    """A matrix product in the precision of `policy`, as float32."""
+    dtype = policy.compute_dtype
+    return ops.cast(ops.matmul(ops.cast(left, dtype), ops.cast(right, dtype)), "float32")
+
+
 class EndToEndModel(keras.Model):
     """Backbone and caption model as one: photos and the words so far in, logits out."""
 
     def __init__(self, backbone: keras.Model, captions: CaptionModel) -> None:
-        super().__init__(name="end_to_end")
+        super().__init__(name="end_to_end", dtype="float32")
         self.backbone = backbone
         self.captions = captions
         self.nll = captions.nll
@@ -286,7 +303,7 @@ class EndToEndModel(keras.Model):
         # Never as in training: the batch normalisations keep the statistics that they came with.
         maps = self.backbone(inputs["features"], training=False)
         _, rows, columns, channels = maps.shape
-        features = ops.reshape(maps, (-1, rows * columns, channels))
+        features = ops.cast(ops.reshape(maps, (-1, rows * columns, channels)), "float32")
         return self.captions({**inputs, "features": features}, training=training)
 
     def compute_loss(self, *arguments: Any, **options: Any) -> Tensor:

@@ -21,6 +21,7 @@ import numpy as np
 from keras import ops
 
 from captioner.data.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
+from captioner.model.backend import compiles_whole_steps
 from captioner.model.caption_model import CaptionModel, Tensor
 
 STRATEGIES = ("sample", "greedy", "beam")
@@ -195,7 +196,7 @@ class DecodingLoop(keras.Model):
         function_words: Sequence[int] = (),
         xla: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self.model = model
         self.chooser = chooser
         self.rows = rows
@@ -208,8 +209,7 @@ class DecodingLoop(keras.Model):
             self.is_content = np.ones(model.config.vocabulary_size, bool)
             self.is_content[list(function_words)] = False
         self.built = True
-        # TensorFlow's graph is the faster start; JAX runs uncompiled without this.
-        self.compile(jit_compile=xla or keras.backend.backend() == "jax")
+        self.compile(jit_compile=xla or compiles_whole_steps())
 
     def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """`inputs` as `decode` makes them; gives the fields of `Decoded`."""
@@ -225,7 +225,7 @@ class DecodingLoop(keras.Model):
     def _start(self, annotations: Any, inputs: dict[str, Tensor]) -> Carry:
         state = self.model.initial_state(annotations, self.rows)
         none = ops.zeros_like(inputs["forced"])  # (batch, rows, steps), int32
-        zeros = ops.cast(none, state.dtype)
+        zeros = ops.cast(none, "float32")
         score = zeros[..., 0]
         if self.chooser is choose_by_beam:
             # All rows start the same: only the first may speak, or they would stay the same.

@@ -10,6 +10,7 @@ import numpy as np
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
+from captioner.model.backend import wants_few_shapes
 from captioner.model.features import FeatureCache
 from captioner.training.mirroring import MirroredAtTimes
 
@@ -73,8 +74,8 @@ class CaptionBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         images, packed = self.order[index]
         longest = self._length((images, packed))  # of all parts, which have the same shape
-        if keras.backend.backend() == "jax":
-            longest = -(-longest // 4) * 4  # every new shape is compiled: have few
+        if wants_few_shapes():
+            longest = -(-longest // 4) * 4
         # The last batch is filled up with images that have no words, and so no loss: a part of it
         # may have no others.
         some = images[:1]

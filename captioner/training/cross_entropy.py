@@ -20,6 +20,7 @@ from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.mixture import by_dataset
 from captioner.data.vocabulary import Vocabulary
+from captioner.model.backend import compiles_whole_steps
 from captioner.model.caption_model import CaptionModel
 from captioner.model.features import FeatureCache
 from captioner.training.batches import CaptionBatches
@@ -112,7 +113,7 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
     """
     output, distribution = context.output, context.distribution
     steps = len(phase.batches(context, epoch=0))
-    model.compile(optimizer=phase.optimizer(steps), jit_compile=uses_jit())
+    model.compile(optimizer=phase.optimizer(steps), jit_compile=compiles_whole_steps())
     model.optimizer.build(model.trainable_variables)
     history = restore_state(output / phase.state, model)
     if not history:
@@ -187,11 +188,6 @@ def make_optimizer(
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     return optimizer
-
-
-def uses_jit() -> bool:
-    # TensorFlow's XLA cannot compile the gradient of a loop of unknown length.
-    return keras.backend.backend() == "jax"
 
 
 class _StopAfterStep(keras.callbacks.Callback):

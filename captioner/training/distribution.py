@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from captioner.errors import CaptionerError
+from captioner.model import backend
 
 KINDS = ("none", "devices", "hosts")
 # How JAX's runtime words it when another process is gone; the exception's class says nothing.
@@ -116,9 +117,9 @@ def distribute(kind: str, batch_size: int) -> Distribution:
         raise DistributionError(f"--distribute {kind}: it must be one of {', '.join(KINDS)}.")
     if kind == "none":
         return Distribution()
-    if keras.backend.backend() != "jax":
+    if backend.name() != "jax":
         raise DistributionError(
-            f"--distribute {kind} needs JAX, and Keras runs on {keras.backend.backend()}, where "
+            f"--distribute {kind} needs JAX, and Keras runs on {backend.name()}, where "
             "several devices would not take the same steps as one. Install jax and set "
             "KERAS_BACKEND=jax."
         )

@@ -21,7 +21,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
-from captioner.model.backbone import resized, round_weights
+from captioner.model.backbone import copy_of, round_weights
+from captioner.model.backend import copy_weights
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.training.batches import CaptionBatches
 from captioner.training.cross_entropy import Phase, RunContext, fit, make_optimizer
@@ -40,7 +41,7 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
     epoch with the lowest validation loss in both. Resumes and raises as `fitting.fit`; `ImageError`
     for a photo that cannot be read any more."""
     training = context.config.training
-    student = resized(backbone, training.finetune_image_size)
+    student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
     thaw(student, training.finetune_from)
     schedule = _schedule(training, training.finetune_epochs)
     slow = student.trainable_variables
@@ -54,7 +55,7 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
         _batches_of_photos,
     )
     history = fit(EndToEndModel(student, model), context, phase)
-    backbone.set_weights(student.get_weights())
+    copy_weights(backbone, student)
     round_weights(backbone)  # as a checkpoint carries them
     return history
 

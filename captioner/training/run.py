@@ -36,6 +36,7 @@ from captioner.data.mixture import by_dataset, summary
 from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
+from captioner.model import backend
 from captioner.model.backbone import IMAGENET, build_backbone
 from captioner.model.caption_model import CaptionModel
 from captioner.model.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
@@ -116,8 +117,6 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
             f"{len(train)} training and {len(val)} validation images: both are needed."
         )
     keras.utils.set_random_seed(training.seed)
-    if training.mixed_precision:
-        keras.config.set_dtype_policy("mixed_bfloat16")
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
     features = options.features or output / "features"
     cache, mirrored = _extract(train, val, extractor, features, options, distribution)
@@ -148,13 +147,13 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
             distribution.agree(
                 "options, data or what the output folder holds", f"{described}{seen}"
             )
-        model = CaptionModel(config.model, training.label_smoothing)
+        model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
         history = fit_cross_entropy(model, context)
     folder = output / "checkpoint"
     if not distribution.is_main:
         return folder  # the first process writes it
     if distribution.engine:  # that model is on all devices; from here on, one is enough
-        model = CaptionModel(config.model, training.label_smoothing)
+        model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
         load_weights(output / BEST, model, output / STATE)
         context = replace(context, distribution=Distribution())
     tuning_history = []
@@ -231,7 +230,7 @@ def _describe(config: CaptionerConfig, records: Sequence[Record]) -> dict[str, A
     for r in sorted(records, key=lambda r: r.image_id):
         told = [r.image_id, r.split, r.captions]
         digest.update(json.dumps(told + [r.by] * bool(r.by)).encode())
-    return asdict(config) | {"records": digest.hexdigest(), "backend": keras.backend.backend()}
+    return asdict(config) | {"records": digest.hexdigest(), "backend": backend.name()}
 
 
 def _check_same_run(path: Path, now: dict[str, Any]) -> None:

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from captioner.data.datasets import Record
 from captioner.data.mixture import captions_of_people
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
+from captioner.model.backend import compiles_whole_steps, copy_weights, wants_few_shapes
 from captioner.model.caption_model import CaptionModel
 from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
-from captioner.training.cross_entropy import RunContext, interrupt_set, uses_jit
+from captioner.training.cross_entropy import RunContext, interrupt_set
 from captioner.training.rewards import CiderD, Overuse
 from captioner.training.training_state import (
     History,
@@ -63,13 +64,14 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
     """
     training, output = context.config.training, context.output
     # Without dropout, what is sampled is what is trained.
-    sampler = CaptionModel(replace(context.config.model, dropout=0.0))
-    for ours, theirs in zip(sampler.weights, model.weights, strict=True):
-        ours.assign(theirs)
+    sampler = CaptionModel(
+        replace(context.config.model, dropout=0.0), mixed_precision=training.mixed_precision
+    )
+    copy_weights(sampler, model)
     optimizer = keras.optimizers.Adam(
         training.cider_learning_rate, global_clipnorm=training.clip_norm
     )
-    sampler.compile(optimizer=optimizer, jit_compile=uses_jit())
+    sampler.compile(optimizer=optimizer, jit_compile=compiles_whole_steps())
     optimizer.build(sampler.trainable_variables)
     history = restore_state(output / STATE, sampler)
     critic = SelfCriticalTrainer(sampler, context)
@@ -94,7 +96,7 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
             save_state(output / STATE, sampler, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
-    before = [keras.ops.convert_to_numpy(v).copy() for v in model.weights]
+    before = [np.array(v) for v in model.weights]
     load_weights(output / BEST, model, output / STATE)
     for variable, start in zip(model.weights, before, strict=True):
         variable.assign(start + training.cider_blend * (np.asarray(variable) - start))
@@ -167,8 +169,8 @@ class SelfCriticalTrainer:
 
     def _step(self, features: np.ndarray, words: np.ndarray, advantage: np.ndarray) -> None:
         longest = int((words != PAD).sum(axis=-1).max())
-        if keras.backend.backend() == "jax":
-            longest = words.shape[-1]  # every new shape is compiled: have one
+        if wants_few_shapes():
+            longest = words.shape[-1]
         targets = words[:, :, :longest]  # (batch, captions, steps)
         start = np.full_like(targets[:, :, :1], START)
         inputs = np.concatenate([start, targets[:, :, :-1]], axis=-1)

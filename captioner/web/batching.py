@@ -16,10 +16,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-import keras
 import numpy as np
 
 from captioner.captioner import Caption, Captioner
+from captioner.model import backend
 from captioner.model.decoding import DecodingLoop, DecodingOptions, decode, uniforms
 
 logger = logging.getLogger(__name__)
@@ -204,4 +204,4 @@ class BatchingCaptioner(Captioner):
 
 def _gains_by_xla(options: DecodingOptions) -> bool:
     # Sorting the vocabulary, for `top_p`, takes XLA longer. Under JAX there is nothing else.
-    return keras.backend.backend() == "tensorflow" and not options.filtered
+    return backend.name() == "tensorflow" and not options.filtered

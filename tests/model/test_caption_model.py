@@ -7,6 +7,7 @@ from keras import ops
 
 from captioner.config import ModelConfig
 from captioner.data.vocabulary import PAD, START, UNK
+from captioner.model.backend import compiles_whole_steps, copy_weights
 from captioner.model.caption_model import CaptionModel
 
 BATCH, CAPTIONS, STEPS = 3, 2, 5
@@ -161,7 +162,7 @@ def test_it_learns_by_heart(inputs):
     keras.utils.set_random_seed(0)
     model = CaptionModel(tiny_config(units=32, dropout=0.0))
     model.compile(
-        optimizer=keras.optimizers.Adam(0.02), jit_compile=keras.backend.backend() == "jax"
+        optimizer=keras.optimizers.Adam(0.02), jit_compile=compiles_whole_steps()
     )
     targets = np.concatenate([inputs["words"][:, :, 1:], inputs["words"][:, :, :1] + 3], axis=-1)
     first = model.train_on_batch(inputs, targets, return_dict=True)["nll"]
@@ -181,15 +182,37 @@ def test_dropout_only_in_training(inputs):
 
 
 def test_it_trains_in_mixed_precision(inputs):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = CaptionModel(tiny_config(dropout=0.1))
-    finally:
-        keras.config.set_dtype_policy("float32")
-    model.compile(optimizer="adamw", jit_compile=keras.backend.backend() == "jax")
+    model = CaptionModel(tiny_config(dropout=0.1), mixed_precision=True)
+    model.compile(optimizer="adamw", jit_compile=compiles_whole_steps())
     first = model.train_on_batch(inputs, inputs["words"], return_dict=True)["nll"]
     assert first == pytest.approx(np.log(20), rel=0.2)  # untrained: all words alike
     assert keras.backend.standardize_dtype(model(inputs).dtype) == "float32"
     assert {keras.backend.standardize_dtype(v.dtype) for v in model.trainable_weights} == {
         "float32"
     }
+
+
+def test_mixed_precision_is_of_products_alone(inputs):
+    """Weights, states and attention maps are float32, and differ from those of float32 by what a
+    product of bfloat16 factors loses."""
+    exact, mixed = (seeded_model(tiny_config(), mixed_precision=m) for m in (False, True))
+    for model in (exact, mixed):
+        annotations = model.encode(inputs["features"])
+        state = model.initial_state(annotations, CAPTIONS)
+        found = (*annotations, *model.step(annotations, state, model.embedding(np.int32([[5, 6]]))))
+        assert {keras.backend.standardize_dtype(x.dtype) for x in found} == {"float32"}
+        np.testing.assert_allclose(ops.sum(found[-1], axis=-1), 1, atol=1e-6)
+    difference = np.abs(np.asarray(mixed(inputs)) - np.asarray(exact(inputs)))
+    assert 1e-5 < difference.max() < 0.1
+
+
+def test_copied_weights_are_in_memory_of_their_own(inputs):
+    """Under JAX, `assign` shares a variable's memory, and a training step gives it away."""
+    model, twin = seeded_model(tiny_config()), CaptionModel(tiny_config())
+    copy_weights(twin, model)
+    before = [np.array(v) for v in model.weights]
+    twin.compile(optimizer="adam", jit_compile=compiles_whole_steps())
+    twin.train_on_batch(inputs, inputs["words"])
+    for variable, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert np.abs(np.asarray(twin.weights[-1]) - before[-1]).max() > 0
