@@ -151,7 +151,6 @@ def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]
     from benchmarks.tutorial import Tutorial, Variant, generate
     from captioner.config import ModelConfig
     from captioner.data.vocabulary import START
-    from captioner.model.backend import compiles_whole_steps
     from captioner.model.caption_model import CaptionModel
     from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
 

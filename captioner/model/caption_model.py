@@ -132,7 +132,8 @@ class CaptionModel(keras.Model):
             self.initial = Product(config.units, activation="tanh", name="initial", dtype=policy)
         if config.gate:
             self.gate = Product(1, activation="sigmoid", name="gate", dtype=policy)
-        self.nll = keras.metrics.Mean(name="nll", dtype="float32")  # nats a word, without label smoothing
+        # In nats a word, without label smoothing.
+        self.nll = keras.metrics.Mean(name="nll", dtype="float32")
         self._build()
 
     def _build(self) -> None:
