@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     # What the page and the endpoint search for unless told otherwise. Other searches are compiled
     # at their first use, which takes a second: waiting for all of them here would take many.
-    captioner.warm_up([DecodingOptions("sample", n, distinct=True) for n in (1, 3)])
+    captioner.warm_up([DecodingOptions("sample", 3, distinct=True)])
     from captioner.web.page import build_page, launch_options
 
     page = build_page(captioner)

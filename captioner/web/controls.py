@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from typing import Any
 
 import gradio as gr
@@ -14,16 +14,44 @@ from captioner.web.responses import MAX_CAPTIONS
 COMPARE = "compare"  # on the page: all strategies side by side
 
 # The address bar has the link whatever the browser lets a page do with the clipboard.
-COPY_LINK = """(...values) => {
+COPY_LINK = """async (...values) => {
     const names = ["captions", "strategy", "temperature", "top_p", "seed"];
     const link = new URL(location.href);
     link.search = new URLSearchParams(names.map((name, i) => [name, values[i]]));
     const example = document.querySelector("#viewer .result")?.dataset.example;
     if (example) link.searchParams.set("example", example);
     history.replaceState(null, "", link);
-    navigator.clipboard?.writeText(link.href).catch(() => {});
+    const copied = await navigator.clipboard?.writeText(link.href).then(() => true, () => false);
+    const button = document.querySelector("#copy-link");
+    const before = button.textContent;
+    button.textContent = copied ? "Copied; the link is in the address bar, too"
+        : "The link is in the address bar";
+    document.dispatchEvent(new CustomEvent("captioner:say", { detail: button.textContent }));
+    setTimeout(() => { button.textContent = before; }, 4000);
 }"""
-LINK_COPIED = "The link is in the address bar, and in the clipboard if your browser allows that."
+# The name of each option in a link, what it may be, and whether it is a whole number.
+_LIMITS = (
+    ("captions", 1, MAX_CAPTIONS, True),
+    ("strategy", None, None, False),
+    ("temperature", 0.1, 2.0, False),
+    ("top_p", 0.05, 1.0, False),
+    ("seed", 0, 2**32 - 1, True),
+)
+# A link sets the options; what makes no sense in it is left as it is. In the browser, because an
+# answer of the server, as the page loads, could come in the way of what the visitor asks for first.
+READ_LINK = """(...values) => {
+    const query = new URL(location.href).searchParams;
+    const limits = LIMITS;
+    return values.map((value, i) => {
+        const [name, low, high, whole] = limits[i];
+        const asked = query.get(name);
+        if (name === "strategy") return STRATEGIES.includes(asked) ? asked : value;
+        const number = asked === null || asked.trim() === "" ? NaN : Number(asked);
+        return number >= low && number <= high ? (whole ? Math.floor(number) : number) : value;
+    });
+}""".replace("LIMITS", json.dumps(_LIMITS)).replace(
+    "STRATEGIES", json.dumps((*STRATEGIES, COMPARE))
+)
 
 
 def add_options() -> tuple[list[gr.components.Component], gr.Button]:
@@ -53,7 +81,7 @@ def add_options() -> tuple[list[gr.components.Component], gr.Button]:
                 0, label="Seed", precision=0, minimum=0, info="The same seed, the same samples."
             ),
         ]
-        link = gr.Button("Copy a link to these options", size="sm")
+        link = gr.Button("Copy a link to these options", size="sm", elem_id="copy-link")
     return options, link
 
 
@@ -67,28 +95,4 @@ def search_plan(
     several = ("greedy", "beam", "sample") if strategy == COMPARE else (strategy,)
     return [
         responses.search_options(num_captions, each, temperature, seed, top_p) for each in several
-    ]
-
-
-def from_link(request: gr.Request) -> list[Any]:
-    """The options that a link asks for; what makes no sense is left as it is."""
-    query = request.query_params
-    numbers: dict[str, float] = {}
-    for name, low, high in (
-        ("captions", 1, MAX_CAPTIONS),
-        ("temperature", 0.1, 2.0),
-        ("top_p", 0.05, 1.0),
-        ("seed", 0, 2**32 - 1),
-    ):
-        try:
-            value = float(query.get(name, "nan"))
-        except ValueError:
-            continue
-        if low <= value <= high:
-            numbers[name] = value if name in ("temperature", "top_p") else math.floor(value)
-    strategy = query.get("strategy")
-    return [
-        numbers.get("captions", gr.skip()),
-        strategy if strategy in (*STRATEGIES, COMPARE) else gr.skip(),
-        *(numbers.get(name, gr.skip()) for name in ("temperature", "top_p", "seed")),
     ]

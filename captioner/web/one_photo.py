@@ -8,7 +8,7 @@ import gradio as gr
 
 from captioner.captioner import Captioner
 from captioner.web.confidence import read_calibration
-from captioner.web.controls import COPY_LINK, LINK_COPIED, add_options, from_link
+from captioner.web.controls import COPY_LINK, READ_LINK, add_options
 from captioner.web.endpoints import refuse_addresses
 from captioner.web.page_events import PageEvents
 from captioner.web.viewer import add_intake, add_viewer
@@ -16,7 +16,7 @@ from captioner.web.viewer import add_intake, add_viewer
 # The parts of the page speak to each other by events of the document, each with a `detail`:
 # captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
 # (such an entry), captioner:options (the values of the controls), captioner:history (all entries),
-# captioner:refused (a message), captioner:link.
+# captioner:refused and captioner:say (a message), captioner:link, captioner:choose.
 _TELL = """(...values) => {
     document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
 }"""
@@ -82,7 +82,5 @@ def _follow_options(
     for option in options:
         option.change(fn=None, inputs=options, js=_OPTIONS_CHANGED)
     viewer.reseed(fn=None, outputs=[options[-1]], js=_NEW_SEED)
-    link.click(fn=None, inputs=options, js=COPY_LINK).then(
-        lambda: gr.Info(LINK_COPIED), api_visibility="private"
-    )
-    page.load(from_link, outputs=options, api_visibility="private").then(fn=None, js=_LINK_READ)
+    link.click(fn=None, inputs=options, js=COPY_LINK)
+    page.load(fn=None, inputs=options, outputs=options, js=READ_LINK).then(fn=None, js=_LINK_READ)

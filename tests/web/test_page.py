@@ -225,7 +225,7 @@ def test_a_link_carries_the_options(open_page: OpenPage) -> None:
     expect(page.get_by_label("beam")).to_be_checked()
     page.get_by_label("number input for Temperature").fill("0.7")
     page.get_by_role("button", name="Copy a link to these options").click()
-    expect(page.get_by_text("The link is in the address bar")).to_be_visible()
+    expect(page.get_by_role("button", name="The link is in the address bar")).to_be_visible()
     expected = "captions=4&strategy=beam&temperature=0.7&top_p=0.5&seed=7&example=2"
     assert page.url.split("?")[1] == expected
     other = open_page(path=page.url.split("/")[-1])
@@ -244,7 +244,7 @@ def test_the_film_starts_by_itself(open_page: OpenPage) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_barriers(open_page: OpenPage, scheme: str) -> None:
-    """axe-core on the page with a region and a list of words on it."""
+    """axe-core on the page with all that can be on it at a time."""
     page = open_page(color_scheme=scheme)
     give(page, example_photos()[0])
     page.get_by_role("button", name="How many captions, and how").click()
@@ -252,6 +252,15 @@ def test_no_serious_barriers(open_page: OpenPage, scheme: str) -> None:
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Whole photo")).to_be_visible()
+    box = page.get_by_label("First words of a caption")
+    box.fill("a dog")
+    box.press("Enter")
+    expect(page.locator("#viewer .captions h3")).to_have_text(["Yours", "Samples"])
+    box.fill("xylophagous")
+    box.press("Enter")
+    expect(page.get_by_text("does not know the word")).to_be_visible()
+    page.get_by_role("button", name="Heat map").click()
+    page.get_by_text("What the numbers and shades mean").click()
     page.locator("#viewer .words button").nth(1).click()
     expect(page.locator("#viewer .others")).to_be_visible()
     page.wait_for_timeout(300)  # colours in transition have no contrast to speak of

@@ -211,6 +211,12 @@ def test_a_caption_can_be_marked_and_copied(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Copy HTML alt text").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")
+    # Where that is forbidden, the text is marked, or stands there to be marked.
+    page.evaluate("() => navigator.clipboard.writeText = async () => { throw new Error(); }")
+    page.get_by_role("button", name=f"Copy “{second}”").click()
+    assert page.evaluate("getSelection().toString()") == second
+    page.get_by_role("button", name="Copy HTML alt text").click(timeout=5000)
+    expect(page.get_by_text("This is the text: <img")).to_be_visible()
     chosen = page.locator(f"{CAPTIONS}[aria-checked=true] span").inner_text()
     assert copied == f'<img src="{example_photos()[0].name}" alt="{chosen}">'
 
@@ -413,6 +419,19 @@ def test_without_an_answer_it_can_be_tried_again(open_page: OpenPage) -> None:
     page.unroute("**/queue/join*")
     again.click()
     expect(page.locator(CAPTIONS)).to_have_count(4)
+    expect(again).to_be_hidden()
+    # Where an answer is lost on its way, too.
+    rest(page)
+    page.clock.install()
+    held = []
+    page.route("**/queue/join*", lambda r: r.continue_() if held else held.append(r))
+    page.get_by_label("First words of a caption").fill("two dogs")
+    page.get_by_role("button", name="Complete").click()
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "true")
+    page.clock.fast_forward(41_000)
+    expect(again).to_be_visible()
+    again.click()
+    expect(page.locator(CAPTIONS)).to_have_count(5)
     expect(again).to_be_hidden()
 
 

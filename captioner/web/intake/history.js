@@ -60,8 +60,9 @@ const list = () => {
 
 // What is on the page joins what was there of the same photo before.
 hear("shown", async ({ captions, photo, key, ...rest }) => {
-  const before = entries.find(({ id }) => id === rest.id);
-  const small = before?.photo ?? (await shrink(photo));
+  const known = () => entries.find(({ id }) => id === rest.id);
+  const small = known()?.photo ?? (await shrink(photo));
+  const before = known(); // it may have come while the photo was made smaller
   const now = captions.map((caption) => withMaps(caption, pack));
   const isNow = (c) => now.some((n) => n.text === c.text && n.source === c.source);
   const earlier = (before?.captions ?? []).filter((c) => !isNow(c));

@@ -1,16 +1,17 @@
 // What can be taken away, and the caption that the visitor begins.
-const copyText = async (text, button) => {
+const copyText = async (text, button, place) => {
   const before = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
     announce("Copied.");
   } catch {
-    // Without HTTPS, or where the visitor has forbidden it: the text is marked, to be copied.
-    const place = find(".captions .chosen span");
-    if (place.textContent === text) getSelection().selectAllChildren(place);
+    // Without HTTPS, or where the visitor has forbidden it.
+    const refused = "Your browser does not let the page copy.";
+    if (!place) return say("photo", `${refused} This is the text: ${text}`);
+    getSelection().selectAllChildren(place);
     button.textContent = "Press Ctrl+C";
-    announce("Your browser does not let the page copy. The text is marked: press Ctrl+C.");
+    announce(`${refused} The text is marked: press Ctrl+C.`);
   }
   setTimeout(() => (button.textContent = before), 2000);
 };

@@ -57,7 +57,7 @@ const makeChoice = ({ text, source, log_probs: logProbs }, index) => {
   radio.addEventListener("focus", () => radio.matches(":focus-visible") && pick(index));
   const copy = make("button", { type: "button", className: "copy", textContent: "Copy" });
   copy.ariaLabel = `Copy “${text}”`;
-  copy.addEventListener("click", () => copyText(text, copy));
+  copy.addEventListener("click", () => copyText(text, copy, radio.firstChild));
   return [make("div", { className: "choice" }, radio, copy)];
 };
 

@@ -17,9 +17,13 @@ const ask = (wish) => {
   if (!waiting || !isNewPhoto(waiting) || isNewPhoto(wish)) waiting = wish;
 };
 
+const PATIENCE = 40; // seconds without an answer, after which the visitor may try again
+let patience = null; // the timer
 const start = async (wish) => {
   if (wish.kind === "restore") return restore(wish.entry);
-  busy = { ...wish, wish: ++wishes };
+  busy = { ...wish, begun: false, wish: ++wishes };
+  clearTimeout(patience);
+  patience = setTimeout(offerAgain, 1000 * PATIENCE, wish);
   const result = find(".result");
   result.ariaBusy = "true";
   find(".empty").ariaBusy = "true";
@@ -61,6 +65,7 @@ const receive = () => {
   if (!answer || answer.answer === lastAnswer) return;
   lastAnswer = answer.answer;
   if (answer.wish !== busy?.wish) return;
+  find(".failed").hidden = true;
   if (answer.message) refuse(busy, answer);
   else accept(busy, answer);
   if (answer.options) answered = JSON.stringify(answer.options);
@@ -76,6 +81,7 @@ let again = null; // the photo that was refused because of an option
 
 const rest = () => {
   busy = null;
+  clearTimeout(patience);
   find(".result").ariaBusy = "false";
   find(".empty").ariaBusy = "false";
   const wish = waiting;
@@ -99,16 +105,23 @@ hear("options", (values) => {
 
 // Gradio has said why: the queue is full, or the server could not be reached.
 hear("failed", () => {
-  const wish = busy;
-  find(".failed").hidden = !wish;
-  find(".failed button").onclick = () => wish && ask(wish);
+  if (busy) offerAgain(busy);
   answered = JSON.stringify(controls);
   rest();
 });
 
+const offerAgain = (wish) => {
+  find(".failed").hidden = false;
+  find(".failed button").onclick = () => {
+    busy = null; // if it is still awaited, no longer
+    ask(wish);
+  };
+};
+
 hear("photo", ({ file, number }) => ask(file ? { kind: "photo", file } : { kind: "example", number }));
 hear("restore", (entry) => ask({ kind: "restore", entry }));
 hear("refused", (message) => say("photo", message));
+hear("say", announce);
 hear("link", () => {
   const number = Number(new URLSearchParams(location.search).get("example"));
   if (Number.isInteger(number) && number >= 1) ask({ kind: "example", number });
