@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
+from captioner.data.image_repair import MAX_MISSING, filled_share, repaired
 from captioner.errors import CaptionerError
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; phones and cameras stay below, decompression bombs do not
@@ -59,10 +60,54 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     (height, width, 3). EXIF orientation is applied, transparency laid over white, CMYK, palette,
     greyscale and 16-bit pictures converted, and an animation gives its first frame.
 
+    What browsers show is accepted: metadata never decides, and of a JPEG or PNG that is cut short,
+    up to a quarter of the rows is filled (`image_repair`).
+
     Raises `ImageError` for anything else: not a picture, cut short, empty, over `max_pixels`.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
+    try:
+        return _load(source, max_pixels)
+    except ImageError:
+        again = _repaired(source, max_pixels)
+        if again is None:
+            raise
+        return again
+
+
+def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
+    """The picture without its damaged metadata or with a filled tail, if that makes it one."""
+    data = _content(source)
+    mended = repaired(data, max_pixels) if data else None
+    if mended is None:
+        return None
+    try:
+        image = _load(mended, max_pixels)
+    except ImageError:
+        return None
+    if mended[-2:] != data[-2:] and filled_share(np.asarray(image)) > MAX_MISSING:
+        return None
+    return image
+
+
+def _content(source: ImageSource) -> bytes:
+    """All bytes of a file, of any kind of source; none where there is no file."""
+    try:
+        if isinstance(source, bytes):
+            return source
+        if hasattr(source, "read"):
+            source.seek(0)
+            return source.read()
+        if isinstance(source, str | os.PathLike) and Path(source).is_file():
+            return Path(source).read_bytes()
+    except (OSError, ValueError):  # gone in between, or closed
+        pass
+    return b""
+
+
+def _load(source: ImageSource, max_pixels: int) -> Image.Image:
+    """`load_image` of a file that keeps to its format's rules, or of a PIL image."""
     name = "the picture"
     if isinstance(source, bytes):
         if not source:

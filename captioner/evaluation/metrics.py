@@ -5,16 +5,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
+import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from captioner.errors import CaptionerError
 from captioner.evaluation.bootstrap import interval
 
+logger = logging.getLogger(__name__)
+
+_JAVA = "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, ends of lines
 ORDERS = 4  # BLEU-4: n-grams of one to four words
 
 
@@ -30,10 +38,22 @@ def require_metrics() -> None:
         raise MetricsUnavailable(
             "pycocoevalcap is not installed. Run: pip install -r requirements-train.txt"
         ) from None
+    _require_java()
+
+
+def _require_java() -> None:
+    """Tries it: every Mac has a /usr/bin/java, with or without a Java runtime behind it."""
     if shutil.which("java") is None:
-        raise MetricsUnavailable(
-            "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
+        raise MetricsUnavailable(_JAVA)
+    try:
+        tried = subprocess.run(
+            ["java", "-version"], capture_output=True, text=True, errors="replace", timeout=60
         )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MetricsUnavailable(f"Java does not run ({error}). {_JAVA}") from error
+    if tried.returncode:
+        said = " ".join(tried.stderr.split())[:200]
+        raise MetricsUnavailable(f"Java does not run ({said}). {_JAVA}")
 
 
 @dataclass(frozen=True)
@@ -60,16 +80,17 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.rouge.rouge import Rouge
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    with _quiet():
-        tokenize = PTBTokenizer().tokenize
-        truth = tokenize({k: [{"caption": c} for c in references[k]] for k in captions})
-        ours = tokenize({k: [{"caption": v}] for k, v in captions.items()})
-        bleu, _ = Bleu(ORDERS).compute_score(truth, ours)
-        meteor, _ = Meteor().compute_score(truth, ours)
-        rouge, _ = Rouge().compute_score(truth, ours)
-        cider, by_image = Cider().compute_score(truth, ours)
+    truth = tokenize({k: references[k] for k in captions})
+    ours = tokenize({k: [v] for k, v in captions.items()})
+    try:
+        with _quiet():
+            bleu, _ = Bleu(ORDERS).compute_score(truth, ours)
+            meteor, _ = Meteor().compute_score(truth, ours)
+            rouge, _ = Rouge().compute_score(truth, ours)
+            cider, by_image = Cider().compute_score(truth, ours)
+    except (OSError, ValueError) as error:  # METEOR's Java has ended, for want of memory perhaps
+        raise MetricsUnavailable(f"pycocoevalcap failed ({error}).") from error
     values = [*bleu, meteor, rouge, cider]
     names = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
     counts = bleu_counts([truth[k] for k in captions], [ours[k][0] for k in captions])
@@ -78,11 +99,57 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
         "BLEU-4": interval(counts, lambda sums: 100 * corpus_bleu(sums)),
         "CIDEr": interval(by_image[:, None], lambda sums: sums[:, 0] / len(by_image)),
     }
+    scores = {name: round(100 * float(v), 2) for name, v in zip(names, values, strict=True)}
+    if len(captions) == 1:
+        logger.warning(
+            "CIDEr is left out: it weighs words by how few of the photos they describe, and there "
+            "is one photo alone."
+        )
+        del scores["CIDEr"], ends["CIDEr"]
     return Assessment(
-        {name: round(100 * float(v), 2) for name, v in zip(names, values, strict=True)},
-        {name: [round(end, 2) for end in both] for name, both in ends.items()},
-        by_image,
+        scores, {name: [round(end, 2) for end in both] for name, both in ends.items()}, by_image
     )
+
+
+def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Captions by image as the scorers want them: Penn Treebank tokens, lower case, without
+    punctuation.
+
+    This calls the tokenizer that pycocoevalcap carries, with its options. pycocoevalcap's own call
+    writes a file beside its code, which may be read-only; and it takes one line for one caption,
+    where Java's idea of a line's end is wider: a caption with a line end inside would move all that
+    follow to the photo before.
+
+    Raises `MetricsUnavailable` if Java fails, or does not give back as many captions as it got.
+    """
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    folder = Path(ptbtokenizer.__file__).parent
+    command = ["java", "-Dfile.encoding=UTF-8", "-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR]
+    command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    lines = [one_line(text) for some in texts.values() for text in some]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        done = subprocess.run(
+            command, cwd=folder, input=content, capture_output=True, check=True, timeout=1800
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MetricsUnavailable(f"the tokenizer failed ({error}). {_JAVA}") from error
+    found = done.stdout.decode(errors="replace").removesuffix("\n").split("\n")
+    if len(found) != len(lines):
+        raise MetricsUnavailable(
+            f"the tokenizer was given {len(lines)} captions and gave {len(found)} back, so no "
+            "score would be right. Look for odd characters in the captions."
+        )
+    dropped = {*ptbtokenizer.PUNCTUATIONS}
+    plain = iter(" ".join(w for w in line.split() if w not in dropped) for line in found)
+    return {k: [next(plain) for _ in some] for k, some in texts.items()}
+
+
+def one_line(text: str) -> str:
+    """`text` without line ends, control characters and halves of surrogate pairs."""
+    plain = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+    return " ".join(plain.split())
 
 
 def bleu_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:

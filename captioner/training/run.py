@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from captioner.captioner import Captioner
 from captioner.checkpoint.checkpoint_folder import (
+    METRICS,
     Checkpoint,
     file_sha256,
     read_json,
@@ -36,6 +37,7 @@ from captioner.data.mixture import by_dataset, summary
 from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
+from captioner.files import write_bytes
 from captioner.model import backend
 from captioner.model.backbone import IMAGENET, build_backbone
 from captioner.model.caption_model import CaptionModel
@@ -174,14 +176,37 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         "history": history,
         "tuning_history": tuning_history,
         "cider_history": cider_history,
-        "scores": _scores(checkpoint, val, cache),
     }
+    _export(folder, checkpoint, metrics, val, cache)
+    return folder
+
+
+def _export(
+    folder: Path,
+    checkpoint: Checkpoint,
+    metrics: dict[str, Any],
+    val: Sequence[Record],
+    cache: FeatureCache,
+) -> None:
+    """Writes the checkpoint, then adds its scores: whatever scoring stumbles over, the weights are
+    safe."""
+    losses = [*metrics["history"], *metrics["tuning_history"]]
     extra = {
-        "loss.png": loss_plot([*history, *tuning_history]),
-        "README.md": model_card(config, metrics).encode(),
+        "loss.png": loss_plot(losses),
+        "README.md": model_card(checkpoint.config, metrics).encode(),
     }
     write_checkpoint(folder, checkpoint, metrics, extra)
-    return folder
+    try:
+        scores = _scores(checkpoint, val, cache)
+    except MetricsUnavailable as error:
+        logger.warning("no caption scores: %s", error)
+        return
+    except Exception:
+        logger.exception("no caption scores, because computing them failed; %s is whole", folder)
+        return
+    metrics = metrics | {"scores": scores}
+    write_json(folder / METRICS, metrics)
+    write_bytes(folder / "README.md", model_card(checkpoint.config, metrics).encode())
 
 
 def _extract(
@@ -205,11 +230,9 @@ def _extract(
 def _scores(
     checkpoint: Checkpoint, val: Sequence[Record], cache: FeatureCache
 ) -> list[dict[str, Any]]:
-    try:
-        require_metrics()
-    except MetricsUnavailable as error:
-        logger.warning("no caption scores: %s", error)
-        return []
+    """Of greedy captions and of a beam's, by data set and of all together. Raises
+    `MetricsUnavailable`."""
+    require_metrics()
     captioner = Captioner(checkpoint)
     groups = by_dataset(val)
     if len(groups) > 1:

@@ -11,6 +11,7 @@ from captioner.evaluation.metrics import (
     corpus_bleu,
     require_metrics,
     score,
+    tokenize,
 )
 
 WORDS = ["a", "the", "dog", "man", "runs", "sits", "in", "on", "grass", "water"]
@@ -60,6 +61,43 @@ def test_scores_of_right_and_wrong_captions(metrics):
     assert wrong.cider.mean() == pytest.approx(wrong.scores["CIDEr"], abs=0.006)
     for name, (low, high) in wrong.intervals.items():
         assert 0 <= low < wrong.scores[name] < high, name
+
+
+@pytest.mark.parametrize(
+    "end", ["\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029", "\ud800"]
+)
+def test_a_line_end_in_a_caption_moves_no_other_caption(metrics, end: str) -> None:
+    plain = {"1": ["a dog runs fast"], "2": ["", "two men"], "3": [".", "it is Sunday, isn't it?"]}
+    odd = {"1": [f"a dog{end}runs fast"], "2": [f"{end}", f"two{end}men{end}"], "3": plain["3"]}
+    expected = {"1": ["a dog runs fast"], "2": ["", "two men"], "3": ["", "it is sunday is n't it"]}
+    assert tokenize(plain) == tokenize(odd) == expected
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_one_photo_has_no_cider(metrics, caplog: pytest.LogCaptureFixture) -> None:
+    found = assess({"a": ["a dog runs on the grass"]}, {"a": "a dog runs on the grass"})
+    assert found.scores["BLEU-4"] == 100
+    assert "CIDEr" not in found.scores and "CIDEr" not in found.intervals
+    assert "CIDEr is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'Unable to locate a Java Runtime.' >&2; exit 1", "Unable to locate a Java Runtime"),
+        (None, "need a Java runtime"),
+    ],
+)
+def test_java_that_does_not_run(tmp_path, monkeypatch, script: str | None, reason: str) -> None:
+    pytest.importorskip("pycocoevalcap")
+    if script is not None:
+        java = tmp_path / "java"
+        java.write_text(f"#!/bin/sh\n{script}\n")
+        java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MetricsUnavailable, match=reason):
+        require_metrics()
 
 
 @pytest.mark.parametrize("seed", range(5))

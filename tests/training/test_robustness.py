@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import logging
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Mount
 
@@ -163,6 +165,38 @@ def test_a_truncated_checkpoint_is_named_and_written_anew(command, data, output)
 
 
 @pytest.mark.slow
+def test_scores_that_fail_do_not_cost_the_checkpoint(command, data, output, monkeypatch):
+    def scores(*_: object, **options: object) -> None:
+        assert (output / "checkpoint" / "decoder.safetensors").exists(), "the weights come first"
+        raise ValueError("an odd scorer")
+
+    shutil.rmtree(output / "checkpoint")
+    monkeypatch.setattr(run, "require_metrics", lambda: None)
+    monkeypatch.setattr(run, "evaluate", scores)
+    log = command(data, output)
+    assert "no caption scores" in log and "an odd scorer" in log
+    assert Captioner.from_pretrained(output / "checkpoint").config.dataset == "folder"
+
+
+def test_two_data_sets_in_one_run(command, data, output, tmp_path, monkeypatch):
+    shutil.copytree(data, tmp_path / "others")
+    arguments = [f"--dataset=folder:{data}", f"--dataset=folder:{tmp_path / 'others'}"]
+    arguments += [f"--output={tmp_path / 'out'}", "--epochs=1", "--cider-epochs=1"]
+    arguments += ["--batch-size=4", "--backbone-weights=given"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert train.main() == 0
+    metrics = json.loads((tmp_path / "out/checkpoint/metrics.json").read_text())
+    names = (data.name, "others")
+    assert [part["dataset"] for part in metrics["data"]] == [*names]
+    for entry in metrics["history"]:
+        assert entry["val_nll"] == pytest.approx(
+            np.mean([entry[f"val_nll/{name}"] for name in names])
+        )
+    for entry in metrics["cider_history"]:
+        assert {f"val_cider/{name}" for name in names} <= entry.keys()
+
+
 def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
     disk = mount("size=40k")
     output = disk / "output"
