@@ -22,7 +22,7 @@ from PIL import Image
 from captioner import Captioner, DecodingOptions
 from captioner.data.datasets import Record, read_coco, sample_records
 from captioner.data.images import load_image
-from captioner.data.vocabulary import split_words
+from captioner.data.words import split_words
 from captioner.evaluation.bootstrap import interval
 from captioner.model.function_words import FUNCTION_WORDS
 from captioner.model.steering import LEAK

@@ -13,7 +13,8 @@ import numpy as np
 from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
 from captioner.checkpoint.hub import download, push
 from captioner.data.images import ImageSource, load_image, to_network_input
-from captioner.data.vocabulary import UNK, split_words
+from captioner.data.vocabulary import UNK
+from captioner.data.words import join_words
 from captioner.model.decoding import (
     IMPOSSIBLE,
     Decoded,
@@ -186,7 +187,7 @@ class Captioner:
 
         Raises `ValueError` for words that the model does not know, and for too many words.
         """
-        words = split_words(prefix)
+        words = self.vocabulary.split(prefix)
         unknown = [word for word in dict.fromkeys(words) if self.vocabulary.encode(word) == [UNK]]
         if unknown:
             raise ValueError(
@@ -267,7 +268,7 @@ class Captioner:
             shape = (n, self.config.model.rows, self.config.model.columns)
             captions.append(
                 Caption(
-                    " ".join(words),
+                    join_words(words),
                     words,
                     [float(x) for x in decoded.log_probs[image, row, :n]],
                     maps.reshape(shape),

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from captioner.data.text import clean
 from captioner.errors import CaptionerError
 
 IMAGE_FIELDS = ("file_name", "image", "filename", "file", "image_name")
@@ -232,8 +233,9 @@ def _row(fields: Mapping[str, Any], number: int | None = None) -> _Row:
     if number is not None and not isinstance(number, int):
         raise ValueError(f"its number is {number!r}")
     authors = _authors(fields.get("by"), len(captions))
-    said = [bool(text.strip()) for text in captions]
-    texts = [text.strip() for text in captions if text.strip()]
+    captions = [clean(text) for text in captions]
+    said = [bool(text) for text in captions]
+    texts = [text for text in captions if text]
     by = tuple(author for author, some in zip(authors, said, strict=False) if some)
     return _Row(_relative(_first(fields, IMAGE_FIELDS)), texts, split, number, by)
 

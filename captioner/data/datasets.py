@@ -27,6 +27,7 @@ from captioner.data.captions_file import (
     read_captions_file,
     read_karpathy_file,
 )
+from captioner.data.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -350,7 +351,7 @@ def _read_flickr8k_captions(path: Path) -> dict[str, tuple[str, ...]]:
         name, position, caption = match[1], int(match[2]), match[3]
         if position in captions[name]:
             raise _flickr8k_error(path, number, f"a second caption {name}#{position}")
-        captions[name][position] = caption
+        captions[name][position] = clean(caption)
     return {name: tuple(group[key] for key in sorted(group)) for name, group in captions.items()}
 
 
@@ -359,7 +360,7 @@ def _parse_coco(content: Any, data_dir: Path, split: str) -> tuple[list[Record],
     folder = f"{split}2014"
     captions: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
     for entry in content["annotations"]:
-        if text := entry["caption"].strip():
+        if text := clean(entry["caption"]):
             captions[_number(entry["image_id"])].append((_number(entry["id"]), text))
     files: dict[int, tuple[str, str]] = {}
     for entry in content["images"]:

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from captioner.data import words as word_breaking
 from captioner.errors import CaptionerError
 from captioner.files import write_bytes
 
 PAD, START, END, UNK = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 
-# A word is a run of letters or digits in any script; apostrophes and hyphens inside it belong to
-# it ("man's", "t-shirt"), as in the Penn Treebank tokens that captions are scored with.
-_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
-
 
 class VocabularyError(CaptionerError, ValueError):
     """A vocabulary file that cannot be used; the message names the file and the remedy."""
 
 
-def split_words(caption: str) -> list[str]:
-    """The lower-case words of a caption, without punctuation."""
-    caption = unicodedata.normalize("NFC", caption.lower())  # an accent typed apart is no letter
-    return _WORD.findall(caption.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
-
-
 class Vocabulary:
     """The words a model knows. Ids 0 to 3 are `<pad> <start> <end> <unk>`, then by frequency."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        """Raises `VocabularyError` if `words` does not start with the special tokens or repeats."""
+    def __init__(self, words: Sequence[str], rule: str = word_breaking.UNICODE) -> None:
+        """`rule` says how captions are split into words: one of `words.RULES`.
+
+        Raises `VocabularyError` if `words` does not start with the special tokens or repeats, or
+        if there is no such rule.
+        """
         if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
             raise VocabularyError(f"a vocabulary starts with {' '.join(SPECIAL_TOKENS)}")
+        if rule not in word_breaking.RULES:
+            raise VocabularyError(f"this version has no word-breaking rule {rule!r}")
         self.words = tuple(words)
+        self.rule = rule
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
             raise VocabularyError("a word stands twice in the vocabulary")
@@ -51,16 +47,22 @@ class Vocabulary:
     @classmethod
     def build(cls, captions: Iterable[str], limit: int = 5000, min_count: int = 1) -> Vocabulary:
         """The `limit` most frequent words of `captions`, those that occur `min_count` times or
-        more: pass the training captions only."""
-        counts = Counter(word for caption in captions for word in split_words(caption))
+        more: pass the training captions only. `words.best_rule` says how they are split."""
+        captions = list(captions)
+        rule = word_breaking.best_rule(captions)
+        counts = Counter(word for c in captions for word in word_breaking.split_words(c, rule))
         # Ties go by the alphabet, so that the order of the captions does not matter.
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         common = [word for word in ranked[:limit] if counts[word] >= min_count]
-        return cls([*SPECIAL_TOKENS, *common])
+        return cls([*SPECIAL_TOKENS, *common], rule)
+
+    def split(self, caption: str) -> list[str]:
+        """The words of a caption, by this vocabulary's rule. Raises `WordBreakingError`."""
+        return word_breaking.split_words(caption, self.rule)
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """The ids of a caption's words, `<unk>` for unknown ones; without `<start>` and `<end>`."""
-        return [self._ids.get(word, UNK) for word in split_words(caption)[:max_words]]
+        return [self._ids.get(word, UNK) for word in self.split(caption)[:max_words]]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of `ids` up to `<end>` or `<pad>`."""
@@ -73,17 +75,20 @@ class Vocabulary:
         return words
 
     def save(self, path: Path) -> None:
-        text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
+        content = {"word_breaking": self.rule, "words": self.words}
+        text = json.dumps(content, ensure_ascii=False, indent=0)
         write_bytes(path, text.encode())
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Raises `VocabularyError` naming the file if it is damaged."""
         try:
-            words = json.loads(path.read_text(encoding="utf-8"))["words"]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            words = content["words"]
             if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
                 raise VocabularyError('"words" is not a list of strings')
-            return cls(words)
+            # Vocabularies that name no rule are older than the others.
+            return cls(words, content.get("word_breaking", word_breaking.LETTERS))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VocabularyError(
                 f"{path} is not a vocabulary ({error}). Fetch the checkpoint again."

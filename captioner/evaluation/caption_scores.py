@@ -25,7 +25,7 @@ from tqdm import tqdm
 from captioner.captioner import Caption, Captioner
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError
-from captioner.data.vocabulary import split_words
+from captioner.data.words import spaced
 from captioner.evaluation.cli import (
     EXPECTED,
     check_options,
@@ -88,20 +88,24 @@ def examine(
     start = time.monotonic()
     captions = describe(captioner, records, options, cache)
     seconds = time.monotonic() - start
-    texts = {r.image_id: c.text for r, c in zip(records, captions, strict=True)}
-    assessment = assess({r.image_id: r.captions for r in records}, texts)
+    vocabulary = captioner.vocabulary
+    texts = {r.image_id: " ".join(c.words) for r, c in zip(records, captions, strict=True)}
+    references = {r.image_id: [spaced(c, vocabulary.rule) for c in r.captions] for r in records}
+    assessment = assess(references, texts)
     settings = {name: getattr(options, name) for name in SEARCH[options.strategy]}
     ours = [c.words for c in captions]
-    theirs = [split_words(text) for r in records for text in r.captions]
-    unknown = unknown_words(theirs, captioner.vocabulary)
+    theirs = [vocabulary.split(text) for r in records for text in r.captions]
+    unknown = unknown_words(theirs, vocabulary)
     scores = {
         "images": len(records),
         "caption_seconds": round(seconds, 1),
         **{name: value for name, value in settings.items() if value is not None},
         **assessment.scores,
         "confidence_95": assessment.intervals,
-        "captions": diversity(ours, train_captions) | vices(ours),
-        "references": diversity(theirs, train_captions) | vices(theirs) | {"unknown": unknown},
+        "captions": diversity(ours, train_captions, vocabulary.split) | vices(ours),
+        "references": diversity(theirs, train_captions, vocabulary.split)
+        | vices(theirs)
+        | {"unknown": unknown},
     }
     return Evaluation(captions, assessment.cider, scores)
 

@@ -11,25 +11,31 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
-from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary, split_words
+from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
+from captioner.data.words import split_words
 from captioner.model.function_words import UNFINISHED
 
 Words = Sequence[str]
 
 
-def diversity(captions: Sequence[Words], train_captions: Iterable[str] = ()) -> dict[str, float]:
+def diversity(
+    captions: Sequence[Words],
+    train_captions: Iterable[str] = (),
+    split: Callable[[str], list[str]] = split_words,
+) -> dict[str, float]:
     """Of one caption an image, each a list of words:
 
     `distinct`, how many different ones there are, in percent of the captions; `words_used`, how
     many different words; `mean_length`, in words. With `train_captions` (whole texts) also `novel`,
-    the percentage that no training caption equals, case and punctuation aside.
+    the percentage that no training caption equals, case and punctuation aside; `split` makes
+    those into words.
     """
     found = {
         "distinct": _percent(len({tuple(c) for c in captions}), len(captions)),
         "words_used": len({word for c in captions for word in c}),
         "mean_length": round(sum(map(len, captions)) / len(captions), 2),
     }
-    known = {tuple(split_words(text)) for text in train_captions}
+    known = {tuple(split(text)) for text in train_captions}
     if known:
         found["novel"] = _share(captions, lambda words: tuple(words) not in known)
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captioner.data.datasets import Record
-from captioner.data.vocabulary import split_words
+from captioner.data.words import split_words
 from captioner.model.features import FeatureCache
 
 

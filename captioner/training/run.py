@@ -35,6 +35,7 @@ from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, Train
 from captioner.data.datasets import Record, check_no_leak
 from captioner.data.mixture import by_dataset, summary
 from captioner.data.vocabulary import Vocabulary
+from captioner.data.words import UNICODE
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
 from captioner.files import write_bytes
@@ -139,7 +140,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         training=training,
         dataset=options.dataset,
     )
-    described = _describe(config, records)
+    described = _describe(config, records, vocabulary.rule)
     if distribution.is_main:
         _check_same_run(output / RUN, described)
     context = RunContext(config, vocabulary, cache, train, val, output, distribution, mirrored)
@@ -247,9 +248,12 @@ def _scores(
     ]
 
 
-def _describe(config: CaptionerConfig, records: Sequence[Record]) -> dict[str, Any]:
+def _describe(
+    config: CaptionerConfig, records: Sequence[Record], word_rule: str = UNICODE
+) -> dict[str, Any]:
     """What a run may not change on its way."""
-    digest = hashlib.sha256()
+    # Runs from before there were several rules go on; to them, words were what UNICODE finds.
+    digest = hashlib.sha256(b"" if word_rule == UNICODE else word_rule.encode())
     for r in sorted(records, key=lambda r: r.image_id):
         told = [r.image_id, r.split, r.captions]
         digest.update(json.dumps(told + [r.by] * bool(r.by)).encode())

@@ -17,8 +17,8 @@ from captioner.data.vocabulary import (
     UNK,
     Vocabulary,
     VocabularyError,
-    split_words,
 )
+from captioner.data.words import ICU, LETTERS, UNICODE, split_words
 
 CAPTIONS = [
     "A dog runs through the grass .",
@@ -26,34 +26,6 @@ CAPTIONS = [
     "Two dogs play in the snow .",
     "The man's T-shirt says 42 .",
 ]
-
-
-@pytest.mark.parametrize(
-    "caption, words",
-    [
-        ("A dog runs .", ["a", "dog", "runs"]),
-        ("Hello,world!(really)", ["hello", "world", "really"]),
-        ("the man's t-shirt", ["the", "man's", "t-shirt"]),
-        ("the man\N{RIGHT SINGLE QUOTATION MARK}s hat", ["the", "man's", "hat"]),
-        ("the dogs' 'red' ball -- it's", ["the", "dogs", "red", "ball", "it's"]),
-        ("well-known-to-all -and- dashed-", ["well-known-to-all", "and", "dashed"]),
-        ("snake_case under_", ["snake", "case", "under"]),
-        ("number 42 and 7up", ["number", "42", "and", "7up"]),
-        ("Ein Mädchen in Köln, ÉTÉ", ["ein", "mädchen", "in", "köln", "été"]),
-        ("собака бежит, 犬", ["собака", "бежит", "犬"]),
-        ("<start> a <unk> <pad>", ["start", "a", "unk", "pad"]),
-        ("one\ttwo\nthree  four\u00a0five", ["one", "two", "three", "four", "five"]),
-        ("a dog 🐕 runs", ["a", "dog", "runs"]),
-        (" .,!? ' - '' -- ", []),
-        ("", []),
-    ],
-)
-def test_splitting(caption: str, words: list[str]) -> None:
-    assert split_words(caption) == words
-
-
-def test_an_accent_is_the_same_however_it_is_typed() -> None:
-    assert split_words("cafe\N{COMBINING ACUTE ACCENT}s") == ["cafés"]
 
 
 def test_special_tokens_come_first() -> None:
@@ -117,7 +89,7 @@ def test_saving_and_loading(tmp_path: Path) -> None:
     assert loaded.words == vocabulary.words
     assert loaded.encode("été dog cat") == vocabulary.encode("été dog cat")
     text = path.read_text(encoding="utf-8")
-    assert json.loads(text) == {"words": list(vocabulary.words)}
+    assert json.loads(text) == {"word_breaking": vocabulary.rule, "words": list(vocabulary.words)}
     assert '"été"' in text and '"犬"' in text, "words are legible"
     assert len(text.splitlines()) > len(vocabulary), "one word a line: a difference is legible too"
 
@@ -146,6 +118,25 @@ def test_damaged_files(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(VocabularyError, match=r"vocabulary\.json is not a vocabulary") as caught:
         Vocabulary.load(path)
     assert "again" in str(caught.value)
+
+
+def test_the_rule_stays_with_the_words(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.json"
+    captions = ["红色的狗在草地上奔跑", "दो कुत्ते"]
+    Vocabulary.build(captions).save(path)
+    assert Vocabulary.load(path).rule == ICU
+    assert Vocabulary.load(path).encode("草地上") == Vocabulary.build(captions).encode("草地 上")
+    assert Vocabulary.build(["दो कुत्ते"]).rule == UNICODE
+    path.write_text('{"words": ["<pad>", "<start>", "<end>", "<unk>", "क"]}', encoding="utf-8")
+    old = Vocabulary.load(path)
+    assert old.rule == LETTERS, "a file from before there were rules"
+    assert old.split("कि") == ["क"] and old.encode("कि") == [4], "it reads as it was trained to"
+    path.write_text(
+        '{"word_breaking": "runes", "words": ["<pad>", "<start>", "<end>", "<unk>"]}',
+        encoding="utf-8",
+    )
+    with pytest.raises(VocabularyError, match="rule 'runes'"):
+        Vocabulary.load(path)
 
 
 def test_a_file_cut_short_anywhere(tmp_path: Path) -> None:

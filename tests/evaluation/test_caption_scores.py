@@ -30,7 +30,7 @@ def metrics() -> None:
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "captioner.evaluation.caption_scores", *map(str, arguments)],
+        [sys.executable, "-m", "captioner.evaluation", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
