@@ -30,8 +30,9 @@ lint: .venv/dev.done
 space:
 	rm -rf $(SPACE)
 	mkdir -p $(SPACE)/assets
-	cp app.py requirements.txt README.md LICENSE $(SPACE)
-	cp -R captioner $(SPACE)
+	cat assets/space_header.md README.md > $(SPACE)/README.md
+	cp app.py requirements.txt LICENSE CHANGELOG.md CITATION.cff CONTRIBUTING.md $(SPACE)
+	cp -R captioner docs $(SPACE)
 	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
 	cp -R assets/checkpoint assets/examples assets/*.png $(SPACE)/assets
 	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' > $(SPACE)/.gitattributes

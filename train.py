@@ -69,7 +69,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--distribute",
         choices=("none", "devices", "hosts"),
         default="none",
-        help="train on all devices of this host, or of several (needs JAX; see the README)",
+        help="train on all devices of this host, or of several (needs JAX; see docs/training.md)",
     )
     add("--mixed-precision", action="store_true", default=None, help="bfloat16, for GPUs")
     return parser.parse_args(arguments)

@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --data-dir FLICKR8K --features CACHE --output OUTPUT
 
 Trains each row of the table with cross-entropy, on a part of the photos for a few epochs, and
-scores it on the dev photos. Prints the table of `benchmarks/README.md`: what there is of it, if it
+scores it on the dev photos. Prints its table: what there is of it, if it
 is stopped. The same command goes on from there. Needs Java, as all caption scores.
 """
 

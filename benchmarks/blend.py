@@ -3,7 +3,7 @@
     python benchmarks/blend.py --output OUTPUT --data-dir FLICKR8K --features CACHE
 
 OUTPUT is where `train.py --dataset flickr8k` has finished. Prints the table of
-`benchmarks/README.md`: CIDEr-D of one caption of each dev photo, the share of distinct captions and
+`docs/results.md`: CIDEr-D of one caption of each dev photo, the share of distinct captions and
 the number of words that they use.
 """
 

@@ -6,7 +6,7 @@ CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`
 images there are synthetic ones: copies of the shards on disk under other image ids, each read from
 its own place, so that only the photos are fewer than there seem to be. Each number of images is
 trained in a process of its own, for a few steps to compile and then for one whole epoch. Prints the
-table of `benchmarks/README.md`.
+table of `docs/performance.md`.
 """
 
 from __future__ import annotations

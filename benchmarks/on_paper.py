@@ -2,7 +2,7 @@
 
     python benchmarks/on_paper.py [--extract 28.6] [--train 168] ...
 
-Every rate is an option, with the value measured in `benchmarks/README.md` as its default: after new
+Every rate is an option, with the value measured in `docs/performance.md` as its default: after new
 measurements, give those. `--data-dir FLICKR8K` measures the few that no other program prints.
 Prints the tables of the section "On paper".
 """

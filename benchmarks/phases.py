@@ -3,7 +3,7 @@
     python benchmarks/phases.py --output OUTPUT --data-dir FLICKR8K --features CACHE
 
 OUTPUT is where `train.py --dataset flickr8k` has finished, CACHE the features that it began with.
-Prints the tables of `benchmarks/README.md`. Needs Java, as all caption scores.
+Prints its tables. Needs Java, as all caption scores.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python benchmarks/serving.py crowd      # 32 clients at once against one after another
 
 Everything is compared within one run, by turns, on the bundled checkpoint. Prints the tables of
-`benchmarks/README.md`.
+`docs/performance.md`.
 """
 
 from __future__ import annotations

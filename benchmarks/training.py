@@ -4,7 +4,7 @@
 
 CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders
 use the same features and the same captions of the same images, by turns, each in a process of its
-own; each turn trains on the same number of captions. Prints the tables of `benchmarks/README.md`.
+own; each turn trains on the same number of captions. Prints its tables.
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of data sets and weights beside the repository; the test is skipped without."""
-    folder = Path(__file__).parents[2] / "shared"
+    """The folder of data sets and weights; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("CAPTIONER_DATA") or Path(__file__).parents[2] / "shared")
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there: this test needs its data")
+        pytest.skip(f"{folder} is not there: set CAPTIONER_DATA to the folder with the data sets")
     return folder
 
 

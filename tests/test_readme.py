@@ -1,8 +1,10 @@
-"""The calls that README.md shows, run as they stand there."""
+"""The documentation: its code runs as it stands there, its links lead somewhere."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -15,19 +17,55 @@ from pathlib import Path
 
 import pytest
 from app_process import ROOT, App
+from links import broken_links, missing_paths
 
 from captioner.web.examples import example_photos
 
 PORT = 7860  # the app's own, unless it is told another one
+MAX_LINES = 150  # of README.md
 
 
-def block(language: str) -> str:
-    """The fenced block of the section on HTTP."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    section = text.split("\n## Over HTTP\n")[1].split("\n## ")[0]
+def block(page: str, heading: str, language: str) -> str:
+    """The fenced block of a section of a page."""
+    text = (ROOT / page).read_text("utf-8")
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     found = re.findall(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     assert len(found) == 1
     return found[0]
+
+
+def test_no_link_is_broken() -> None:
+    assert broken_links(ROOT) == []
+    assert missing_paths(ROOT) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "# One\n[b](b.md#two) [c](b.md#three) [d](../x.md) `docs/e.md`\n"
+    )
+    (tmp_path / "b.md").write_text('## Two\n[one](a.md#one) <img src="f.png">\n`[x](y)`\n')
+    found = ["a.md: b.md#three", "a.md: ../x.md", "b.md: f.png"]
+    assert broken_links(tmp_path) == found
+    assert missing_paths(tmp_path) == ["a.md: docs/e.md"]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+def test_ten_lines_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = block("README.md", "Ten lines of Python", "python")
+    assert len(code.splitlines()) <= 10
+    shutil.copy(example_photos()[0], tmp_path / "photo.jpg")
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, "README.md", "exec"), {})
+    caption, *words = output.getvalue().splitlines()
+    assert [line.partition(":")[0] for line in words] == caption.split() != []
+    places = [line.rpartition(" at ")[2].split(", ") for line in words]
+    assert all(0 <= int(row) < 8 and 0 <= int(column) < 8 for row, column in places)
+    assert len(set(map(tuple, places))) > 1
 
 
 @pytest.fixture
@@ -36,7 +74,7 @@ def folder(app: App, tmp_path: Path) -> Iterator[Path]:
     try:
         door = socket.create_server(("127.0.0.1", PORT))
     except OSError:
-        pytest.skip(f"port {PORT} is taken, and README.md's calls go there")
+        pytest.skip(f"port {PORT} is taken, and the calls of docs/api.md go there")
     app_port = int(re.search(r":(\d+)/", app.url)[1])
 
     def copy(source: socket.socket, target: socket.socket) -> None:
@@ -67,7 +105,7 @@ def folder(app: App, tmp_path: Path) -> Iterator[Path]:
 
 def test_gradio_client(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", block("python")],
+        [sys.executable, "-c", block("docs/api.md", "HTTP", "python")],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -85,7 +123,11 @@ def test_curl(folder: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed (Debian: apt install curl)")
     done = subprocess.run(
-        ["sh", "-c", block("sh")], cwd=folder, capture_output=True, text=True, timeout=120
+        ["sh", "-c", block("docs/api.md", "HTTP", "sh")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     kind, data = done.stdout.strip().splitlines()[-2:]

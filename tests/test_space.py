@@ -18,6 +18,7 @@ import pytest
 from app_process import ROOT, running_app
 from gradio_client import Client, handle_file
 from huggingface_hub import SpaceCard
+from links import broken_links
 
 from captioner.web.examples import example_photos
 
@@ -45,9 +46,11 @@ def test_nothing_is_missing_and_nothing_too_many(space: Path) -> None:
     }
     checkpoint = {f"assets/checkpoint/{name}" for name in CHECKPOINT}
     top = {".gitattributes", "LICENSE", "README.md", "app.py", "requirements.txt"}
+    top |= {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"}
+    docs = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").iterdir() if path.is_file()}
     found -= {path for path in found if path.startswith("assets/") and path.endswith(".png")}
     checkpoint -= {"assets/checkpoint/loss.png"}
-    assert found == top | checkpoint | package
+    assert found == top | checkpoint | package | docs
     pictures = [
         {str(path.relative_to(root)) for path in (root / "assets").rglob("*.png")}
         for root in (space, ROOT)
@@ -63,6 +66,16 @@ def test_the_front_matter_configures_the_space(space: Path) -> None:
     )
     assert f">={settings.sdk_version.rpartition('.')[0]}," in requirement
     assert settings.python_version >= "3.11"
+
+
+def test_people_read_the_readme_without_the_front_matter(space: Path) -> None:
+    ours = (ROOT / "README.md").read_text("utf-8")
+    assert ours.startswith("# ")
+    assert (space / "README.md").read_text("utf-8").endswith(f"---\n\n{ours}")
+
+
+def test_no_link_is_broken_in_the_folder(space: Path) -> None:
+    assert broken_links(space) == []
 
 
 def test_lfs_takes_what_the_hub_wants_it_to(space: Path) -> None:
