@@ -305,6 +305,7 @@ def test_files_that_a_browser_cannot_show(open_page: OpenPage, tmp_path: Path) -
         photo.convert("RGB").save(tmp_path / "scan.tiff")
     give(page, tmp_path / "scan.tiff")
     size = page.locator("#viewer .stage img").evaluate("i => [i.naturalWidth, i.naturalHeight]")
+    expect(page.get_by_text("shown squeezed")).to_be_hidden()
     with Image.open(tmp_path / "scan.tiff") as photo:
         assert size[0] / size[1] == pytest.approx(photo.width / photo.height, abs=0.02)
     for name, advice in (
@@ -335,9 +336,13 @@ def test_tall_and_wide_photos_stay_within_bounds(
     page = open_page(PHONE)
     give(page, tmp_path / "long.jpg")
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    assert 0 < page.locator("#viewer .stage").bounding_box()["height"] <= PHONE["height"] / 2
+    stage = page.locator("#viewer .stage").bounding_box()
+    assert min(stage["width"], stage["height"]) > 64  # enough to draw a box
+    assert stage["height"] <= PHONE["height"] / 2
+    expect(page.get_by_text("shown squeezed")).to_be_visible()
     tiles = [tile.bounding_box() for tile in page.locator("#viewer .tiles figure").all()]
     assert max(tile["height"] for tile in tiles) < 180
+    assert min(min(tile["width"], tile["height"]) for tile in tiles) > 48
     assert page.locator("#viewer .tiles").bounding_box()["height"] < 3 * PHONE["height"]
 
 

@@ -1,17 +1,21 @@
 // What an answer changes on the page.
 const isNewPhoto = (wish) => wish.kind === "photo" || wish.kind === "example";
 
+// Width by height, but neither more than `most` times the other: of what is longer, one would see a
+// line.
+const proportion = (most) => Math.min(most, Math.max(1 / most, shown.size[0] / shown.size[1]));
+
 const showPhoto = (photo) => {
   shown = photo;
   captions = [];
   touched = false;
   find(".result").dataset.example = photo.example ?? "";
   // The proportions before the picture: nothing moves when it has been decoded.
-  stage.style.setProperty("--ratio", photo.size[0] / photo.size[1]);
+  stage.style.setProperty("--ratio", proportion(5));
+  find(".squeezed").hidden = proportion(5) === proportion(Infinity);
   find(".stage img").src = photo.photo;
   find(".empty").hidden = true;
   find(".result").hidden = false;
-  element.closest("#one-photo")?.classList.add("has-photo");
   find(".begin input").value = "";
   say("words", "");
   const { top } = element.getBoundingClientRect();

@@ -3,7 +3,7 @@ const HEADINGS = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "B
 
 const makeTile = (title, i) => {
   const picture = make("div", {}, make("img", { src: shown.photo }));
-  picture.style.setProperty("--ratio", shown.size[0] / shown.size[1]);
+  picture.style.setProperty("--ratio", proportion(3));
   picture.firstChild.alt = i < 0 ? "The photo" : `Where the model looked for "${title}"`;
   const heading = make("figcaption", { textContent: title, dir: "auto" });
   if (i >= 0) {
