@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     from captioner.environment import prepare
 
     prepare()
-    from captioner import CheckpointError, DecodingOptions
+    from captioner import CheckpointError
+    from captioner.model.decoding_options import DEFAULTS
     from captioner.web.batching import BatchingCaptioner
 
     try:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     # What the page and the endpoint search for unless told otherwise. Other searches are compiled
     # at their first use, which takes a second: waiting for all of them here would take many.
-    captioner.warm_up([DecodingOptions("sample", 3, distinct=True)])
+    captioner.warm_up([DEFAULTS])
     from captioner.web.page import build_page, launch_options
 
     page = build_page(captioner)

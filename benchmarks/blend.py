@@ -20,7 +20,8 @@ import numpy as np
 from benchmarks.phases import finished_run
 from captioner.checkpoint.checkpoint_folder import read_checkpoint
 from captioner.data.vocabulary import PAD
-from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
+from captioner.model.decoding import DecodingLoop, chooser_for, decode
+from captioner.model.decoding_options import DecodingOptions
 from captioner.model.features import FeatureCache, FeatureExtractor
 from captioner.training import cross_entropy, finetuning, self_critical
 from captioner.training.training_state import load_weights

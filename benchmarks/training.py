@@ -149,10 +149,11 @@ def waiting_share(records, cache, vocabulary) -> float:
 def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]]:
     """Seconds for 10 samples of one image of 20 words, features given."""
     from benchmarks.tutorial import Tutorial, Variant, generate
+    from captioner import DecodingOptions
     from captioner.config import ModelConfig
     from captioner.data.vocabulary import START
     from captioner.model.caption_model import CaptionModel
-    from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
+    from captioner.model.decoding import DecodingLoop, chooser_for, decode
 
     features = cache.gather([records[0].image_id])
     tutorial = Tutorial(len(vocabulary), Variant())

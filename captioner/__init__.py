@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from captioner.captioner import Caption, Captioner
     from captioner.checkpoint.checkpoint_folder import CheckpointError
     from captioner.data.images import ImageError
-    from captioner.model.decoding import DecodingOptions
+    from captioner.model.decoding_options import DecodingOptions
 
 _HOMES = {
     "Caption": "captioner",
     "Captioner": "captioner",
     "CheckpointError": "checkpoint.checkpoint_folder",
-    "DecodingOptions": "model.decoding",
+    "DecodingOptions": "model.decoding_options",
     "ImageError": "data.images",
 }
 __all__ = ["Caption", "Captioner", "CheckpointError", "DecodingOptions", "ImageError"]

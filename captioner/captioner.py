@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from captioner.model.decoding import (
     IMPOSSIBLE,
     Decoded,
     DecodingLoop,
-    DecodingOptions,
     chooser_for,
     decode,
 )
+from captioner.model.decoding_options import DEFAULTS, DecodingOptions, OptionError
 from captioner.model.features import FeatureExtractor
 from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
 from captioner.model.steering import LEAK, Region, attention_bias
@@ -36,7 +36,7 @@ class Caption:
 
     text: str
     words: list[str]
-    log_probs: list[float]  # one a word, natural logarithm, before temperature
+    log_probs: list[float]  # one per word, natural logarithm, before temperature
     attention: np.ndarray  # float32 (n_words, rows, columns), each map sums to 1
     # For each word, the likeliest other words in its place and the logarithms of their
     # probabilities, best first: what the model nearly said.
@@ -44,7 +44,7 @@ class Caption:
 
     @property
     def mean_log_prob(self) -> float:
-        """Natural logarithm, a word; captions are ordered by it."""
+        """Natural logarithm per word; captions are ordered by it."""
         return float(np.mean(self.log_probs))
 
 
@@ -89,84 +89,107 @@ class Captioner:
     def caption(
         self,
         image: ImageSource,
-        num_captions: int = 3,
-        strategy: str = "sample",
-        temperature: float = 0.7,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        beam_width: int = 5,
-        seed: int = 0,
+        num_captions: int = DEFAULTS.num_captions,
+        strategy: str = DEFAULTS.strategy,
+        temperature: float = DEFAULTS.temperature,
+        top_k: int | None = DEFAULTS.top_k,
+        top_p: float | None = DEFAULTS.top_p,
+        beam_width: int = DEFAULTS.beam_width,
+        seed: int = DEFAULTS.seed,
+        *,
+        prefix: str = "",
+        region: Region | None = None,
+        leak: float = LEAK,
+        **more: Any,
     ) -> list[Caption]:
-        """Captions of one photo, best first (mean log-probability a word).
+        """Captions of one photo, best first (mean log-probability per word).
 
-        `image` is a path, the bytes of a file, a PIL image, or a uint8 array (height, width, 3).
-        `strategy` is "sample" (`num_captions` drawn with `temperature`, from the `top_k` words or
-        the nucleus `top_p` if given), "beam" (the best `num_captions` of a search of `beam_width`)
-        or "greedy" (one caption, whatever `num_captions`). The same `seed` gives the same captions.
-        Samples that agree word for word with another are left out, as long as there are enough.
+        Args:
+            image: A path, the bytes of a file, a PIL image, or a uint8 array (height, width, 3).
+            num_captions: How many captions. Samples that agree word for word with another are
+                left out, as long as there are enough.
+            strategy: "sample" draws words by chance, "beam" searches for the most probable
+                captions, "greedy" takes the best next word and gives one caption.
+            temperature: Of samples: below 1 bolder, above 1 wilder.
+            top_k: Samples take the `top_k` most probable words only.
+            top_p: Samples take the fewest words that have this much probability together.
+            beam_width: How many captions the beam search keeps at each step.
+            seed: The same seed gives the same captions.
+            prefix: Plain text that the captions begin with, such as "a man in". Its words have the
+                probabilities and the attention that the model has for them.
+            region: Where to look: a box (left, top, right, bottom) in fractions of the photo, such
+                as (0, 0, 0.5, 1) for its left half, or a mask (rows, columns) of non-negative
+                weights. The attention weights are multiplied by it at every step, and then sum to
+                1 again.
+            leak: The factor outside the region.
+            **more: The other fields of `DecodingOptions`: `max_words`, `length_penalty`,
+                `distinct`.
 
-        Raises `ImageError` for a picture that cannot be used and `ValueError` for an option.
+        Returns:
+            The captions, best first.
+
+        Raises:
+            ImageError: The picture cannot be used.
+            OptionError: An option is out of bounds, a word of `prefix` is not in the vocabulary,
+                or `region` is neither a box nor a mask. It is a `ValueError`.
         """
-        options = DecodingOptions(
-            strategy, num_captions, temperature, top_k, top_p, beam_width, seed=seed, distinct=True
-        )
-        return self.caption_batch([image], options)[0]
+        search = {
+            "num_captions": num_captions,
+            "strategy": strategy,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "beam_width": beam_width,
+            "seed": seed,
+        }
+        return self.caption_batch(
+            [image], prefix=prefix, region=region, leak=leak, **(search | more)
+        )[0]
 
     def caption_batch(
-        self, images: Sequence[ImageSource], options: DecodingOptions | None = None, **settings: Any
+        self,
+        images: Sequence[ImageSource],
+        options: DecodingOptions | None = None,
+        *,
+        prefix: str = "",
+        region: Region | None = None,
+        leak: float = LEAK,
+        **settings: Any,
     ) -> list[list[Caption]]:
         """`caption` for many photos at once, which go through the network together.
 
-        The settings are those of `caption`, by name, or one `DecodingOptions`.
+        Args:
+            images: The photos, each as `caption` takes it.
+            options: All options of the search in one; without, `settings` are those of `caption`
+                by name, with its defaults.
+            prefix: As in `caption`, for all photos.
+            region: As in `caption`, for all photos.
+            leak: As in `caption`.
+            **settings: The options of `caption`, by name.
+
+        Returns:
+            For each photo its captions, best first.
+
+        Raises:
+            ImageError: A picture cannot be used; none of the others is captioned then.
+            OptionError: As in `caption`, or `images` is a single photo.
         """
-        options = options or DecodingOptions(**{"distinct": True} | settings)
+        if not isinstance(images, Iterable) or isinstance(images, str | bytes | os.PathLike):
+            raise OptionError(
+                f"caption_batch takes a list of photos, not a {type(images).__name__}. Give "
+                "caption_batch([photo]), or caption(photo) for one."
+            )
+        images = list(images)
+        options = options or replace(DEFAULTS, **settings)
+        forced = self.forced_words(prefix, options) if prefix else None
+        bias = None if region is None else self.region_bias(region, leak)
         captions: list[list[Caption]] = []
         for start in range(0, len(images), self.extractor.batch_size):
             some = images[start : start + self.extractor.batch_size]
-            captions += self.caption_features(self.features(some), options)
+            captions += self.caption_features(
+                self.features(some), options, *_for_each(len(some), forced, bias)
+            )
         return captions
-
-    def complete(
-        self,
-        image: ImageSource,
-        prefix: str,
-        num_captions: int = 1,
-        strategy: str = "beam",
-        **settings: Any,
-    ) -> list[Caption]:
-        """Captions of one photo that begin with the words of `prefix`, best first.
-
-        `prefix` is plain text, such as "a man in"; an empty one leaves everything to the model. The
-        words given have the probabilities and the attention that the model has for them. `settings`
-        are the others of `caption`.
-
-        Raises what `caption` does, and `ValueError` naming words that are not in the vocabulary.
-        """
-        options = DecodingOptions(strategy, num_captions, **{"distinct": True} | settings)
-        forced = self.forced_words(prefix, options)
-        return self.caption_features(self.features([image]), options, forced)[0]
-
-    def caption_region(
-        self,
-        image: ImageSource,
-        region: Region,
-        num_captions: int = 3,
-        strategy: str = "sample",
-        leak: float = LEAK,
-        **settings: Any,
-    ) -> list[Caption]:
-        """Captions of one photo that look at a region of it, best first.
-
-        `region` is a box (left, top, right, bottom) in fractions of the photo, such as
-        (0, 0, 0.5, 1) for its left half, or a mask (any rows and columns) of non-negative weights.
-        It multiplies the attention weights at every step, which then sum to 1 again; outside it the
-        factor is `leak`. `settings` are the others of `caption`.
-
-        Raises what `caption` does, and `ValueError` for a region that is none.
-        """
-        options = DecodingOptions(strategy, num_captions, **{"distinct": True} | settings)
-        bias = self.region_bias(region, leak)
-        return self.caption_features(self.features([image]), options, bias=bias)[0]
 
     def caption_features(
         self,
@@ -185,17 +208,17 @@ class Captioner:
     def forced_words(self, prefix: str, options: DecodingOptions) -> np.ndarray:
         """int32 (1, rows, steps): the words that captions of one photo begin with, for `decode`.
 
-        Raises `ValueError` for words that the model does not know, and for too many words.
+        Raises `OptionError` for words that the model does not know, and for too many words.
         """
         words = self.vocabulary.split(prefix)
         unknown = [word for word in dict.fromkeys(words) if self.vocabulary.encode(word) == [UNK]]
         if unknown:
-            raise ValueError(
+            raise OptionError(
                 "the model does not know the "
                 f"word{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
             )
         if len(words) > options.max_words:
-            raise ValueError(f"the beginning has {len(words)} words: at most {options.max_words}")
+            raise OptionError(f"the beginning has {len(words)} words: at most {options.max_words}")
         forced = np.zeros((1, options.rows, options.max_words + 1), np.int32)
         forced[:, :, : len(words)] = self.vocabulary.encode(prefix)
         return forced
@@ -203,7 +226,7 @@ class Captioner:
     def region_bias(self, region: Region, leak: float = LEAK) -> np.ndarray:
         """float32 (1, 1, locations): a region of one photo as `decode` takes it.
 
-        Raises `ValueError` as `steering.attention_bias`.
+        Raises `OptionError` as `steering.attention_bias`.
         """
         model = self.config.model
         return attention_bias(region, model.rows, model.columns, leak)[None, None]
@@ -289,6 +312,12 @@ class Captioner:
             others = [(w, p) for w, p in pairs if w != chosen and p > IMPOSSIBLE / 2]
             alternatives.append(others[:ALTERNATIVES])
         return alternatives
+
+
+def _for_each(images: int, *arrays: np.ndarray | None) -> Iterator[np.ndarray | None]:
+    """Arrays (1, ...) of one photo, repeated for each of several."""
+    for array in arrays:
+        yield None if array is None else np.repeat(array, images, axis=0)
 
 
 def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:

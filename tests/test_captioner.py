@@ -1,5 +1,7 @@
 """The public object, with the bundled checkpoint on real photographs."""
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import gradio
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, CheckpointError, DecodingOptions, ImageError
+from captioner.model.decoding_options import DEFAULTS, OptionError
 
 PHOTOS = Path(gradio.__file__).parent / "media_assets" / "images"
 
@@ -20,6 +23,9 @@ def captioner() -> Captioner:
 @pytest.fixture(scope="module")
 def photo() -> Path:
     return PHOTOS / "lion.jpg"
+
+
+ONE = {"strategy": "beam", "num_captions": 1}
 
 
 @pytest.mark.parametrize("strategy", ["sample", "greedy", "beam"])
@@ -88,6 +94,28 @@ def test_a_batch_is_captioned_as_its_photos_alone(captioner):
         assert [c.text for c in captions] == [c.text for c in alone]
         np.testing.assert_allclose(captions[0].log_probs, alone[0].log_probs, atol=2e-2)
     assert captioner.caption_batch([], options) == []
+    steered = captioner.caption_batch(photos, options, prefix="two", region=(0, 0, 0.5, 1))
+    for photo, captions in zip(photos, steered, strict=True):
+        alone = captioner.caption(
+            photo, 2, "beam", prefix="two", region=(0, 0, 0.5, 1), distinct=False
+        )
+        assert [c.text for c in captions] == [c.text for c in alone]
+        assert captions[0].words[0] == "two"
+        assert captions[0].attention[:, :, :4].sum((1, 2)).min() > 0.8
+    for single in (photos[0], str(photos[0]), photos[0].read_bytes(), Image.new("RGB", (8, 8))):
+        with pytest.raises(OptionError, match=r"takes a list of photos, not a \w+"):
+            captioner.caption_batch(single)
+
+
+def test_one_set_of_defaults(captioner, photo):
+    """Python's are those of the options, which page and endpoints read."""
+    parameters = inspect.signature(Captioner.caption).parameters
+    for field in dataclasses.fields(DecodingOptions):
+        if field.name in parameters:
+            assert parameters[field.name].default == getattr(DEFAULTS, field.name), field.name
+    assert [c.text for c in captioner.caption(photo)] == [
+        c.text for c in captioner.caption_batch([photo], DEFAULTS)[0]
+    ]
 
 
 def test_temperature_and_nucleus(captioner, photo):
@@ -112,46 +140,46 @@ def test_every_word_has_alternatives(captioner, photo):
     # Choosing one gives it the probability that it was listed with.
     other, log_prob = caption.alternatives[1][0]
     prefix = f"{caption.words[0]} {other}"
-    chosen = captioner.complete(photo, prefix)[0]
+    chosen = captioner.caption(photo, prefix=prefix, **ONE)[0]
     assert chosen.words[:2] == prefix.split()
     assert chosen.log_probs[1] == pytest.approx(log_prob, abs=1e-3)
 
 
 def test_completion(captioner, photo):
-    captions = captioner.complete(photo, "Two dogs,", num_captions=4, strategy="sample", seed=1)
+    captions = captioner.caption(photo, num_captions=4, seed=1, prefix="Two dogs,")
     assert len(captions) == 4
     assert all(c.words[:2] == ["two", "dogs"] for c in captions)
     means = [c.mean_log_prob for c in captions]
     assert means == sorted(means, reverse=True)
     free = captioner.caption(photo, strategy="beam", num_captions=1)[0]
-    assert captioner.complete(photo, "")[0].text == free.text
+    assert captioner.caption(photo, prefix="", **ONE)[0].text == free.text
     # Taking the best word each time, a caption's own beginning leads to it again.
     greedy = captioner.caption(photo, strategy="greedy")[0]
-    again = captioner.complete(photo, " ".join(greedy.words[:3]), strategy="greedy")[0]
+    again = captioner.caption(photo, prefix=" ".join(greedy.words[:3]), strategy="greedy")[0]
     assert again.text == greedy.text
     assert again.log_probs == pytest.approx(greedy.log_probs, abs=1e-4)
     with pytest.raises(ValueError, match="does not know the word 'xylophagous'"):
-        captioner.complete(photo, "a xylophagous man")
+        captioner.caption(photo, prefix="a xylophagous man")
     with pytest.raises(ValueError, match="'qwxz', 'unk'"):
-        captioner.complete(photo, "qwxz <unk> qwxz")
+        captioner.caption(photo, prefix="qwxz <unk> qwxz")
     with pytest.raises(ValueError, match="21 words: at most 20"):
-        captioner.complete(photo, "a " * 21)
+        captioner.caption(photo, prefix="a " * 21)
 
 
 def test_the_attention_stays_in_the_region(captioner, photo):
     free = captioner.caption(photo, strategy="greedy")[0]
-    left = captioner.caption_region(photo, (0, 0, 0.5, 1), strategy="greedy")[0]
+    left = captioner.caption(photo, region=(0, 0, 0.5, 1), strategy="greedy")[0]
     right = np.zeros((2, 2))
     right[:, 1] = 3
-    right = captioner.caption_region(photo, right, strategy="greedy")[0]
+    right = captioner.caption(photo, region=right, strategy="greedy")[0]
     assert free.attention[:, :, :4].sum((1, 2)).mean() < 0.9
     assert left.attention[:, :, :4].sum((1, 2)).min() > 0.9
     assert right.attention[:, :, 4:].sum((1, 2)).min() > 0.9
     np.testing.assert_allclose(left.attention.sum((1, 2)), 1, atol=1e-4)
-    whole = captioner.caption_region(photo, np.ones((3, 5)), strategy="greedy")[0]
+    whole = captioner.caption(photo, region=np.ones((3, 5)), strategy="greedy")[0]
     assert whole.text == free.text
     with pytest.raises(ValueError, match="left below right"):
-        captioner.caption_region(photo, (0.5, 0, 0.5, 1))
+        captioner.caption(photo, region=(0.5, 0, 0.5, 1))
 
 
 def test_errors_are_documented_ones(captioner, photo, tmp_path):
@@ -165,6 +193,6 @@ def test_errors_are_documented_ones(captioner, photo, tmp_path):
 
 
 def test_a_caption_that_is_cut_does_not_end_in_the_middle_of_a_phrase(captioner, photo):
-    cut = captioner.complete(photo, "a dog in the", max_words=4)[0]
+    cut = captioner.caption(photo, prefix="a dog in the", max_words=4, **ONE)[0]
     assert cut.text == "a dog"
     assert len(cut.log_probs) == len(cut.attention) == len(cut.alternatives) == 2

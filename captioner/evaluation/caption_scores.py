@@ -37,7 +37,7 @@ from captioner.evaluation.cli import (
 from captioner.evaluation.diversity import diversity, unknown_words, vices
 from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
 from captioner.evaluation.report import write_report
-from captioner.model.decoding import STRATEGIES, DecodingOptions
+from captioner.model.decoding_options import STRATEGIES, DecodingOptions
 from captioner.model.features import FeatureCache
 
 # What of the decoding options a strategy depends on.

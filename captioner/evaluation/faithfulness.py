@@ -43,7 +43,7 @@ from captioner.evaluation.cli import (
     measuring_parser,
     save_result,
 )
-from captioner.model.decoding import DecodingOptions
+from captioner.model.decoding_options import DecodingOptions
 from captioner.model.features import FeatureCache
 from captioner.model.function_words import FUNCTION_WORDS
 

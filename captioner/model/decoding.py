@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -22,65 +21,11 @@ from keras import ops
 
 from captioner.data.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
 from captioner.model.backend import compiles_whole_steps
-from captioner.model.caption_model import CaptionModel, Tensor
+from captioner.model.decoder_interface import Decoder, Tensor
+from captioner.model.decoding_options import DecodingOptions
 
-STRATEGIES = ("sample", "greedy", "beam")
 PIECE = 64  # of a vocabulary, see `_cumulated`
 IMPOSSIBLE = -1e9  # a log-probability; finite, because sums of it must stay numbers
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How captions are searched for. Raises `ValueError` for values that make no sense."""
-
-    strategy: str = "sample"
-    num_captions: int = 3
-    temperature: float = 0.7  # sampling: below 1 bolder, above 1 wilder
-    top_k: int | None = None  # sampling: from the k most probable words only
-    top_p: float | None = None  # sampling: from the fewest words with this much probability
-    beam_width: int = 5
-    length_penalty: float = 1.0  # beam: log-probability divided by length ** length_penalty
-    seed: int = 0
-    max_words: int = 20
-    distinct: bool = False  # sampling: half as many again are drawn, to leave out what agrees
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"strategy is {self.strategy!r}: one of {', '.join(STRATEGIES)}")
-        for name, low, high in (
-            ("num_captions", 1, 100),
-            ("beam_width", 1, 100),
-            ("max_words", 1, 100),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} is {value!r}: a whole number from {low} to {high}")
-        if not 0.01 <= self.temperature <= 100:
-            raise ValueError(f"temperature is {self.temperature!r}: from 0.01 to 100")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k!r}: at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p!r}: above 0, at most 1")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed is {self.seed!r}: a whole number, 0 or more")
-
-    @property
-    def rows(self) -> int:
-        """Captions searched for at once: the beam may be wider than what is asked for."""
-        if self.strategy == "greedy":
-            return 1
-        if self.is_beam:
-            return max(self.beam_width, self.num_captions)
-        spare = self.distinct and self.num_captions > 1
-        return self.num_captions + (self.num_captions + 1) // 2 * spare
-
-    @property
-    def is_beam(self) -> bool:
-        return self.strategy == "beam"
-
-    @property
-    def filtered(self) -> bool:
-        return self.top_k is not None or self.top_p is not None
 
 
 class Decoded(NamedTuple):
@@ -188,7 +133,7 @@ class DecodingLoop(keras.Model):
 
     def __init__(
         self,
-        model: CaptionModel,
+        model: Decoder,
         chooser: Chooser,
         rows: int,
         alternatives: int = 0,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from captioner.model.decoding_options import OptionError
+
 Region = Sequence[float] | np.ndarray
 
 # The factor outside the region. Not 0, or the scores would not be finite. benchmarks/steering.py
@@ -24,10 +26,10 @@ def attention_bias(region: Region, rows: int, columns: int, leak: float = LEAK) 
     mask (any number of rows and columns) of non-negative weights over the photo. The factor on a
     cell's attention is 1 where the region covers it best and `leak` where it does not.
 
-    Raises ValueError if the region is neither, or empty, or if `leak` is not in (0, 1].
+    Raises OptionError if the region is neither, or empty, or if `leak` is not in (0, 1].
     """
     if not 0 < leak <= 1:
-        raise ValueError(f"leak is {leak!r}: above 0, at most 1")
+        raise OptionError(f"leak is {leak!r}: above 0, at most 1")
     coverage = region_coverage(region, rows, columns)
     return np.log(leak + (1 - leak) * coverage).astype(np.float32).reshape(-1)
 
@@ -41,7 +43,7 @@ def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
     if mask.shape == (4,):
         left, top, right, bottom = mask
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ValueError(
+            raise OptionError(
                 f"region is {tuple(mask.tolist())}: (left, top, right, bottom) in fractions of the "
                 "photo, 0 to 1, left below right and top below bottom"
             )
@@ -51,12 +53,12 @@ def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
         vertical = _overlaps(np.linspace(0, 1, mask.shape[0] + 1), rows)
         coverage = vertical @ mask @ _overlaps(np.linspace(0, 1, mask.shape[1] + 1), columns).T
     else:
-        raise ValueError(
+        raise OptionError(
             "region must be a box of four numbers or a mask (rows, columns) of finite, "
             "non-negative weights"
         )
     if coverage.max() <= 0:
-        raise ValueError("region is a mask without any weight: nothing to look at")
+        raise OptionError("region is a mask without any weight: nothing to look at")
     return coverage / coverage.max()
 
 

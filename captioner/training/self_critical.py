@@ -23,7 +23,8 @@ from captioner.data.mixture import captions_of_people
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model.backend import compiles_whole_steps, copy_weights, wants_few_shapes
 from captioner.model.caption_model import CaptionModel
-from captioner.model.decoding import DecodingLoop, DecodingOptions, chooser_for, decode
+from captioner.model.decoding import DecodingLoop, chooser_for, decode
+from captioner.model.decoding_options import DecodingOptions
 from captioner.training.cross_entropy import RunContext, interrupt_set
 from captioner.training.rewards import CiderD, Overuse
 from captioner.training.training_state import (

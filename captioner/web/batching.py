@@ -20,7 +20,8 @@ import numpy as np
 
 from captioner.captioner import Caption, Captioner
 from captioner.model import backend
-from captioner.model.decoding import DecodingLoop, DecodingOptions, decode, uniforms
+from captioner.model.decoding import DecodingLoop, decode, uniforms
+from captioner.model.decoding_options import DecodingOptions
 
 logger = logging.getLogger(__name__)
 

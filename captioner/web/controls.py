@@ -7,9 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from captioner.model.decoding import STRATEGIES, DecodingOptions
+from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES, DecodingOptions
 from captioner.web import responses
-from captioner.web.responses import MAX_CAPTIONS
 
 COMPARE = "compare"  # on the page: all strategies side by side
 
@@ -30,13 +29,16 @@ COPY_LINK = """async (...values) => {
     setTimeout(() => { button.textContent = before; }, 4000);
 }"""
 # The name of each option in a link, what it may be, and whether it is a whole number.
-_LIMITS = (
-    ("captions", 1, MAX_CAPTIONS, True),
-    ("strategy", None, None, False),
-    ("temperature", 0.1, 2.0, False),
-    ("top_p", 0.05, 1.0, False),
-    ("seed", 0, 2**32 - 1, True),
-)
+_LIMITS = [
+    (link, bounds.low, bounds.high, bounds.whole) if bounds else (link, None, None, False)
+    for link, bounds in (
+        ("captions", BOUNDS["num_captions"].for_visitors),
+        ("strategy", None),
+        ("temperature", BOUNDS["temperature"].for_visitors),
+        ("top_p", BOUNDS["top_p"].for_visitors),
+        ("seed", BOUNDS["seed"].for_visitors),
+    )
+]
 # A link sets the options; what makes no sense in it is left as it is. In the browser, because an
 # answer of the server, as the page loads, could come in the way of what the visitor asks for first.
 READ_LINK = """(...values) => {
@@ -58,31 +60,43 @@ def add_options() -> tuple[list[gr.components.Component], gr.Button]:
     """How many captions, strategy, temperature, top-p and seed; and the link to these."""
     with gr.Accordion("How many captions, and how", open=False):
         options = [
-            gr.Slider(1, MAX_CAPTIONS, 3, step=1, label="Number of captions"),
+            _slider("num_captions", DEFAULTS.num_captions, 1, label="Number of captions"),
             gr.Radio(
                 (*STRATEGIES, COMPARE),
-                value="sample",
+                value=DEFAULTS.strategy,
                 label="Strategy",
                 info="Samples differ; greedy takes the best next word; beam looks further ahead; "
                 "compare shows all three.",
             ),
-            gr.Slider(
-                0.1, 2.0, 0.5, step=0.1, label="Temperature", info="For samples: higher is wilder."
+            _slider(
+                "temperature",
+                DEFAULTS.temperature,
+                0.1,
+                label="Temperature",
+                info="For samples: higher is wilder.",
             ),
-            gr.Slider(
+            _slider(
+                "top_p",
+                1.0,
                 0.05,
-                1.0,
-                1.0,
-                step=0.05,
                 label="Top-p",
                 info="For samples: only from the likeliest words that have this much probability.",
             ),
             gr.Number(
-                0, label="Seed", precision=0, minimum=0, info="The same seed, the same samples."
+                DEFAULTS.seed,
+                label="Seed",
+                precision=0,
+                minimum=BOUNDS["seed"].low,
+                info="The same seed, the same samples.",
             ),
         ]
         link = gr.Button("Copy a link to these options", size="sm", elem_id="copy-link")
     return options, link
+
+
+def _slider(option: str, value: float, step: float, **looks: str) -> gr.Slider:
+    bounds = BOUNDS[option].for_visitors
+    return gr.Slider(bounds.low, bounds.high, value, step=step, **looks)
 
 
 def search_plan(

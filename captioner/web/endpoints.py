@@ -15,9 +15,9 @@ from gradio_client.utils import is_http_url_like
 
 from captioner.captioner import Captioner
 from captioner.data.images import ImageError
-from captioner.model.decoding import STRATEGIES
+from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES
 from captioner.web import responses
-from captioner.web.responses import MAX_CAPTIONS, CaptionRequest
+from captioner.web.responses import CaptionRequest
 
 MAX_PHOTOS = 16  # in one call of /caption_batch
 TILE = 128  # pixels, of the attention grid: writing a PNG is what takes longest of it
@@ -30,10 +30,10 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
 
     def caption(
         image: dict,
-        num_captions: int = 3,
-        strategy: str = "sample",
-        temperature: float = 0.5,
-        seed: int = 0,
+        num_captions: int = DEFAULTS.num_captions,
+        strategy: str = DEFAULTS.strategy,
+        temperature: float = DEFAULTS.temperature,
+        seed: int = DEFAULTS.seed,
     ) -> tuple[dict, str]:
         """Describe a photo: several captions, best first, with where the model looked for each
         word.
@@ -54,10 +54,10 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
     def complete(
         image: dict,
         prefix: str,
-        num_captions: int = 1,
-        strategy: str = "beam",
-        temperature: float = 0.5,
-        seed: int = 0,
+        num_captions: int = DEFAULTS.num_captions,
+        strategy: str = DEFAULTS.strategy,
+        temperature: float = DEFAULTS.temperature,
+        seed: int = DEFAULTS.seed,
     ) -> tuple[dict, str]:
         """Complete a caption of a photo that begins with given words.
 
@@ -84,10 +84,10 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
         top: float,
         right: float,
         bottom: float,
-        num_captions: int = 3,
-        strategy: str = "sample",
-        temperature: float = 0.5,
-        seed: int = 0,
+        num_captions: int = DEFAULTS.num_captions,
+        strategy: str = DEFAULTS.strategy,
+        temperature: float = DEFAULTS.temperature,
+        seed: int = DEFAULTS.seed,
     ) -> tuple[dict, str]:
         """Describe a part of a photo: the model looks at a box in it, for every word.
 
@@ -112,10 +112,10 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
 
     def caption_batch(
         images: list,
-        num_captions: int = 1,
-        strategy: str = "beam",
-        temperature: float = 0.5,
-        seed: int = 0,
+        num_captions: int = DEFAULTS.num_captions,
+        strategy: str = DEFAULTS.strategy,
+        temperature: float = DEFAULTS.temperature,
+        seed: int = DEFAULTS.seed,
     ) -> dict:
         """Describe several photos, which go through the network together.
 
@@ -164,12 +164,12 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
     sides = [gr.Number(label=s, visible=False) for s in ("Left", "Top", "Right", "Bottom")]
     content = gr.JSON(label="Captions", visible=False)
     grid = gr.Image(label="Attention grid", alt_text="Attention grid", format="png", visible=False)
-    several, one = _search("sample", 3), _search("beam", 1)
+    search = _search()
     for run, inputs, outputs in (
-        (caption, [image, *several], [content, grid]),
-        (complete, [image, prefix, *one], [content, grid]),
-        (caption_region, [image, *sides, *several], [content, grid]),
-        (caption_batch, [files, *one], [content]),
+        (caption, [image, *search], [content, grid]),
+        (complete, [image, prefix, *search], [content, grid]),
+        (caption_region, [image, *sides, *search], [content, grid]),
+        (caption_batch, [files, *search], [content]),
     ):
         gr.Button(visible=False).click(run, inputs, outputs, api_name=run.__name__, **work)
 
@@ -187,13 +187,34 @@ def refuse_addresses(component: gr.Image | gr.File) -> None:
     component.async_move_resource_to_block_cache = keep_upload
 
 
-def _search(strategy: str, count: int) -> list[gr.components.Component]:
-    """The inputs num_captions, strategy, temperature and seed."""
+def _search() -> list[gr.components.Component]:
+    """The inputs num_captions, strategy, temperature and seed, with the defaults of all calls."""
+    count, heat = (BOUNDS[name].for_visitors for name in ("num_captions", "temperature"))
     return [
-        gr.Slider(1, MAX_CAPTIONS, count, step=1, label="Number of captions", visible=False),
-        gr.Radio(STRATEGIES, value=strategy, label="Strategy", visible=False),
-        gr.Slider(0.1, 2.0, 0.5, step=0.1, label="Temperature", visible=False),
-        gr.Number(0, label="Seed", precision=0, minimum=0, visible=False),
+        gr.Slider(
+            count.low,
+            count.high,
+            DEFAULTS.num_captions,
+            step=1,
+            label="Number of captions",
+            visible=False,
+        ),
+        gr.Radio(STRATEGIES, value=DEFAULTS.strategy, label="Strategy", visible=False),
+        gr.Slider(
+            heat.low,
+            heat.high,
+            DEFAULTS.temperature,
+            step=0.1,
+            label="Temperature",
+            visible=False,
+        ),
+        gr.Number(
+            DEFAULTS.seed,
+            label="Seed",
+            precision=0,
+            minimum=BOUNDS["seed"].low,
+            visible=False,
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 from captioner.captioner import Caption, Captioner
 from captioner.data.images import load_image
 from captioner.drawing.overlay import write_attention_film
-from captioner.model.decoding import DecodingOptions
+from captioner.model.decoding_options import Bounds, DecodingOptions
 from captioner.web import responses
 from captioner.web.confidence import Calibration, confidence_note
 from captioner.web.controls import search_plan
@@ -80,7 +80,8 @@ class PageEvents:
         """A new photo, and its captions."""
         number = None
         if wish["kind"] == "example":
-            number = int(responses.number("example", wish.get("number"), 1, len(example_photos())))
+            bounds = Bounds(1, len(example_photos()), whole=True)
+            number = int(responses.number("example", wish.get("number"), bounds))
             image = {"path": str(example_photos()[number - 1])}
         plan = search_plan(*options)  # before the work on the photo, which would be in vain
         kept = responses.keep_photo(self._captioner, image)

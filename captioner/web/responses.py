@@ -14,7 +14,7 @@ import logging
 import math
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,12 @@ from PIL import Image
 from captioner.captioner import Caption, Captioner
 from captioner.data.images import ImageError, load_image
 from captioner.drawing.overlay import attention_grid_png
-from captioner.model.decoding import STRATEGIES, DecodingOptions
+from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES, Bounds, DecodingOptions
 
 logger = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 
-MAX_CAPTIONS = 10
 # What a page may send back for drawing: far more than any caption has.
 _MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
 NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
@@ -103,34 +102,40 @@ def search_options(
     """Checked options of a search. Raises gr.Error naming the one that is wrong."""
     if strategy not in STRATEGIES:
         raise _bad_option("strategy", "one of " + ", ".join(STRATEGIES))
-    nucleus = number("top_p", top_p, 0.05, 1.0)
-    return DecodingOptions(
-        num_captions=int(number("num_captions", num_captions, 1, MAX_CAPTIONS, whole=True)),
+
+    def checked(name: str, value: Any) -> float:
+        return number(name, value, BOUNDS[name].for_visitors)
+
+    nucleus = checked("top_p", top_p)
+    return replace(
+        DEFAULTS,
+        num_captions=int(checked("num_captions", num_captions)),
         strategy=strategy,
-        temperature=number("temperature", temperature, 0.1, 2.0),
-        seed=int(number("seed", seed, 0, 2**32 - 1, whole=True)),
+        temperature=checked("temperature", temperature),
+        seed=int(checked("seed", seed)),
         # Without a nucleus sampling is faster: nothing has to be sorted.
         top_p=nucleus if nucleus < 1 else None,
-        distinct=True,
     )
 
 
 def box(left: Any, top: Any, right: Any, bottom: Any) -> Box:
     """A region's sides as numbers in 0..1. Raises gr.Error naming the one that is wrong."""
     sides = {"left": left, "top": top, "right": right, "bottom": bottom}
-    left, top, right, bottom = (number(name, side, 0, 1) for name, side in sides.items())
+    left, top, right, bottom = (number(name, side, Bounds(0, 1)) for name, side in sides.items())
     if left >= right or top >= bottom:
         raise refusal("left must be less than right, and top less than bottom.", "This region")
     return left, top, right, bottom
 
 
-def number(name: str, value: Any, low: float, high: float, whole: bool = False) -> float:
-    """`value`, if it is a number from `low` to `high`. Raises gr.Error with `name` otherwise."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else low - 1
-    if not low <= number <= high or (whole and number != int(number)):
-        kind = "a whole number" if whole else "a number"
-        raise _bad_option(name, f"{kind} from {low:g} to {high:.12g}")
-    return float(number)
+def number(name: str, value: Any, bounds: Bounds) -> float:
+    """`value`, if it is a number within `bounds`; 3.0 is a whole number, as JSON has no other.
+
+    Raises gr.Error with `name` otherwise.
+    """
+    whole = isinstance(value, float) and bounds.whole and value.is_integer()
+    if not bounds.allow(int(value) if whole else value):
+        raise _bad_option(name, str(bounds))
+    return float(value)
 
 
 def source(image: Any) -> Path | bytes:

@@ -14,7 +14,7 @@ from toy import toy_captioner
 from captioner.data.datasets import DatasetError, Record
 from captioner.evaluation.caption_scores import MetricsUnavailable, describe, main, require_metrics
 from captioner.evaluation.cli import read_split
-from captioner.model.decoding import DecodingOptions
+from captioner.model.decoding_options import DecodingOptions
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "assets" / "checkpoint"

@@ -2,17 +2,20 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 from test_caption_model import seeded_model, tiny_config
+from toy import toy_captioner
 
 from captioner.data.vocabulary import END, PAD, START, UNK
+from captioner.errors import CaptionerError
+from captioner.model.decoder_interface import Decoder
 from captioner.model.decoding import (
     IMPOSSIBLE,
     Carry,
     DecodingLoop,
-    DecodingOptions,
     choose_by_chance,
     choose_by_filtered_chance,
     choose_greedily,
@@ -20,6 +23,7 @@ from captioner.model.decoding import (
     decode,
     uniforms,
 )
+from captioner.model.decoding_options import STRATEGIES, DecodingOptions
 
 # Words of a toy alphabet of seven; those with IMPOSSIBLE must never come out.
 TOY = np.full(7, IMPOSSIBLE, np.float32)
@@ -251,8 +255,29 @@ def test_alternatives_are_the_likeliest_words(model, features, strategy):
     ],
 )
 def test_bad_options_are_named(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+    with pytest.raises(CaptionerError, match=next(iter(settings))) as caught:
         DecodingOptions(**settings)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_what_decoding_needs_of_a_model_is_written_down(model):
+    """Nothing else: with a model that has just that, every strategy decodes."""
+    names = {n for n in vars(Decoder) if not n.startswith("_")} | set(Decoder.__annotations__)
+
+    class Only(keras.Model):
+        def __getattr__(self, name):
+            if name not in names:
+                raise AttributeError(name)
+            return getattr(vars(self)["inner"][0], name)
+
+    only = Only()
+    vars(only)["inner"] = (model,)
+    assert isinstance(toy_captioner(0, glance=False).model, Decoder)
+    assert isinstance(model, Decoder)
+    features = np.random.default_rng(3).normal(size=(2, 6, 7)).astype(np.float32)
+    for strategy in STRATEGIES:
+        given = run(only, features, strategy=strategy).words
+        assert (given == run(model, features, strategy=strategy).words).all()
 
 
 @pytest.mark.parametrize("strategy", ["sample", "beam"])

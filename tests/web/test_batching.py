@@ -127,9 +127,9 @@ def test_beginnings_and_regions_share_batches_too(
 ) -> None:
     photo = example_photos()[0]
     calls = [
-        lambda c: c.complete(photo, "two dogs", num_captions=3, strategy="beam"),
+        lambda c: c.caption(photo, 3, "beam", prefix="two dogs"),
         lambda c: c.caption(photo, num_captions=3, strategy="beam"),
-        lambda c: c.caption_region(photo, (0, 0, 0.5, 1), num_captions=3, strategy="beam"),
+        lambda c: c.caption(photo, 3, "beam", region=(0, 0, 0.5, 1)),
     ]
     with ThreadPoolExecutor(len(calls)) as pool:
         together = list(pool.map(lambda call: call(captioner), calls))

@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from captioner.model.decoding_options import DEFAULTS
 from captioner.web.examples import example_photos
 
 
@@ -44,6 +45,10 @@ def test_the_endpoints_are_described(client: Client) -> None:
         assert "Parameters" not in endpoint["description"]
         required = [p for p in endpoint["parameters"] if not p["parameter_has_default"]]
         assert not {p["parameter_name"] for p in required} & set(search)
+        defaults = {p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"]}
+        assert {name: defaults[name] for name in search} == {
+            name: getattr(DEFAULTS, name) for name in search
+        }
 
 
 def test_completion(client: Client, lion: Any) -> None:
@@ -97,8 +102,8 @@ def test_several_photos(client: Client, tmp_path: Path) -> None:
     assert [photo["name"] for photo in photos] == [file.name for file in files]
     assert "not a picture" in photos[1]["error"] and "captions" not in photos[1]
     for file, photo in ((files[0], photos[0]), (files[2], photos[2])):
-        alone, _ = client.predict(handle_file(file), 1, "beam", api_name="/caption")
-        assert [c["text"] for c in photo["captions"]] == [alone["captions"][0]["text"]]
+        alone, _ = client.predict(handle_file(file), api_name="/caption")
+        assert [c["text"] for c in photo["captions"]] == [c["text"] for c in alone["captions"]]
     with pytest.raises(AppError, match="1 to 16 photos"):
         client.predict([handle_file(files[0])] * 17, api_name="/caption_batch")
 
