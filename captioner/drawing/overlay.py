@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from captioner.drawing.fonts import Lettering, lettering
 from captioner.drawing.png_encoder import png_bytes
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def attention_grid(photo: Image.Image, caption: Caption, tile: int = 240) -> Ima
 
     `photo` is upright, `caption.attention` is (n_words, rows, columns), `tile` is the longer side
     of a tile in pixels. The tiles stand in as many rows as they need, and a title that is wider
-    than its tile is set in a smaller size. Raises ValueError if words, log-probabilities and maps
-    are not equally many.
+    than its tile is set in a smaller size. Captions that are read from right to left are laid out
+    so. Where no font has the letters, words are numbered, and the photo's title says why. Raises
+    ValueError if words, log-probabilities and maps are not equally many.
     """
-    titles = ["photo", *_titles(caption)]
+    letters = lettering(caption.words)
+    titles = [f"photo ({letters.note})" if letters.note else "photo", *_titles(caption, letters)]
     photo = photo.convert("RGB").resize(
         _fit(photo.size, tile), Image.Resampling.BICUBIC, reducing_gap=2.0
     )
@@ -60,7 +62,7 @@ def attention_grid(photo: Image.Image, caption: Caption, tile: int = 240) -> Ima
     pictures = [photo]
     for attention in caption.attention:
         pictures.append(Image.composite(*layers, _mask(attention, photo.size)))
-    return _arrange(pictures, titles, tile)
+    return _arrange(pictures, titles, tile, letters)
 
 
 def attention_grid_png(photo: Image.Image, caption: Caption, tile: int = 600) -> bytes:
@@ -76,12 +78,14 @@ def write_attention_film(
     seconds: float = 0.8,
 ) -> None:
     """Write a caption as an endless animated GIF: a frame a word, with its attention over the photo
-    and the caption up to it underneath, then the bare photo with the whole caption.
+    and the caption up to it underneath, then the bare photo with the whole caption. Where no font
+    has the caption's letters, its words are numbered, and a note says why.
 
     `longest` is the longer side of the photo in pixels, `seconds` how long a word stays. Raises
     OSError if the file cannot be written, ValueError as `attention_grid`.
     """
-    _titles(caption)
+    letters = lettering(caption.words)
+    _titles(caption, letters)
     photo = photo.convert("RGB").resize(
         _fit(photo.size, longest), Image.Resampling.BICUBIC, reducing_gap=2.0
     )
@@ -89,7 +93,7 @@ def write_attention_film(
     pictures = [Image.composite(*layers, _mask(a, photo.size)) for a in caption.attention]
     frames = []
     for index, picture in enumerate([*pictures, photo]):
-        frame = _subtitled(picture, caption, index, longest)
+        frame = _subtitled(picture, letters, index, longest)
         frames.append(_few_colours(frame))
     milliseconds = [round(1000 * seconds)] * len(pictures) + [round(3000 * seconds)]
     frames[0].save(
@@ -102,10 +106,13 @@ def format_probability(probability: float) -> str:
     return "<1%" if probability < 0.01 else f"{100 * probability:.0f}%"
 
 
-def _titles(caption: Caption) -> list[str]:
+def _titles(caption: Caption, letters: Lettering) -> list[str]:
+    # Behind an Arabic word, the percent sign would change sides without a mark of direction.
+    mark = "\N{LEFT-TO-RIGHT MARK}" if letters.right_to_left else ""
     titles = []
-    for word, log_prob in zip(caption.words, caption.log_probs, strict=True):
-        titles.append(f"{word} {format_probability(math.exp(log_prob))}")
+    for word, log_prob in zip(letters.words, caption.log_probs, strict=True):
+        title = f"word {word}:" if letters.note else word
+        titles.append(f"{title} {mark}{format_probability(math.exp(log_prob))}{mark}")
     if len(caption.attention) != len(caption.words):
         raise ValueError(f"{len(caption.words)} words but {len(caption.attention)} attention maps")
     return titles
@@ -135,7 +142,9 @@ def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _arrange(pictures: list[Image.Image], titles: list[str], tile: int) -> Image.Image:
+def _arrange(
+    pictures: list[Image.Image], titles: list[str], tile: int, letters: Lettering
+) -> Image.Image:
     """Pictures of one size under their titles, in rows on one sheet about 3:2 wide."""
     margin, title_height = tile // 20, tile // 7
     # Not narrower than 3/5 of a tile, so that titles over an upright photo stay legible.
@@ -150,53 +159,62 @@ def _arrange(pictures: list[Image.Image], titles: list[str], tile: int) -> Image
     draw = ImageDraw.Draw(sheet)
     for index, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         row, column = divmod(index, columns)
+        if letters.right_to_left:
+            column = columns - 1 - column
         left, top = column * cell_width + margin, row * cell_height + margin
-        font = _fitting_font(title, cell_width - margin, title_height * 5 // 8)
+        font = _fitting_font(title, cell_width - margin, title_height * 5 // 8, letters.font)
         centre = left + (cell_width - margin) / 2
         draw.text((centre, top + title_height / 2), title, _INK, font, anchor="mm")
         sheet.paste(picture, (round(centre - picture.width / 2), top + title_height))
     return sheet
 
 
-def _fitting_font(text: str, width: int, size: float) -> ImageFont.FreeTypeFont:
-    font = _font(size)
+def _fitting_font(text: str, width: int, size: float, path: Path) -> ImageFont.FreeTypeFont:
+    font = _font(size, path)
     length = font.getlength(text)
     return font if length <= width else font.font_variant(size=size * width / length * 0.98)
 
 
 @lru_cache(maxsize=8)
-def _font(size: float) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+def _font(size: float, path: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
 
 
-def _subtitled(picture: Image.Image, caption: Caption, current: int, longest: int) -> Image.Image:
+def _subtitled(picture: Image.Image, letters: Lettering, current: int, longest: int) -> Image.Image:
     """A picture over its caption, broken into lines, of which the word `current` stands out; the
     whole caption does if there is no such word. Every frame of a caption has the same size."""
     margin, size = longest // 24, longest // 20
     width = max(picture.width, longest * 3 // 5)
-    widest = max(caption.words, key=len, default="")
-    font = _fitting_font(widest, width - 2 * margin, size)
-    lines = _lines(caption.words, font, width - 2 * margin)
+    widest = max(letters.words, key=len, default="")
+    font = _fitting_font(widest, width - 2 * margin, size, letters.font)
+    lines = _lines(letters.words, font, width - 2 * margin)
+    notes = _lines(letters.note.split(), font, width - 2 * margin) if letters.note else []
     line_height = round(1.5 * font.size)
     sheet = Image.new(
-        "RGB", (width, picture.height + len(lines) * line_height + 2 * margin), _BACKGROUND
+        "RGB",
+        (width, picture.height + len([*lines, *notes]) * line_height + 2 * margin),
+        _BACKGROUND,
     )
     sheet.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     space, index = font.getlength(" "), 0
     for row, words in enumerate(lines):
         x = (width - font.getlength(" ".join(words))) / 2
+        numbered = list(enumerate(words, start=index))
+        index += len(words)
         y = picture.height + margin + (row + 0.5) * line_height
-        for word in words:
+        for number, word in reversed(numbered) if letters.right_to_left else numbered:
             length = font.getlength(word)
-            if index == current:
+            if number == current:
                 ground = (x - space / 2, y - line_height * 0.45)
                 ground += (x + length + space / 2, y + line_height * 0.45)
                 draw.rounded_rectangle(ground, line_height / 5, fill=ATTENDED[0])
-            unsaid = index > current
+            unsaid = number > current
             draw.text((x, y), word, _FAINT if unsaid else _INK, font, anchor="lm")
-            x, index = x + length + space, index + 1
+            x += length + space
+    for row, note in enumerate(notes, start=len(lines)):
+        y = picture.height + margin + (row + 0.5) * line_height
+        draw.text((width / 2, y), " ".join(note), _INK, font, anchor="mm")
     return sheet
 
 
