@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Mount
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
-from captioner.files import atomic_file, write_bytes
+from captioner.files import atomic_file, system_fault, write_bytes
+
+ROOT = Path(__file__).parents[1]
 
 
 def names(folder: Path) -> list[str]:
@@ -60,9 +64,8 @@ def test_what_a_killed_program_left_behind_is_in_nobodys_way(tmp_path: Path) -> 
         "with atomic_file(Path(sys.argv[1])) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    modules = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", program, path], env=os.environ | {"PYTHONPATH": str(modules)}
+        [sys.executable, "-c", program, path], env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == -signal.SIGKILL
     assert not path.exists() and len(names(tmp_path)) == 1
@@ -100,3 +103,54 @@ def test_an_error_of_the_caller_keeps_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "file.bin"):
         raise other
     assert caught.value is other
+
+
+def test_a_fault_of_the_system_is_told_from_a_damaged_file(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"not one")
+    with pytest.raises(SafetensorError) as caught:
+        load_file(damaged)
+    assert system_fault(caught.value, damaged) is None, "it can be read, so its content is wrong"
+    missing = tmp_path / "missing.safetensors"
+    with pytest.raises(FileNotFoundError) as gone:
+        load_file(missing)
+    assert system_fault(gone.value, missing) is None
+    assert "memory" in system_fault(MemoryError(), damaged)
+    flaky = OSError(errno.EIO, os.strerror(errno.EIO))
+    assert "check it" in system_fault(flaky, damaged)
+
+
+# Holds all files that it may, then reads a whole one in vain, and then with a higher limit.
+WITHOUT_FILES = """
+import os, resource, sys
+from pathlib import Path
+from safetensors.numpy import load_file
+from captioner.files import allow_open_files, system_fault
+
+path = Path(sys.argv[1])
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, hard))
+held = []
+while True:
+    try:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        break
+try:
+    load_file(path)
+except Exception as error:
+    print(system_fault(error, path))
+allow_open_files(10)
+print(*load_file(path))
+"""
+
+
+def test_too_many_open_files_are_named_and_more_are_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "whole.safetensors"
+    save_file({"weights": np.zeros(3)}, path)
+    command = [sys.executable, "-c", WITHOUT_FILES, path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    fault, names = done.stdout.splitlines()
+    assert str(path) in fault and "Too many open files" in fault and "ulimit -n" in fault
+    assert "may be whole" in fault and "elete" not in fault
+    assert names == "weights", "the limit was raised"

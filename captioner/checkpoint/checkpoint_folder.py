@@ -30,7 +30,7 @@ from safetensors.numpy import save
 from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
-from captioner.files import file_sha256, write_bytes
+from captioner.files import file_sha256, system_fault, write_bytes
 from captioner.model.backbone import (
     IMAGENET,
     BackboneError,
@@ -47,6 +47,11 @@ MAX_JSON_BYTES = 64_000_000
 
 class CheckpointError(CaptionerError, ValueError):
     """A checkpoint that cannot be used; the message names the file and the remedy."""
+
+
+class CheckpointUnreadable(CheckpointError):
+    """The system kept the program from reading a checkpoint that may be whole: no reason to fetch
+    it again."""
 
 
 @dataclass(frozen=True)
@@ -154,21 +159,33 @@ def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
 
 def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Of `files` (SHA-256 by name), as `read_config` has them, those that are missing or changed:
-    their names, and what is wrong in words."""
+    their names, and what is wrong in words.
+
+    Raises `CheckpointUnreadable` if that cannot be found out.
+    """
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file():
-            yield name, f"{path} is missing. Fetch the checkpoint again."
-        elif path.stat().st_size < 1000 and path.read_bytes().startswith(
-            b"version https://git-lfs"
-        ):
-            yield name, f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
-        elif file_sha256(path) != expected:
-            yield (
-                name,
-                f"{path} is damaged or was changed: its SHA-256 is not the one in {CONFIG}. Fetch "
-                "the checkpoint again.",
-            )
+        try:
+            fault = _fault(path, expected)
+        except (OSError, MemoryError) as error:
+            raise CheckpointUnreadable(
+                system_fault(error, path) or f"{path} cannot be read ({error})."
+            ) from error
+        if fault:
+            yield name, fault
+
+
+def _fault(path: Path, sha256: str) -> str | None:
+    if not path.is_file():
+        return f"{path} is missing. Fetch the checkpoint again."
+    if path.stat().st_size < 1000 and path.read_bytes().startswith(b"version https://git-lfs"):
+        return f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
+    if file_sha256(path) != sha256:
+        return (
+            f"{path} is damaged or was changed: its SHA-256 is not the one in {CONFIG}. Fetch the "
+            "checkpoint again."
+        )
+    return None
 
 
 def decoder_arrays(model: CaptionModel) -> dict[str, np.ndarray]:
@@ -189,7 +206,9 @@ def read_json(path: Path, remedy: str = "Fetch the checkpoint again.") -> dict[s
         raise CheckpointError(
             f"{path.parent} is not a checkpoint: it has no {path.name}."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        if fault := system_fault(error, path):
+            raise CheckpointUnreadable(fault) from None
         raise CheckpointError(f"{path} is damaged ({error}). {remedy}") from None
     return values
 
@@ -224,7 +243,9 @@ def _read_decoder(path: Path, config: ModelConfig) -> CaptionModel:
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} is damaged ({error}). Fetch it again.") from error
+        raise CheckpointError(
+            system_fault(error, path) or f"{path} is damaged ({error}). Fetch it again."
+        ) from error
     return model
 
 

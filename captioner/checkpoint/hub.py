@@ -23,6 +23,7 @@ from captioner.checkpoint.checkpoint_folder import (
     METRICS,
     VOCABULARY,
     CheckpointError,
+    CheckpointUnreadable,
     find_faults,
     read_config,
 )
@@ -142,7 +143,7 @@ def _cached(repo_id: str, revision: str | None) -> Path | None:
             )
         )
         return None if any(_faulty(folder)) else folder
-    except (LocalEntryNotFoundError, CheckpointError):
+    except LocalEntryNotFoundError:
         return None
 
 
@@ -178,9 +179,14 @@ def _remember(repo_id: str, revision: str | None) -> None:
 
 
 def _faulty(folder: Path) -> Iterator[str]:
-    """The names of files that are missing, damaged or of another checkpoint."""
+    """The names of files that are missing, damaged or of another checkpoint.
+
+    Raises `CheckpointUnreadable` if the system does not let the program find out.
+    """
     try:
         _, files = read_config(folder)
+    except CheckpointUnreadable:
+        raise
     except CheckpointError:
         yield CONFIG
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from captioner.data import words as word_breaking
 from captioner.errors import CaptionerError
-from captioner.files import write_bytes
+from captioner.files import system_fault, write_bytes
 
 PAD, START, END, UNK = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -91,5 +91,6 @@ class Vocabulary:
             return cls(words, content.get("word_breaking", word_breaking.LETTERS))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VocabularyError(
-                f"{path} is not a vocabulary ({error}). Fetch the checkpoint again."
+                system_fault(error, path)
+                or f"{path} is not a vocabulary ({error}). Fetch the checkpoint again."
             ) from error

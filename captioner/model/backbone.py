@@ -17,6 +17,7 @@ from keras import ops
 from safetensors.numpy import load_file
 
 from captioner.errors import CaptionerError
+from captioner.files import system_fault
 from captioner.model.backend import FLOAT32, compiles_whole_steps, copy_weights, precision
 
 IMAGENET = "imagenet"
@@ -201,8 +202,9 @@ def _load_local(backbone: keras.Model, path: Path) -> None:
             backbone.load_weights(path)
     except Exception as error:  # h5py, Keras and safetensors each have exceptions of their own
         raise BackboneError(
-            f"{path} does not hold weights of InceptionV3 without its top ({error}). Give a file "
-            "saved from keras.applications.InceptionV3(include_top=False), or fetch it again."
+            system_fault(error, path)
+            or f"{path} does not hold weights of InceptionV3 without its top ({error}). Give a "
+            "file saved from keras.applications.InceptionV3(include_top=False), or fetch it again."
         ) from error
     round_weights(backbone)
 

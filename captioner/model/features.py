@@ -28,7 +28,7 @@ from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError, load_image, to_network_input
 from captioner.errors import CaptionerError
-from captioner.files import atomic_file, write_bytes
+from captioner.files import allow_open_files, atomic_file, system_fault, write_bytes
 from captioner.model.backbone import FoldedBackbone, fingerprint
 from captioner.model.hash_cache import Digests
 
@@ -118,6 +118,7 @@ class FeatureCache:
         self.replaced: list[str] = []
         _check_stamp(self.folder, stamp)
         oldest_first = sorted((p.stat().st_mtime_ns, p) for p in self.folder.glob("shard-*.json"))
+        allow_open_files(4 * len(oldest_first))  # each is open as long as it is in memory
         shards = [_open_shard(path) for _, path in oldest_first]
         self.index_files = {shard.index_file for shard in shards}
         self._verify(shards)
@@ -167,7 +168,8 @@ def _open_shard(index_file: Path) -> _Shard:
         features = np.load(data_file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a flipped bit in a header raises nearly anything
         raise FeatureError(
-            f"{data_file} cannot be read ({error}). {_remedy(index_file)}"
+            system_fault(error, index_file, data_file)
+            or f"{data_file} cannot be read ({error}). {_remedy(index_file)}"
         ) from error
     photos = [None] * len(ids) if photos is None else photos
     # The checksum is of the bytes alone: their type is the header's word, and that ids and photos
@@ -343,8 +345,8 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
     if not path.exists():
         if any(folder.glob("shard-*.json")):
             raise FeatureError(
-                f"{path} is missing, so what made the features is unknown. Delete the folder "
-                f"{folder}, or give another one."
+                f"{path} is missing, so what made the features is unknown. Put it back, or "
+                "give another folder for the features (--features)."
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -359,15 +361,19 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("not a JSON object")
-    except ValueError as error:
-        raise FeatureError(f"{path} is damaged ({error}). Delete the folder {folder}.") from error
+        if not isinstance(found, dict) or not found:
+            raise ValueError("it says nothing")
+    except (OSError, ValueError) as error:
+        raise FeatureError(
+            system_fault(error, path)
+            or f"{path} is damaged ({error}), so what made the features is unknown. Put it back, "
+            "or give another folder for the features (--features)."
+        ) from error
     for key, wanted in asdict(stamp).items():
         if found.get(key) != wanted:
             raise FeatureError(
                 f"the features in {folder} were made with {key} = {found.get(key)!r}, not "
-                f"{wanted!r}. Delete that folder, or give another one."
+                f"{wanted!r}. Give another folder for the features (--features)."
             )
 
 

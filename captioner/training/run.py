@@ -265,7 +265,9 @@ def _check_same_run(path: Path, now: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, now)
         return
-    before = read_json(path, "Delete it, and give the options that this run began with.")
+    before = read_json(
+        path, "Move it out of the folder, and give the options that this run began with."
+    )
     for section, value in now.items():
         if before.get(section) == value:
             continue

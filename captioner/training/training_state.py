@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from captioner.errors import CaptionerError
-from captioner.files import write_bytes
+from captioner.files import system_fault, write_bytes
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 
 History = list[dict[str, float]]
@@ -32,15 +32,19 @@ def save_weights(path: Path, model: Model) -> None:
 
 def load_weights(path: Path, model: Model, state: Path) -> None:
     """Raises `StateError` if the file is missing, damaged or of another model. It does not help to
-    delete it without the `state` that says in which epoch it was written."""
+    remove it without the `state` that says in which epoch it was written."""
     try:
         arrays = load_file(path)
         for name, variable in model.named_weights.items():
             variable.assign(arrays[name])
     except Exception as error:  # safetensors, NumPy and Keras each have their own
+        if fault := system_fault(error, path):
+            raise StateError(fault) from error
+        what = "damaged" if path.exists() else "missing"
         raise StateError(
-            f"{path} is damaged ({error}). Delete it, and {state.name} too, to train this phase "
-            "from its first epoch again; the features are kept."
+            f"{path} is {what} ({error}). If you have a copy, put it there. Otherwise move it and "
+            f"{state.name} out of the folder to train this phase from its first epoch again; the "
+            "features are kept."
         ) from error
 
 
@@ -65,8 +69,9 @@ def restore_state(path: Path, model: Model) -> History:
             variable.assign(arrays[name])
     except Exception as error:
         raise StateError(
-            f"{path} is damaged ({error}). Delete it to train this phase from its first epoch "
-            "again; the features are kept."
+            system_fault(error, path)
+            or f"{path} is damaged ({error}). Move it out of the folder to train this phase from "
+            "its first epoch again; the features are kept."
         ) from error
     return history
 

@@ -1,6 +1,7 @@
 """Checkpoint directories: round trip, and what happens to damaged and hostile ones."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from captioner.checkpoint.checkpoint_folder import (
     CheckpointError,
+    CheckpointUnreadable,
     decoder_arrays,
     file_sha256,
+    find_faults,
     read_checkpoint,
+    read_config,
     write_checkpoint,
 )
 
@@ -81,6 +85,20 @@ def test_a_truncated_file_is_found_even_if_its_hash_matches(copy, name):
     rehash(copy)
     with pytest.raises(CheckpointError, match=name):
         read_checkpoint(copy)
+
+
+@pytest.mark.parametrize("files", [{"config.json"}, {"vocabulary.json": "0" * 64}])
+def test_a_whole_checkpoint_that_cannot_be_read_is_not_to_be_fetched_again(copy, files):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # no file more may be opened
+    try:
+        with pytest.raises(CheckpointUnreadable, match="Too many open files") as caught:
+            read_config(copy) if isinstance(files, set) else list(find_faults(copy, files))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert all(name in str(caught.value) for name in files)
+    assert "ulimit -n" in str(caught.value) and "etch" not in str(caught.value)
+    read_checkpoint(copy)
 
 
 @pytest.mark.parametrize("name", ["decoder.safetensors", "vocabulary.json", "config.json"])

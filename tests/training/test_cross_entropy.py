@@ -106,7 +106,7 @@ def test_a_truncated_state_is_named_and_its_remedy_works(trained, tmp_path):
     of = context(tmp_path)
     good = (trained[0].output / STATE).read_bytes()
     (tmp_path / STATE).write_bytes(good[: len(good) // 2])
-    with pytest.raises(StateError, match=rf"{STATE} is damaged.*Delete it"):
+    with pytest.raises(StateError, match=rf"{STATE} is damaged.*Move it"):
         fit_cross_entropy(fresh(of), of)
     (tmp_path / STATE).unlink()
     assert fit_cross_entropy(fresh(of), of)[0] == pytest.approx(trained[2][0])
