@@ -55,4 +55,5 @@ def model_card(folder: Path | None) -> str | None:
         return None
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])|<[^>]*>", "", text)
+    text = text.replace("![", "[").replace("<", "&lt;")  # whatever else might be a picture
     return text.strip() or None
