@@ -25,6 +25,8 @@ test-jax: .venv/dev.done
 lint: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check --quiet --python $(BIN)/python
+	$(BIN)/python tools/lint_scripts.py
 
 # What LFS must carry on the Hub: files over 10 MB, and whatever is not text.
 space:

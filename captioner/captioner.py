@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -66,9 +66,7 @@ class Captioner:
         self._loops: dict[tuple[Any, int, int], DecodingLoop] = {}
 
     @classmethod
-    def from_pretrained(
-        cls, checkpoint: str | os.PathLike, revision: str | None = None
-    ) -> Captioner:
+    def from_pretrained(cls, checkpoint: str | os.PathLike, revision: str | None = None) -> Self:
         """From a checkpoint directory, or from a repository USER/NAME on the Hugging Face Hub, at
         `revision` (a branch, tag or commit).
 
@@ -133,7 +131,7 @@ class Captioner:
             OptionError: An option is out of bounds, a word of `prefix` is not in the vocabulary,
                 or `region` is neither a box nor a mask. It is a `ValueError`.
         """
-        search = {
+        search: dict[str, Any] = {
             "num_captions": num_captions,
             "strategy": strategy,
             "temperature": temperature,

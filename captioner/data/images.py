@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -91,7 +91,7 @@ def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
     return image
 
 
-def _content(source: ImageSource) -> bytes:
+def _content(source: Any) -> bytes:
     """All bytes of a file, of any kind of source; none where there is no file."""
     try:
         if isinstance(source, bytes):
@@ -106,7 +106,7 @@ def _content(source: ImageSource) -> bytes:
     return b""
 
 
-def _load(source: ImageSource, max_pixels: int) -> Image.Image:
+def _load(source: Any, max_pixels: int) -> Image.Image:
     """`load_image` of a file that keeps to its format's rules, or of a PIL image."""
     name = "the picture"
     if isinstance(source, bytes):
@@ -170,7 +170,7 @@ _OTHERS = (
 )  # fmt: skip
 
 
-def _advice(source: str | os.PathLike | BinaryIO) -> str:
+def _advice(source: Any) -> str:
     """What to do with a file that is not a picture."""
     try:
         if hasattr(source, "read"):

@@ -226,7 +226,7 @@ def _few_colours(frame: Image.Image) -> Image.Image:
     """
     written = [*ATTENDED[0], *_INK, *_FAINT]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(frame.reduce(3).quantize(125).getpalette()[: 3 * 125] + written)
+    palette.putpalette((frame.reduce(3).quantize(125).getpalette() or [])[: 3 * 125] + written)
     return frame.quantize(palette=palette, dither=Image.Dither.NONE)
 
 

@@ -41,8 +41,8 @@ class Annotations(NamedTuple):
 class Product(layers.Dense):
     """A dense layer whose result is float32, whatever the product is computed in."""
 
-    def call(self, inputs: Tensor) -> Tensor:
-        return ops.cast(super().call(inputs), "float32")
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return ops.cast(super().call(inputs, training=training), "float32")
 
 
 class Encoder(layers.Layer):

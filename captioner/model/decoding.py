@@ -45,7 +45,7 @@ def uniforms(seed: int, batch: int, rows: int, steps: int) -> np.ndarray:
     its captions do not depend on its neighbours, and more rows leave the first ones as they are."""
     key = zlib.crc32(b"captions")
     draws = [np.random.default_rng([key, seed, row]).random(steps) for row in range(rows)]
-    return np.broadcast_to(np.float32(draws), (batch, rows, steps))
+    return np.broadcast_to(np.array(draws, np.float32), (batch, rows, steps))
 
 
 class Carry(NamedTuple):
@@ -236,7 +236,7 @@ class DecodingLoop(keras.Model):
         """What must not be said behind `previous` (batch, rows), the last of `words` (batch, rows,
         steps): ids (batch, rows, any number), some of them more than once."""
         end = ops.expand_dims(ops.take(self.no_end, previous, axis=0), -1)
-        banned = [ops.zeros_like(end) + np.int32([PAD, START, UNK]), end]
+        banned = [ops.zeros_like(end) + np.array([PAD, START, UNK], np.int32), end]
         if self.is_content is not None:
             banned.append(_repeats(words, previous, self.is_content))
         return ops.concatenate(banned, axis=-1)
@@ -265,10 +265,10 @@ def decode(
         "forced": np.zeros(shape, np.int32) if forced is None else forced,
         "bias": np.zeros((batch, 1, locations), np.float32) if bias is None else bias,
         "draws": uniforms(options.seed, *shape) if draws is None else draws,
-        "temperature": np.float32([options.temperature]),
-        "top_k": np.int32([options.top_k or 2**31 - 1]),
-        "top_p": np.float32([options.top_p or 1.0]),
-        "length_penalty": np.float32([options.length_penalty]),
+        "temperature": np.array([options.temperature], np.float32),
+        "top_k": np.array([options.top_k or 2**31 - 1], np.int32),
+        "top_p": np.array([options.top_p or 1.0], np.float32),
+        "length_penalty": np.array([options.length_penalty], np.float32),
     }
     return Decoded(*(np.asarray(x) for x in loop.predict_on_batch(inputs)))
 

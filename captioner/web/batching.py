@@ -46,7 +46,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[list[Item]], Sequence[Result]],
+        run: Callable[[list[Item]], Sequence[Result] | np.ndarray],
         key: Callable[[Item], Hashable] = lambda item: None,
         sizes: Sequence[int] = BATCH_SIZES,
         name: str = "batcher",

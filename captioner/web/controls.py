@@ -94,7 +94,7 @@ def add_options() -> tuple[list[gr.components.Component], gr.Button]:
     return options, link
 
 
-def _slider(option: str, value: float, step: float, **looks: str) -> gr.Slider:
+def _slider(option: str, value: float, step: float, **looks: Any) -> gr.Slider:
     bounds = BOUNDS[option].for_visitors
     return gr.Slider(bounds.low, bounds.high, value, step=step, **looks)
 

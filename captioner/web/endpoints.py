@@ -184,7 +184,7 @@ def refuse_addresses(component: gr.Image | gr.File) -> None:
             raise responses.refusal(_ADDRESS, "This picture")
         return await keep(path)
 
-    component.async_move_resource_to_block_cache = keep_upload
+    component.async_move_resource_to_block_cache = keep_upload  # ty: ignore[invalid-assignment]
 
 
 def _search() -> list[gr.components.Component]:

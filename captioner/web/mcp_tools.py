@@ -10,7 +10,7 @@ from gradio_client.utils import is_file_obj_with_meta, traverse
 
 def finish_tools(page: gr.Blocks) -> None:
     """Mends the tools of a page that has been launched with `mcp_server=True`."""
-    server = page.mcp_server_obj
+    server: Any = page.mcp_server_obj
     # A tool that takes a list of files gets a schema from Gradio that no call of it can satisfy.
     server.tool_to_endpoint.pop("caption_batch", None)
     convert = server.convert_strings_to_filedata

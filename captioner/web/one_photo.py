@@ -80,7 +80,9 @@ def _follow_options(
 ) -> None:
     """A changed option is a wish of its own; a link sets the options and names an example."""
     for option in options:
-        option.change(fn=None, inputs=options, js=_OPTIONS_CHANGED)
+        option.change(  # ty: ignore[missing-attribute] - every input has it
+            fn=None, inputs=options, js=_OPTIONS_CHANGED
+        )
     viewer.reseed(fn=None, outputs=[options[-1]], js=_NEW_SEED)
     link.click(fn=None, inputs=options, js=COPY_LINK)
     page.load(fn=None, inputs=options, outputs=options, js=READ_LINK).then(fn=None, js=_LINK_READ)

@@ -10,23 +10,10 @@ import matplotlib
 import numpy as np
 
 from captioner.drawing.overlay import ATTENDED, UNATTENDED
+from captioner.web import scripts
 from captioner.web.examples import example_thumbnails
 
 _HERE = Path(__file__).parent
-# Gradio takes one script for each part. The files share its scope; `elements.js` is in both.
-_INTAKE = ("viewer/elements", "intake/intake", "intake/camera", "intake/history")
-_VIEWER = (
-    "viewer/elements",
-    "viewer/state",
-    "viewer/attention",
-    "viewer/words",
-    "viewer/film",
-    "viewer/captions",
-    "viewer/region",
-    "viewer/answers",
-    "viewer/requests",
-    "viewer/actions",
-)
 # Those of matplotlib's colour maps that are even to the eye: equal steps look equally large.
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
 MAX_MEGABYTES = 20  # of a file that is sent
@@ -40,7 +27,7 @@ def add_intake() -> gr.HTML:
         label="Photo",
         html_template=_read("intake/intake.html"),
         css_template=_read("intake/intake.css"),
-        js_on_load=_scripts(_INTAKE),
+        js_on_load=scripts.script(scripts.INTAKE),
         apply_default_css=False,
         elem_id="intake",
         examples=example_thumbnails(),
@@ -55,7 +42,7 @@ def add_viewer() -> gr.HTML:
         label="Captions",
         html_template=_read("viewer/viewer.html"),
         css_template=_read("viewer/viewer.css"),
-        js_on_load=_scripts(_VIEWER),
+        js_on_load=scripts.script(scripts.VIEWER),
         apply_default_css=False,
         elem_id="viewer",
         attended=ATTENDED,
@@ -69,10 +56,6 @@ def _colours(name: str) -> str:
     """The 256 colours of a map as one text of hexadecimal digits, six for each."""
     colours = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]  # (256, 3)
     return colours.tobytes().hex()
-
-
-def _scripts(names: tuple[str, ...]) -> str:
-    return "\n".join(_read(f"{name}.js") for name in names)
 
 
 def _read(name: str) -> str:

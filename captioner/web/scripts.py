@@ -1,0 +1,31 @@
+"""The scripts of the page's two parts: where a photo is given (the folder `intake`), and where its
+captions are shown (the folder `viewer`).
+
+Gradio takes one script for each part and runs it as the body of a function, so the files of a part
+share their scope and stand behind one another in the order given here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SHARED = "viewer/elements"  # in both parts
+INTAKE = (SHARED, "intake/intake", "intake/camera", "intake/history")
+VIEWER = (
+    SHARED,
+    "viewer/state",
+    "viewer/attention",
+    "viewer/words",
+    "viewer/film",
+    "viewer/captions",
+    "viewer/region",
+    "viewer/answers",
+    "viewer/requests",
+    "viewer/actions",
+)
+
+
+def script(files: tuple[str, ...]) -> str:
+    """The one script of a part, `INTAKE` or `VIEWER`."""
+    return "\n".join((HERE / f"{name}.js").read_text("utf-8") for name in files)
