@@ -148,8 +148,11 @@ def test_several_captions_files_need_a_choice(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"several files .*: one\.csv, two\.jsonl; give the"):
         read_folder(tmp_path)
     assert captions(read_folder(tmp_path / "one.csv")) == {"a": ("A dog",)}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"no captions file is in .*captions\.txt, \*\.csv"):
+        read_folder(tmp_path / "empty")
     for folder in (tmp_path / "nowhere", tmp_path / "one.csv" / "below"):
-        with pytest.raises(DatasetError, match=r"no captions file is in .*captions\.txt, \*\.csv"):
+        with pytest.raises(DatasetError, match=r"there is no folder .*(nowhere|below); correct"):
             read_folder(folder)
     with pytest.raises(DatasetError, match=r"notes\.md is none of"):
         read_folder(write(tmp_path / "notes.md", "a.jpg,A dog"))
@@ -246,7 +249,11 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.csv", "image,caption\na.jpg,x\n\na.jpg\n", r"1 entries .*: line 4 \(1 cells in place"),
+        (
+            "c.csv",
+            "image,caption\na.jpg,x\n\na.jpg\n",
+            r"1 entries .*: line 4 \(1 cells in place of 2: too few",
+        ),
         ("c.csv", "image,caption\na.jpg,A dog, a cat\n", r"line 2 \(3 cells .* belongs in quotes"),
         (
             "c.csv",
@@ -279,7 +286,7 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
         ("j.json", "[]", r"has neither .* as JSON lines"),
         ("j.json", {"images": []}, r"has neither"),
         ("j.json", {"annotations": [{"caption": "x"}]}, r"annotations\[0\] \(no 'image_id'\)"),
-        ("j.json", {"images": [{"id": []}], "annotations": []}, r"images\[0\]: unhashable"),
+        ("j.json", {"images": [{"id": []}], "annotations": []}, r"images\[0\]: the id \[\] should"),
         ("j.json", {"images": [{}], "annotations": []}, r"images\[0\] has no 'id'"),
         ("j.json", {"images": [{"id": 1}, {"id": 1}], "annotations": []}, r"a second image 1"),
         ("j.json", {"images": [{"sentences": []}]}, r"images\[0\] \(no 'filename'\)"),

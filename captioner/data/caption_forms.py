@@ -1,0 +1,300 @@
+"""The forms that captions are published in: CSV, lines of JSON, COCO's, Karpathy's, and others.
+
+Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", CVPR
+2015, https://arxiv.org/abs/1412.2306. TextCaps: Sidorov et al., ECCV 2020, arXiv 2003.12462.
+VizWiz-Captions: Gurari et al., ECCV 2020, arXiv 2002.08565. Localized Narratives: Pont-Tuset et
+al., ECCV 2020, arXiv 1912.03098.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from captioner.data.captions_file import (
+    CAPTION_FIELDS,
+    IMAGE_FIELDS,
+    CaptionsFile,
+    DatasetError,
+    NoCaptionsError,
+    Orphan,
+    Parse,
+    Rejected,
+    Row,
+    Rows,
+    collect,
+    no_captions,
+    row_of,
+)
+from captioner.data.names import relative_name
+
+_KAGGLE = ["image_name", "comment_number", "comment"]
+FORMS = "captions.txt, *.csv, *.tsv, *.jsonl, *.token or *.json"
+
+
+def read_captions_file(path: Path) -> CaptionsFile:
+    """Read a captions file; its name's ending and its content tell the form.
+
+    Raises DatasetError if it is malformed, naming the lines or entries, if it holds no captions,
+    or if it gives splits to some of its images only.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv", ".txt"):
+        return collect(path, *_csv(path))
+    if suffix == ".token":
+        return collect(path, *_token(path))
+    if suffix == ".jsonl":
+        return collect(path, *_json_lines(path))
+    if suffix != ".json":
+        raise DatasetError(f"{path} is none of {FORMS}; save the captions as one of them")
+    content = _json(path)
+    if _is_karpathy(content):
+        return collect(path, *_karpathy(content))
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        return collect(path, *_coco(path, content))
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        return collect(path, *_textcaps(content))
+    what = (
+        f'{path} has neither "images" and "annotations", as COCO\'s files do, nor "images" with '
+        '"sentences", as Karpathy\'s do; write other forms as JSON lines, one object a line, and '
+        "name the file *.jsonl"
+    )
+    hidden = isinstance(content, dict) and isinstance(content.get("images"), list)
+    raise NoCaptionsError(what) if hidden else DatasetError(what)
+
+
+def read_karpathy_file(path: Path) -> CaptionsFile:
+    """Read one of Karpathy's `dataset_*.json`; raises DatasetError if it is something else."""
+    content = _json(path)
+    if not _is_karpathy(content):
+        raise DatasetError(f'{path} has no "images" with "sentences", as Karpathy\'s splits do')
+    return collect(path, *_karpathy(content))
+
+
+def read_coco_file(path: Path) -> CaptionsFile:
+    """Read a file in COCO's form; raises DatasetError if it is something else."""
+    content = _json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise DatasetError(f'{path} has no "images" and "annotations", as COCO\'s files do')
+    return collect(path, *_coco(path, content))
+
+
+def _csv(path: Path) -> tuple[Rows, Parse]:
+    text = _text(path)
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    if not first:
+        raise no_captions(path)
+    for delimiter in ",;\t|":
+        columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter))]
+        if not {*columns}.isdisjoint(IMAGE_FIELDS) and not {*columns}.isdisjoint(CAPTION_FIELDS):
+            rows = islice(_csv_rows(path, text, delimiter), 1, None)
+            break
+    else:
+        cells = next(csv.reader([first]))
+        columns = ["image", "caption"]
+        if len(cells) != 2 or not PurePosixPath(cells[0].strip()).suffix:
+            raise DatasetError(
+                f"{path}: its first line neither names columns (one of {', '.join(IMAGE_FIELDS)} "
+                f"and one of {', '.join(CAPTION_FIELDS)}) nor is an image's name and a caption: "
+                f"{first.strip()[:60]!r}"
+            )
+        rows = _csv_rows(path, text, ",")
+
+    def parse(cells: list[str]) -> Row:
+        if columns == _KAGGLE and len(cells) == 2:
+            # One row of Kaggle's Flickr30k lacks the separator behind the caption's number.
+            cells = [cells[0], *re.split(r"(?<=\d)\s+", cells[1], maxsplit=1)]
+        if len(cells) < len(columns):
+            raise ValueError(
+                f"{len(cells)} cells in place of {len(columns)}: too few, a separator is missing"
+            )
+        if any(cells[len(columns) :]):
+            raise ValueError(
+                f"{len(cells)} cells in place of {len(columns)}: text with separators in it "
+                "belongs in quotes"
+            )
+        return row_of(dict(zip(columns, cells, strict=False)))
+
+    return rows, parse
+
+
+def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    # Strict, because a quote that is not closed would otherwise swallow the rest of the file.
+    # Kaggle's Flickr30k quotes nothing: there, quotes belong to the captions.
+    first = [cell.strip().lower() for cell in text.lstrip().split("\n", 1)[0].split(delimiter)]
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=True,
+        quoting=csv.QUOTE_NONE if first == _KAGGLE else csv.QUOTE_MINIMAL,
+    )
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DatasetError(
+                f"{path}, line {line}: {error}; in quoted text, write each quote twice"
+            ) from error
+        if cells is None:
+            return
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            yield f"line {line}", cells
+
+
+def _token(path: Path) -> tuple[Rows, Parse]:
+    """Flickr8k's and Flickr30k's form: NAME#NUMBER, tab, caption."""
+    lines = enumerate(re.split(r"\r?\n", _text(path)), start=1)
+
+    def parse(line: str) -> Row:
+        match = re.fullmatch(r"([^\t#]+)#\d+\t(.*)", line)
+        if match is None:
+            raise ValueError(f"not of the form NAME#NUMBER, tab, caption: {line[:60]!r}")
+        return row_of({"image": match[1], "caption": match[2]})
+
+    return ((f"line {number}", line) for number, line in lines if line.strip()), parse
+
+
+def _json_lines(path: Path) -> tuple[Rows, Parse]:
+    def parse(line: str) -> Row:
+        entry = _object(json.loads(line))
+        narrative = "dataset_id" in entry and "image_id" in entry
+        return _narrative(entry) if narrative else row_of(entry)
+
+    return _lines(path), parse
+
+
+def _narrative(entry: dict) -> Row:
+    """An entry of Localized Narratives, which names the image by its number in another set."""
+    source, image = str(entry["dataset_id"]).lower(), str(entry["image_id"])
+    if source.startswith("mscoco"):
+        image = f"{image:0>12}"
+    fields: dict[str, Any] = {"image": f"{image}.jpg", "caption": entry["caption"]}
+    if match := re.search(r"train|val|test", source):  # also "validation", and "train2017"
+        fields["split"] = match[0]
+    return row_of(fields)
+
+
+def _is_karpathy(content: Any) -> bool:
+    images = content.get("images") if isinstance(content, dict) else None
+    return isinstance(images, list) and any(
+        isinstance(i, dict) and "sentences" in i for i in images
+    )
+
+
+def _karpathy(content: dict) -> tuple[Rows, Parse]:
+    def parse(entry: Any) -> Row:
+        entry = _object(entry)
+        name = relative_name(entry["filename"])
+        if folder := entry.get("filepath"):
+            name = f"{relative_name(folder)}/{name}"
+        captions = [sentence["raw"] for sentence in entry["sentences"]]
+        fields = {"image": name, "captions": captions, "split": entry["split"]}
+        return row_of(fields, entry.get("cocoid"))
+
+    return _entries("images", content["images"]), parse
+
+
+def _coco(path: Path, content: dict) -> tuple[Rows, Parse]:
+    """COCO's form, which nocaps has too, and VizWiz with marks for captions that are no use."""
+    images: dict[int | str, dict] = {}
+    names = set()
+    for where, entry in _entries("images", content.get("images") or []):
+        try:
+            if images.setdefault(_coco_id(entry["id"]), _object(entry)) is not entry:
+                raise ValueError(f"a second image {entry['id']!r}")
+            name = entry.get("file_name")
+            if isinstance(name, str) and name in names:
+                raise ValueError(f"a second image with the file name {name!r}")
+            names.add(str(name))
+        except KeyError as error:
+            raise DatasetError(f"{path}: {where} has no {error}") from error
+        except (ValueError, TypeError) as error:
+            raise DatasetError(f"{path}: {where}: {error}") from error
+
+    def parse(annotation: Any) -> Row | Orphan | Rejected:
+        image = images.get(_coco_id(_object(annotation)["image_id"]))
+        if image is None:
+            return Orphan()
+        if annotation.get("is_rejected") or annotation.get("is_precanned"):
+            return Rejected()
+        fields = {"file_name": image["file_name"], "caption": annotation["caption"]}
+        more = {"image": image, "annotation": annotation}
+        return row_of({**fields, "split": image.get("split"), **more})
+
+    return _entries("annotations", content["annotations"]), parse
+
+
+def _coco_id(value: Any) -> int | str:
+    """An id, given as a number or as text: "7" is 7."""
+    if isinstance(value, str) and value.strip():
+        return int(value) if value.strip().isdecimal() else value.strip()
+    if not isinstance(value, int):
+        raise ValueError(f"the id {value!r} should be a whole number or text")
+    return value
+
+
+def _textcaps(content: dict) -> tuple[Rows, Parse]:
+    def parse(entry: Any) -> Row:
+        entry = _object(entry)
+        captions = entry.get("caption_str", entry.get("reference_strs"))
+        if captions is None:  # the test photos', which are kept secret
+            captions = []
+        fields = {"image": f"{entry['image_id']}.jpg", "captions": captions}
+        return row_of({**fields, "split": entry.get("set_name")})
+
+    return _entries("data", content["data"]), parse
+
+
+def _entries(key: str, entries: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{key}[{index}]", entry) for index, entry in enumerate(entries))
+
+
+def _object(value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _json(path: Path) -> Any:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    if not content.strip():
+        raise no_captions(path)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not JSON ({error})") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines that are not blank, one after the other: such files can be larger than memory."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"line {number}", line
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error

@@ -1,0 +1,72 @@
+"""MS-COCO's captions of 2014 in the official layout, whether or not the photos are there yet.
+
+Chen et al., "Microsoft COCO Captions", 2015, https://arxiv.org/abs/1504.00325.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from captioner.data.caption_forms import read_coco_file
+from captioner.data.captions_file import CaptionedFile, DatasetError
+from captioner.data.names import file_name
+from captioner.data.records import Record, check_no_leak
+
+logger = logging.getLogger(__name__)
+
+COCO_URL = "http://images.cocodataset.org"
+_REMEDY = (
+    "take it from the official annotations_trainval2014.zip, or move it away and let the trainer "
+    "download it"
+)
+
+
+def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Record]:
+    """Read the captions of MS-COCO's "train" or "val" images (2014) in the official layout.
+
+    Needs `annotations/captions_{split}2014.json` only: the images belong in `{split}2014/`, and
+    their records are made whether or not they are there yet. Records are ordered by image number,
+    their captions by annotation number; images without captions are dropped.
+
+    Raises DatasetError if the file is missing or malformed, or names an image outside its folder.
+    """
+    if split not in ("train", "val"):
+        raise DatasetError(f'COCO has captions for "train" and "val", not for "{split}"')
+    data_dir = Path(data_dir)
+    path = data_dir / "annotations" / f"captions_{split}2014.json"
+    try:
+        content = read_coco_file(path)
+        records = [_record(file, data_dir / f"{split}2014", split) for file in content.files]
+        check_no_leak(records)
+    except (ValueError, TypeError) as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise DatasetError(f"{where}{error}; {_REMEDY}") from error
+    if content.orphans:
+        logger.warning(
+            f"{path}: {len(content.orphans)} captions are of images not listed, and are skipped"
+        )
+    return sorted(records, key=lambda record: int(record.image_id))
+
+
+def _record(file: CaptionedFile, folder: Path, split: str) -> Record:
+    rows = sorted(file.rows, key=lambda row: _number(row.source["annotation"].get("id")))
+    image = rows[0].source["image"]
+    url = image.get("coco_url") or f"{COCO_URL}/{folder.name}/{quote(file.name)}"
+    if not isinstance(url, str):
+        raise ValueError(f"image {image['id']} has the address {url!r}")
+    captions = tuple(caption for row in rows for caption in row.captions)
+    # Downloads are written under this name, so it must not lead out of the image folder.
+    path = folder / file_name(file.name)
+    return Record(str(_number(image["id"])), path, captions, split, url)
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r} should be a whole number")
+    return value

@@ -1,0 +1,136 @@
+"""Flickr8k in its official form.
+
+Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", JAIR 2013.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from captioner.data.captions_file import DatasetError, abbreviate
+from captioner.data.records import Record, check_no_leak
+from captioner.data.text import clean
+
+logger = logging.getLogger(__name__)
+
+_LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+_TEXT_FOLDERS = ("", "text", "Flickr8k_text")
+# The official archive itself misspells its folder as "Flicker8k".
+_PHOTO_FOLDERS = (
+    "images",
+    "Images",
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
+    "Flickr8k_Dataset/Flicker8k_Dataset",
+    "",
+)
+_REMEDY = "unpack the official Flickr8k_text.zip and Flickr8k_Dataset.zip again"
+
+
+def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
+    """Read Flickr8k in its official form, split by the official lists (6000/1000/1000 photos).
+
+    The text files and the photos may lie in `data_dir` itself or in the folders they are usually
+    found in (`text/`, `Flickr8k_text/`; `images/`, `Flicker8k_Dataset/` and the like). Records
+    come split by split, each in the order of its list, and the dev list's are called "val".
+    Photos in no list are left out. Reported as warnings and skipped: captions of photos that do
+    not exist (the official file has two such groups), and listed photos missing on disk as long
+    as their split has others.
+
+    Raises DatasetError if a text file is missing or malformed, a listed photo has no caption, a
+    photo is listed twice, or all photos of a split are missing.
+    """
+    data_dir = Path(data_dir)
+    token_file = _find_text(data_dir, "Flickr8k.token.txt")
+    lists = {split: _find_text(data_dir, name) for split, name in _LISTS.items()}
+    captions = _read_captions(token_file)
+    splits: dict[str, str] = {}
+    for split, path in lists.items():
+        for number, name in _lines(path):
+            if name in splits:
+                raise _error(path, number, f"{name} is listed a second time")
+            if name not in captions:
+                raise _error(path, number, f"{name} has no captions in {token_file}")
+            splits[name] = split
+
+    folders = [data_dir / name for name in _PHOTO_FOLDERS if (data_dir / name).is_dir()]
+    present = {folder: set(os.listdir(folder)) for folder in folders}
+    photo_dir = max(folders, key=lambda folder: len(splits.keys() & present[folder]))
+    on_disk = present[photo_dir]
+    for split, path in lists.items():
+        listed = [name for name in splits if splits[name] == split]
+        missing = [name for name in listed if name not in on_disk]
+        if len(missing) == len(listed):
+            raise DatasetError(
+                f"{path}: none of its {len(listed)} photos is in {data_dir} or its folders "
+                f"{', '.join(filter(None, _PHOTO_FOLDERS))}; {_REMEDY}"
+            )
+        if missing:
+            logger.warning(
+                f"{len(missing)} of the {len(listed)} {split} photos are missing in {photo_dir} "
+                f"and skipped: {abbreviate(missing)}"
+            )
+    phantoms = [name for name in captions if name not in splits and name not in on_disk]
+    if phantoms:
+        groups = abbreviate(f"{name} ({len(captions[name])} captions)" for name in phantoms)
+        logger.warning(
+            f"{token_file}: {len(phantoms)} groups of captions name a photo that does not exist "
+            f"and are skipped: {groups}"
+        )
+
+    records = [
+        Record(Path(name).stem, photo_dir / name, captions[name], split)
+        for name, split in splits.items()
+        if name in on_disk
+    ]
+    check_no_leak(records)
+    return records
+
+
+def _find_text(data_dir: Path, name: str) -> Path:
+    for folder in _TEXT_FOLDERS:
+        if (data_dir / folder / name).is_file():
+            return data_dir / folder / name
+    raise DatasetError(
+        f"{name} is neither in {data_dir} nor in its folders "
+        f"{', '.join(filter(None, _TEXT_FOLDERS))}; {_REMEDY}"
+    )
+
+
+def _error(path: Path, line: int, what: str) -> DatasetError:
+    return DatasetError(f"{path}, line {line}: {what}; {_REMEDY}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, stripped, with their numbers from 1."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.strip()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); {_REMEDY}") from error
+
+
+def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+    """File name to captions, from lines of the form NAME#NUMBER, tab, caption."""
+    captions: defaultdict[str, dict[int, str]] = defaultdict(dict)
+    for number, line in _lines(path):
+        match = re.fullmatch(r"([^\t#/\\]+)#(\d+)\t\s*(.+)", line)
+        if match is None:
+            what = f"not of the form NAME#NUMBER, tab, caption: {line[:60]!r}"
+            raise _error(path, number, what)
+        name, position, caption = match[1], int(match[2]), match[3]
+        if position in captions[name]:
+            raise _error(path, number, f"a second caption {name}#{position}")
+        captions[name][position] = clean(caption)
+    return {name: tuple(group[key] for key in sorted(group)) for name, group in captions.items()}

@@ -1,0 +1,171 @@
+"""Data sets in a folder, in any published layout: captions files and the photos they describe."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from captioner.data.caption_forms import read_captions_file, read_karpathy_file
+from captioner.data.captions_file import (
+    CaptionedFile,
+    CaptionsFile,
+    DatasetError,
+    NoCaptionsError,
+    abbreviate,
+)
+from captioner.data.layouts import Part, find_parts
+from captioner.data.names import FileFinder
+from captioner.data.records import Record, check_no_leak, select_subset
+
+logger = logging.getLogger(__name__)
+
+
+def read_folder(
+    data_dir: str | os.PathLike[str], *, seed: int = 0, val_fraction: float = 0.1
+) -> list[Record]:
+    """Read a folder of images with their captions, in a layout that `layouts` knows.
+
+    `data_dir` may also be the captions file itself, where a folder has several. Splits that files
+    give, or that the layout gives, are kept. If there is none, or no "val" among them,
+    `val_fraction` of the training images, chosen by `select_subset` with `seed`, become "val".
+    Skipped with a warning are blank captions, captions of images not listed, captions that are
+    marked as of no use, files of a hidden test set, and missing images as long as there are others.
+
+    Raises DatasetError if there is no captions file or it is not clear which one to read, if one is
+    malformed, or if all images are missing; ValueError if `val_fraction` is not in [0, 1).
+    """
+    parts = find_parts(Path(data_dir))
+    contents = _read_parts(parts)
+    records = _unique(
+        [_locate(part.path, content, part.folders) for part, content in contents], parts
+    )
+    if not any(file.split == "val" for _, content in contents for file in content.files):
+        train = [record for record in records if record.split == "train"]
+        others = [record for record in records if record.split != "train"]
+        records = select_subset(train, None, seed, val_fraction) + others
+    return records
+
+
+def read_karpathy(
+    json_file: str | os.PathLike[str], images_dir: str | os.PathLike[str]
+) -> list[Record]:
+    """Read Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
+
+    COCO's images belong in `train2014/` and `val2014/` of `images_dir`, and their ids are COCO's
+    numbers. "restval" counts as "train", as in all published results. Missing images are skipped
+    with a warning. Raises DatasetError if the file is malformed or all its images are missing.
+    """
+    path = Path(json_file)
+    return _located(path, read_karpathy_file(path), [Path(images_dir)])
+
+
+def _read_parts(parts: Sequence[Part]) -> list[tuple[Part, CaptionsFile]]:
+    """What the files say, with the parts' splits; files of hidden test sets are left out."""
+    contents = []
+    missing: list[NoCaptionsError] = []
+    for part in parts:
+        try:
+            content = read_captions_file(part.path)
+        except NoCaptionsError as error:
+            missing.append(error)
+            continue
+        files = [replace(file, split=file.split or part.split) for file in content.files]
+        contents.append((part, replace(content, files=files)))
+    if not contents:
+        raise missing[0]
+    for error in missing:
+        logger.info("left out: %s", error)
+    return contents
+
+
+def _unique(groups: list[list[Record] | DatasetError], parts: Sequence[Part]) -> list[Record]:
+    """The records of all parts; the ids get the split in front where two parts share one."""
+    found = [group for group in groups if isinstance(group, list)]
+    failed = [group for group in groups if isinstance(group, DatasetError)]
+    if not found:
+        raise failed[0]
+    for error in failed:
+        logger.warning("%s", error)
+    records = _merged([record for group in found for record in group])
+    counts = Counter(record.image_id for record in records)
+    if max(counts.values()) > 1:
+        records = [replace(r, image_id=f"{r.split}/{r.image_id}") for r in records]
+        if len({r.image_id for r in records}) < len(records):
+            raise DatasetError(
+                f"{parts[0].path.parent} has photos of the same name in one split; give each file "
+                "its own data set"
+            )
+    check_no_leak(records)
+    return records
+
+
+def _merged(records: Iterable[Record]) -> list[Record]:
+    """One record for each photo: shards of a large file may describe the same one."""
+    photos: dict[Path, Record] = {}
+    for record in records:
+        before = photos.get(record.path)
+        if before is None or before.split != record.split:
+            photos.setdefault(record.path, record)
+            if before is not None:
+                check_no_leak([before, record])
+        else:
+            photos[record.path] = replace(
+                before, captions=before.captions + record.captions, by=before.by + record.by
+            )
+    return list(photos.values())
+
+
+def _locate(
+    source: Path, content: CaptionsFile, folders: Iterable[Path]
+) -> list[Record] | DatasetError:
+    """`_located`, or the error where every photo is missing: other parts may have theirs."""
+    try:
+        return _located(source, content, folders)
+    except _PhotosMissing as error:
+        return error
+
+
+class _PhotosMissing(DatasetError):
+    pass
+
+
+def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> list[Record]:
+    """Records of the images that are in one of the folders, "train" where no split is given."""
+    folders = list(dict.fromkeys(folders))
+    here = [folder for folder in folders if folder.is_dir()]
+    finder = FileFinder()
+    records, missing = [], []
+    for file in content.files:
+        if path := _find(finder, here, file):
+            split = file.split or "train"
+            records.append(Record(file.image_id, path, file.captions, split, by=file.by))
+        else:
+            missing.append(file.name)
+    places = ", ".join(map(str, here))
+    what = f"{source}: {len(missing)} of its {len(content.files)} images are missing in {places}"
+    if not records:
+        raise _PhotosMissing(f"{what}: {abbreviate(missing)}; put them there, or correct the names")
+    if missing:
+        logger.warning(f"{what} and skipped: {abbreviate(missing)}")
+    for rows, reason in (
+        (content.empty, "are blank"),
+        (content.orphans, "have no image listed"),
+        (content.rejected, "are marked as rejected or precanned"),
+    ):
+        if rows:
+            logger.warning(
+                f"{source}: {len(rows)} captions {reason} and are skipped: {abbreviate(rows)}"
+            )
+    if len({record.path for record in records}) < len(records):
+        raise DatasetError(f"{source} names an image in two ways; write its name in one")
+    check_no_leak(records)
+    return records
+
+
+def _find(finder: FileFinder, folders: Sequence[Path], file: CaptionedFile) -> Path | None:
+    found = (finder.find(folder, file.name) for folder in folders)
+    return next((path for path in found if path), None)

@@ -1,0 +1,167 @@
+"""Where the captions of a data set lie, and which split each file is of, in published layouts.
+
+| published as | captions | photos |
+|---|---|---|
+| one's own | one file of any form, or one for each split | beside it, or in `images/` |
+| COCO 2014, COCO 2017 | `annotations/captions_{train,val}2017.json` | `train2017/`, `val2017/` |
+| Flickr30k, its authors | `results_20130124.token` | `flickr30k-images/` |
+| Flickr30k, Kaggle | `results.csv` | `flickr30k_images/` |
+| Karpathy's splits | `dataset_{coco,flickr8k,flickr30k}.json` | the official folders |
+| Hugging Face's imagefolder | `{train,validation,test}/metadata.{csv,jsonl}` | beside it |
+| VizWiz-Captions | `annotations/{train,val,test}.json` | `train/`, `val/`, `test/` |
+| nocaps | `nocaps_val_4500_captions.json` | `val/` or `images/` |
+| TextCaps | `TextCaps_0.1_{train,val}.json` | `train_images/` |
+| Localized Narratives | `*_{train,val,test}_localized_narratives*.jsonl` | those described |
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.data.caption_forms import FORMS
+from captioner.data.captions_file import SPLITS, DatasetError, abbreviate
+
+FOLDERS = ("annotations", "captions", "text", "images")  # where captions files lie
+_PHOTOS = (
+    "",
+    "images",
+    "Images",
+    "Flicker8k_Dataset",
+    "flickr30k-images",
+    "flickr30k_images",
+    "flickr30k_images/flickr30k_images",  # Kaggle's archive, unpacked into a folder of its own
+)
+# The last one is where Localized Narratives of COCO have their photos.
+_SPLIT_PHOTOS = (
+    "{split}{year}",
+    "{split}",
+    "images/{split}",
+    "{split}_images",
+    "train_images",  # TextCaps' validation photos are there too
+    "{split}2017",
+)
+# Beside captions, but without any.
+_OTHER_FILES = re.compile(
+    r"(instances|person_keypoints|stuff|panoptic|image_info|deprecated-challenge)_"
+    r"|.*_image_info|dataset_infos?\.json|state\.json|package\.json"
+)
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
+# One file of several, which keeps its split where it lies alone. Others may only be called so.
+_PUBLISHED = re.compile(
+    r"captions_(train|val)20\d\d\.json|nocaps_.*|textcaps_.*|.*localized_narratives.*"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A captions file, the split that its place gives to what gives itself none, and the folders
+    that its photos are looked for in."""
+
+    path: Path
+    split: str | None
+    folders: tuple[Path, ...]
+
+
+def find_parts(data_dir: Path) -> list[Part]:
+    """The captions files of a data set: one, or one for each split or shard.
+
+    `data_dir` is the folder, with the files in it or in one of `FOLDERS`, or a captions file.
+
+    Raises DatasetError if there is none, or if it is not clear which one to read.
+    """
+    if data_dir.is_file():
+        home = data_dir.parent
+        split = _split_of(data_dir) if _PUBLISHED.fullmatch(data_dir.name.lower()) else None
+        return [_part(data_dir, home.parent if home.name in FOLDERS else home, split)]
+    if not data_dir.is_dir():
+        raise DatasetError(
+            f"there is no folder {data_dir}; correct the path, or put the data there"
+        )
+    for home in (data_dir, data_dir / "data"):
+        if parts := _imagefolder(home):
+            return parts
+    for folder in (data_dir, *(data_dir / name for name in (*FOLDERS, "flickr30k_images"))):
+        if files := _captions_files(folder):
+            return _parts(folder, files, data_dir)
+    raise DatasetError(
+        f"no captions file is in {data_dir} or its folders {', '.join(FOLDERS)}; put one there, "
+        f"named {FORMS}"
+    )
+
+
+def _imagefolder(home: Path) -> list[Part]:
+    """Hugging Face's form: the folder of each split has a file of its own."""
+    parts = []
+    for name in sorted(os.listdir(home)) if home.is_dir() else []:
+        found = [f for f in _captions_files(home / name) if f.stem.lower() == "metadata"]
+        if name.lower() in SPLITS and found:
+            parts.append(Part(found[0], SPLITS[name.lower()], (home / name,)))
+    return parts
+
+
+def _parts(folder: Path, files: list[Path], home: Path) -> list[Part]:
+    """Files that differ only in the name of a split or a shard belong together."""
+    groups: dict[str, list[Path]] = {}
+    for path in files:
+        groups.setdefault(_without_split(path), []).append(path)
+    if len(groups) > 1:  # for instance COCO 2014 and 2017, with the photos of one of them
+        known = {rest: group for rest, group in groups.items() if _has_own_photos(group, home)}
+        groups = known or groups
+    if len(groups) > 1:
+        raise DatasetError(
+            f"{folder} has several files that may hold the captions: "
+            f"{abbreviate(path.name for path in files)}; give the path of the right one in "
+            "place of the folder's"
+        )
+    (group,) = groups.values()
+    alone = len(group) == 1 and not _PUBLISHED.fullmatch(group[0].name.lower())
+    return [_part(path, home, None if alone else _split_of(path)) for path in group]
+
+
+def _part(path: Path, home: Path, split: str | None) -> Part:
+    general = [path.parent, *(home / name for name in _PHOTOS)]
+    word = _SPLIT_WORD.search(path.name.lower())
+    if not word:
+        return Part(path, split, tuple(dict.fromkeys(general)))
+    # First where no other split's photos are: those may have the same names.
+    year = re.search(r"20\d\d", path.name)
+    names = [
+        form.format(split=name, year=year[0] if year else "")
+        for form in _SPLIT_PHOTOS
+        for name in dict.fromkeys([word[0], SPLITS[word[0]]])  # "validation", and "val"
+    ]
+    own = [home / name for name in names]
+    return Part(path, split, tuple(dict.fromkeys([*own, *general])))
+
+
+def _has_own_photos(group: Iterable[Path], home: Path) -> bool:
+    """Whether the photos' folder of a numbered release, such as train2017, is there."""
+    releases = [re.search(r"(train|val|test)20\d\d", path.name) for path in group]
+    return any(found and (home / found[0]).is_dir() for found in releases)
+
+
+def _captions_files(folder: Path) -> list[Path]:
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [folder / name for name in names if _may_hold_captions(folder / name)]
+
+
+def _may_hold_captions(path: Path) -> bool:
+    name = path.name.lower()
+    known = name in ("captions.txt", "results_20130124.token")
+    known |= name.endswith((".csv", ".tsv", ".jsonl", ".json"))
+    return known and not name.startswith(".") and not _OTHER_FILES.match(name) and path.is_file()
+
+
+def _split_of(path: Path) -> str | None:
+    word = _SPLIT_WORD.search(path.name.lower())
+    return SPLITS[word[0]] if word else None
+
+
+def _without_split(path: Path) -> str:
+    name = re.sub(r"-\d{5}-of-\d{5}", "", path.name.lower())
+    # Open Images' training part of Localized Narratives has a version in its name.
+    return _SPLIT_WORD.sub("", name, count=1).replace("_v6_", "_")
