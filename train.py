@@ -94,9 +94,11 @@ def main() -> int:
     from captioner.checkpoint import hub
     from captioner.data import coco_download, datasets, mixture
     from captioner.errors import CaptionerError
+    from captioner.model import backend
     from captioner.training import distribution, run
 
     allocator.keep_freed_memory()
+    backend.keep_compiled()
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
     try:

@@ -43,6 +43,10 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     8: Image.Transpose.ROTATE_90,
 }
 
+# What the network gets for each value of a pixel. It is a table, because a division that a compiler
+# turns into a product differs in the last bit.
+NETWORK_INPUT = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
+
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
@@ -147,14 +151,19 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
         ) from error
 
 
-def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
-    """An RGB image as float32 (size, size, 3) in -1..1, what InceptionV3 was trained on.
+def to_square(image: Image.Image, size: int = 299) -> np.ndarray:
+    """An RGB image as uint8 (size, size, 3).
 
     The whole photo is squeezed into the square, so that no part of it is out of sight and the
     attention maps cover all of it.
     """
     resized = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(resized, dtype=np.float32) / 127.5 - 1.0  # (size, size, 3)
+    return np.asarray(resized)
+
+
+def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
+    """`to_square` as float32 in -1..1, what InceptionV3 was trained on."""
+    return NETWORK_INPUT[to_square(image, size)]
 
 
 # What files that are often taken for pictures begin with, at which byte, and what to do with them.

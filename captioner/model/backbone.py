@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 from safetensors.numpy import load_file
 
+from captioner.data.images import NETWORK_INPUT
 from captioner.errors import CaptionerError
 from captioner.files import system_fault
 from captioner.model.backend import FLOAT32, compiles_whole_steps, copy_weights, precision
@@ -82,8 +83,9 @@ class FoldedBackbone(keras.Model):
     convolution before it, where it is a factor and a bias a channel (Jacob et al. 2017,
     arXiv 1712.05877, section 3.2).
 
-    float32 (batch, size, size, 3) in -1..1 -> (batch, rows, columns, 2048), equal to about 1e-6 of
-    the largest feature. The weights are copies: `backbone` stays what it is, and later changes of
+    float32 (batch, size, size, 3) in -1..1, or uint8 as `images.to_square` gives them, which take a
+    quarter of the way to the device -> (batch, rows, columns, 2048), equal to about 1e-6 of the
+    largest feature. The weights are copies: `backbone` stays what it is, and later changes of
     it do not show here. Raises `ValueError` unless every normalisation follows a convolution.
     """
 
@@ -112,6 +114,8 @@ class FoldedBackbone(keras.Model):
 
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         first, last = self._ends
+        if keras.backend.standardize_dtype(images.dtype) == "uint8":
+            images = ops.take(NETWORK_INPUT, ops.cast(images, "int32"), axis=0)
         values = {first: images}
         for layer, weights, inputs, output in self._steps:
             given = [values[i] for i in inputs]

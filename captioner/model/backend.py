@@ -5,8 +5,14 @@ All other code is written with `keras.ops` alone, and asks here where it has to 
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
+
+Tensor = Any
 
 FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"  # as Keras names its policies
 
@@ -47,3 +53,36 @@ def copy_weights(target: keras.Model, source: keras.Model) -> None:
     """
     for ours, theirs in zip(target.weights, source.weights, strict=True):
         ours.assign(np.array(theirs))
+
+
+def free_device_memory() -> int:
+    """Bytes that are free on the accelerator; 0 on a CPU, whose memory holds the data anyway."""
+    if name() != "jax":
+        return 0
+    import jax
+
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)
+
+
+def on_device(array: np.ndarray) -> Tensor:
+    """The array in the memory of the device on which the backend computes."""
+    return keras.ops.convert_to_tensor(array)
+
+
+def keep_compiled(folder: Path | None = None, limit: int = 2**30) -> None:
+    """Under JAX, keeps what is compiled on disk, so that the next run need not compile it again.
+
+    `folder` is by default the user's cache folder, which then holds at most `limit` bytes of it; a
+    folder that JAX was given by its own variable stays. What is used least goes first.
+    """
+    if name() != "jax":
+        return
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = folder or Path(caches) / "captioner" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", limit)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
-from captioner.data.images import ImageError, load_image, to_network_input
+from captioner.data.images import ImageError, load_image, to_square
 from captioner.errors import CaptionerError
 from captioner.files import allow_open_files, atomic_file, system_fault, write_bytes
 from captioner.model.backbone import FoldedBackbone, fingerprint
@@ -55,7 +55,10 @@ class Stamp:
 
 
 class FeatureExtractor:
-    """Photos (batch, size, size, 3) in -1..1 -> float16 features (batch, locations, channels).
+    """Photos (batch, size, size, 3) -> float16 features (batch, locations, channels).
+
+    Photos are uint8, as `images.to_square` gives them, or float32 in -1..1: the features are the
+    same to the last bit.
 
     float16 here too, not only in the cache: a caption made from a photo and one made from its
     cached features then come from the same numbers. With `mirrored`, they are those of the photos'
@@ -324,7 +327,7 @@ def _decoded_batches(
         try:
             # In this order: a photo that is replaced in between is extracted again the next time.
             photo = digests.of(record.path)
-            return photo, to_network_input(load_image(record.path), extractor.image_size)
+            return photo, to_square(load_image(record.path), extractor.image_size)
         except ImageError as error:
             return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -13,37 +14,42 @@ from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model.backend import wants_few_shapes
 from captioner.model.features import FeatureCache
 from captioner.training.mirroring import MirroredAtTimes
+from captioner.training.resident import ResidentFeatures, RowNumbers
 
 # The images of a batch and, for each, which of its captions stand in each row.
 Rows = list[list[int]]
 Batch = tuple[list[int], list[Rows]]
+STRIDE = 8  # words: lengths are multiples of it where every shape is compiled
 WINDOW = 20  # batches; within a window, images of like length are put together
 
 
 class CaptionBatches(keras.utils.PyDataset):
     """Batches ({"features", "words"}, targets):
 
-    features (batch, locations, channels) float16; words and targets (batch, rows, steps) int32, the
-    targets one step ahead of the words. The captions of an image share its encoding and are packed
+    features (batch, locations, channels) float16, or what else `cache.gather` gives; words and
+    targets (batch, rows, steps) int32, the targets one step ahead of the words. The captions of an
+    image share its encoding and are packed
     into fewer rows than there are captions, one behind the other, each from its <start> on. Padding
     only reaches the longest row of the batch.
 
     With `epoch` given, images come in an order that depends on seed and epoch alone, from batch
     number `first` on; without, in the order of their longest rows, for validation.
 
-    With `parts` processes, each gives its `part` of the rows of the same batches.
+    With `parts` processes, each gives its `part` of the rows of the same batches. `encoded` keeps
+    the captions' ids by image from one epoch to the next.
     """
 
     def __init__(
         self,
         records: Sequence[Record],
-        cache: FeatureCache | MirroredAtTimes,
+        cache: FeatureCache | MirroredAtTimes | RowNumbers,
         vocabulary: Vocabulary,
         training: TrainingConfig,
         epoch: int | None = None,
         first: int = 0,
         part: int = 0,
         parts: int = 1,
+        encoded: dict[str, list[list[int]]] | None = None,
     ) -> None:
         # Not one: Keras would leave it to tf.data to read ahead, and wait at the end of each epoch
         # for a thread that tunes tf.data, and sleeps for up to a minute (TensorFlow 2.21).
@@ -53,18 +59,38 @@ class CaptionBatches(keras.utils.PyDataset):
         self.size = training.batch_size // parts
         self.rows = rows_for(training.captions_per_image)
         self.mine = slice(part * self.size, (part + 1) * self.size)
-        encoded = {r.image_id: _encode(r, vocabulary, training.max_words) for r in records}
-        self.ids = [image_id for image_id, captions in encoded.items() if captions]
-        self.captions = [encoded[image_id] for image_id in self.ids]
+        known = {} if encoded is None else encoded
+        for record in records:
+            if record.image_id not in known:
+                known[record.image_id] = _encode(record, vocabulary, training.max_words)
+        self.ids = [i for i in dict.fromkeys(r.image_id for r in records) if known[i]]
+        self.captions = [known[image_id] for image_id in self.ids]
         self.rng = None if epoch is None else np.random.default_rng([training.seed, epoch])
-        self.order = self._order()[first:]
+        self.first = first
+
+    @cached_property
+    def order(self) -> list[Batch]:
+        """The batches from number `first` on; they are put together when the first is asked for."""
+        return self._order()[self.first :]
+
+    @property
+    def resident(self) -> ResidentFeatures | None:
+        """Where the features lie, if a batch has numbers in their place."""
+        return self.cache.resident if isinstance(self.cache, RowNumbers) else None
 
     @property
     def num_batches(self) -> int:
-        return len(self.order)
+        return max(0, -(-len(self.ids) // self.training.batch_size) - self.first)
 
     def __len__(self) -> int:
         return self.num_batches
+
+    def steps_of(self, index: int) -> int:
+        """The length that the rows of a batch are padded to."""
+        longest = self._length(self.order[index])  # of all parts, which have the same shape
+        # Of Flickr8k's batches of 32 images, four lengths are left, for 15 percent more steps; with
+        # multiples of 4 there would be seven, each of which takes some ten seconds to compile.
+        return -(-longest // STRIDE) * STRIDE if wants_few_shapes() else longest
 
     def may_stop_after(self, done: int) -> bool:
         """Whether the batches after the first `done` can start an epoch: see `_order`."""
@@ -73,9 +99,7 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         images, packed = self.order[index]
-        longest = self._length((images, packed))  # of all parts, which have the same shape
-        if wants_few_shapes():
-            longest = -(-longest // 4) * 4
+        longest = self.steps_of(index)
         # The last batch is filled up with images that have no words, and so no loss: a part of it
         # may have no others.
         some = images[:1]
@@ -125,6 +149,15 @@ class CaptionBatches(keras.utils.PyDataset):
         other = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
         if other is not None:
             order.insert(1, order.pop(other))
+        if wants_few_shapes() and self.rng is not None:
+            # Those of a shape come one behind the other, so that one call can take them.
+            order = [
+                batch
+                for start in range(0, len(order), WINDOW)
+                for batch in sorted(
+                    order[start : start + WINDOW], key=lambda b: -(-self._length(b) // STRIDE)
+                )
+            ]
         return order
 
     def _pack(self, image: int) -> Rows:

@@ -24,8 +24,10 @@ from captioner.model.backend import compiles_whole_steps
 from captioner.model.caption_model import CaptionModel
 from captioner.model.features import FeatureCache
 from captioner.training.batches import CaptionBatches
+from captioner.training.device_steps import DeviceSteps
 from captioner.training.distribution import Distribution
 from captioner.training.mirroring import MirroredAtTimes
+from captioner.training.resident import ResidentFeatures, make_resident
 from captioner.training.training_state import (
     History,
     Model,
@@ -52,6 +54,8 @@ class RunContext:
     output: Path
     distribution: Distribution = field(default_factory=Distribution)
     mirrored: FeatureCache | None = None  # of the training photos' mirror images
+    resident: ResidentFeatures | None = None  # where they fit on the device
+    encoded: dict[str, list[list[int]]] = field(default_factory=dict)  # captions, by image
 
     def per_dataset(self) -> dict[str, RunContext]:
         """The same, with the validation photos of one data set each."""
@@ -63,18 +67,27 @@ class RunContext:
             return self.cache
         return MirroredAtTimes(self.cache, self.mirrored, self.config.training.seed, epoch)
 
+    def on_device(self) -> RunContext:
+        """The same, with all features on the device if it is one and has room for them."""
+        if not has_loops(self.distribution):
+            return self
+        ids = list(dict.fromkeys(r.image_id for r in (*self.train, *self.val)))
+        return replace(self, resident=make_resident(ids, self.cache, self.mirrored))
+
     def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
         """Training batches of an epoch from number `first` on, or those of validation."""
         records = self.val if epoch is None else self.train
+        features = self.features(epoch)
         return CaptionBatches(
             records,
-            self.features(epoch),
+            self.resident.seen_by(features) if self.resident else features,
             self.vocabulary,
             self.config.training,
             epoch,
             first,
             self.distribution.part,
             self.distribution.parts,
+            self.encoded,
         )
 
 
@@ -115,6 +128,7 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
     steps = len(phase.batches(context, epoch=0))
     model.compile(optimizer=phase.optimizer(steps), jit_compile=compiles_whole_steps())
     model.optimizer.build(model.trainable_variables)
+    steps_on_device = DeviceSteps(model) if has_loops(distribution) else None
     history = restore_state(output / phase.state, model)
     if not history:
         phase.begin()
@@ -131,13 +145,12 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
                 logger.info("no better validation loss in %d epochs", patience)
                 break
             logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
-            begun = _fit_epoch(
-                model, phase.batches(context, epoch, _done(begun)), begun, interrupted
-            )
+            batches = phase.batches(context, epoch, _done(begun))
+            begun = _fit_epoch(model, steps_on_device, batches, begun, interrupted)
             if _done(begun) < steps:
                 save_state(output / phase.state, model, [*history, begun])
                 raise KeyboardInterrupt
-            losses = _validate(model, phase, context)
+            losses = _validate(model, steps_on_device, phase, context)
             val_nll = losses["val_nll"]
             history.append({"nll": begun["loss"] / begun["words"]} | losses)
             begun = {}
@@ -154,13 +167,23 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
     return history
 
 
-def _validate(model: Model, phase: Phase, context: RunContext) -> dict[str, float]:
+def has_loops(distribution: Distribution) -> bool:
+    """Whether training goes by `DeviceSteps`: under JAX, on one device."""
+    return compiles_whole_steps() and distribution.engine is None
+
+
+def _validate(
+    model: Model, on_device: DeviceSteps | None, phase: Phase, context: RunContext
+) -> dict[str, float]:
     """Loss per word on the validation photos: the mean over the data sets, so that the largest does
     not decide alone which epoch is the best, and that of each."""
     losses = {}
     for name, part in context.per_dataset().items():
         batches = phase.batches(part, None)
-        losses[name] = float(model.evaluate(batches, verbose=0, return_dict=True)["nll"])
+        if on_device:
+            losses[name] = on_device.evaluate(batches)
+        else:
+            losses[name] = float(model.evaluate(batches, verbose=0, return_dict=True)["nll"])
     each = {f"val_nll/{name}": loss for name, loss in losses.items()}
     return {"val_nll": float(np.mean([*losses.values()]))} | (each if len(each) > 1 else {})
 
@@ -206,15 +229,23 @@ class _StopAfterStep(keras.callbacks.Callback):
 
 
 def _fit_epoch(
-    model: Model, batches: CaptionBatches, begun: dict[str, float], interrupted: Event
+    model: Model,
+    on_device: DeviceSteps | None,
+    batches: CaptionBatches,
+    begun: dict[str, float],
+    interrupted: Event,
 ) -> dict[str, float]:
     """Trains on the `batches` that `begun` has left of an epoch; returns it brought up to date."""
-    stop = _StopAfterStep(interrupted, batches.may_stop_after)
-    model.stop_training = False
-    verbose = 1 if sys.stdout.isatty() else 0  # a bar for people; log files get our own lines
-    model.fit(batches, epochs=1, shuffle=False, verbose=verbose, callbacks=[stop])
+    if on_device:
+        done = on_device.train(batches, interrupted.is_set)
+    else:
+        stop = _StopAfterStep(interrupted, batches.may_stop_after)
+        model.stop_training = False
+        verbose = 1 if sys.stdout.isatty() else 0  # a bar for people; log files get our own lines
+        model.fit(batches, epochs=1, shuffle=False, verbose=verbose, callbacks=[stop])
+        done = stop.done
     return {
-        "batches": _done(begun) + stop.done,
+        "batches": _done(begun) + done,
         "loss": begun.get("loss", 0.0) + float(model.nll.total),
         "words": begun.get("words", 0.0) + float(model.nll.count),
     }

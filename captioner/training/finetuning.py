@@ -151,7 +151,7 @@ def _batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) -
     records = context.val if epoch is None else context.train
     training = context.config.training
     photos = Photos(records, training.finetune_image_size, training.seed, epoch)
-    return replace(context, cache=photos, mirrored=None).batches(epoch, first)
+    return replace(context, cache=photos, mirrored=None, resident=None).batches(epoch, first)
 
 
 def _after_the_stem(backbone: keras.Model) -> int:

@@ -33,12 +33,13 @@ class MirroredAtTimes:
         """float16 (n, locations, channels), in the order of `image_ids`."""
         return np.concatenate(
             [
-                (self.mirrored if self._is_mirrored(i) else self.upright).gather([i])
+                (self.mirrored if self.is_mirrored(i) else self.upright).gather([i])
                 for i in image_ids
             ]
         )
 
-    def _is_mirrored(self, image_id: str) -> bool:
+    def is_mirrored(self, image_id: str) -> bool:
+        """Whether the image is seen mirrored in this epoch."""
         if image_id not in self.mirrored:
             return False
         name = [self.seed, self.epoch, 3, *image_id.encode()]

@@ -144,6 +144,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     if distribution.is_main:
         _check_same_run(output / RUN, described)
     context = RunContext(config, vocabulary, cache, train, val, output, distribution, mirrored)
+    context = context.on_device()
     with distribution.scope():
         if distribution.parts > 1:
             seen = file_sha256(output / STATE) if (output / STATE).exists() else ""
@@ -168,10 +169,12 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         config = replace(config, backbone=backbone)
         features = output / f"features-{tuned[:12]}"
         cache, mirrored = _extract(train, val, extractor, features, options, Distribution())
-        context = replace(context, config=config, cache=cache, mirrored=mirrored)
+        context = replace(context, config=config, cache=cache, mirrored=mirrored).on_device()
         tuning_history += polish(model, context)
     cider_history = fit_cider(model, context) if training.cider_epochs else []
-    checkpoint = Checkpoint(config, vocabulary, model, extractor.backbone)
+    served = CaptionModel(config.model)  # in float32, whatever the precision of training
+    backend.copy_weights(served, model)
+    checkpoint = Checkpoint(config, vocabulary, served, extractor.backbone)
     metrics = {
         "data": summary(records),
         "history": history,

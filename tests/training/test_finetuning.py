@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Photo
 from safetensors.numpy import load_file
+from small_backbone import small_backbone
 
 import train
 from captioner.config import TrainingConfig
@@ -110,17 +111,6 @@ def test_two_rates() -> None:
     # Adam's first step has the size of the learning rate.
     moved = [np.abs(np.array(v) - b).max() for v, b in zip(model.weights, before, strict=True)]
     assert moved == pytest.approx([0.001, 0.01], rel=1e-3)
-
-
-def small_backbone(weights: str) -> keras.Model:
-    """Stands for an InceptionV3, as which it would take minutes: (80, 80, 3) -> (2, 2, 8)."""
-    keras.utils.set_random_seed(0)
-    photo = x = keras.Input((80, 80, 3))
-    for name, strides in (("mixed8", 4), ("mixed9", 5), ("mixed10", 2)):
-        x = keras.layers.Conv2D(8, 3, strides=strides, padding="same", use_bias=False)(x)
-        x = keras.layers.BatchNormalization(scale=False)(x)
-        x = keras.layers.Activation("relu", name=name)(x)
-    return keras.Model(photo, x)
 
 
 @pytest.fixture

@@ -1,0 +1,132 @@
+"""Steps of training and of validation under JAX, several to a call.
+
+Keras's own loop hands over one batch at a time and waits for Python between two of them. Here one
+compiled call takes up to `STEPS` batches of the same shape. Their features are rows of a pool on
+the device: of all features, where they fit (see `resident.py`), or else of these batches alone,
+which are gathered and on their way while the steps before them run.
+
+How many steps go into a call changes nothing in what they compute, to the last bit: they are the
+passes of one compiled loop, whose number is an argument of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from captioner.training.batches import CaptionBatches
+from captioner.training.training_state import Model
+
+STEPS = 8  # of a call at most; Ctrl-C waits for them
+
+
+class DeviceSteps:
+    """Trains and evaluates a compiled `model` under JAX, on one device."""
+
+    def __init__(self, model: Model) -> None:
+        import jax
+
+        self.model = model
+        self._train = jax.jit(partial(_loop, model.train_step))
+        self._test = jax.jit(partial(_loop, model.test_step))
+
+    def train(self, batches: CaptionBatches, stop: Callable[[], bool]) -> int:
+        """Takes the batches' steps until all are done or `stop()` says so; returns how many. The
+        model's metrics are those of these steps."""
+        return self._run(self._train, batches, stop, [self.model.optimizer.variables])
+
+    def evaluate(self, batches: CaptionBatches) -> float:
+        """The mean loss per word of `batches`."""
+        self._run(self._test, batches, lambda: False, [])
+        return float(self.model.nll.total) / max(float(self.model.nll.count), 1.0)
+
+    def _run(
+        self,
+        steps: Callable[..., Any],
+        batches: CaptionBatches,
+        stop: Callable[[], bool],
+        optimizer: list[list[keras.Variable]],
+    ) -> int:
+        model = self.model
+        model.reset_metrics()
+        groups = [model.trainable_variables, model.non_trainable_variables]
+        groups += [*optimizer, model.metrics_variables]
+        # The variables keep their values until the last call is done: none gives its memory away.
+        state = tuple([v.value for v in group] for group in groups)
+        done, before = 0, None
+        with tqdm(total=len(batches), unit="batch", leave=False, disable=None) as progress:
+            for count, pool, arrays in _calls(batches):
+                state, mark = steps(state, pool, arrays, count)
+                done += count
+                # One call runs and the next one is ready: neither the device nor Ctrl-C waits.
+                if before is not None:
+                    before.block_until_ready()
+                before = mark
+                progress.update(count)
+                if stop():
+                    break
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        return done
+
+
+def _loop(step: Callable[..., Any], state: Any, pool: Any, arrays: Any, count: Any) -> Any:
+    """`count` times `step`, on the first of the batches in `arrays`; also a small array by which to
+    wait for the end."""
+    import jax
+
+    def one(number: Any, state: Any) -> Any:
+        batch = {name: array[number] for name, array in arrays.items()}
+        features, targets = pool[batch.pop("rows")], batch.pop("targets")
+        _, after = step(state, ({"features": features, **batch}, targets))
+        return tuple(list(group) for group in after)
+
+    state = jax.lax.fori_loop(0, count, one, state)
+    return state, state[-1][0] + 0
+
+
+def _calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+    """For each call the number of its batches, the pool, and the arrays (STEPS, batch, ...) on the
+    device; those of the next calls are made by threads meanwhile."""
+    import jax
+
+    starts = [0]
+    for number in range(1, len(batches)):
+        full = number - starts[-1] == STEPS
+        if full or batches.steps_of(number) != batches.steps_of(number - 1):
+            starts.append(number)
+    spans = list(zip(starts, [*starts[1:], len(batches)], strict=True))
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as threads:
+        waiting: list[list[Future]] = []
+        ahead = iter(spans)
+        for start, end in spans:
+            while len(waiting) < 2 and (span := next(ahead, None)) is not None:
+                waiting.append([threads.submit(batches.__getitem__, i) for i in range(*span)])
+            parts = [future.result() for future in waiting.pop(0)]
+            pool, arrays = _stacked(parts, batches.resident)
+            yield end - start, pool, jax.device_put(arrays)
+
+
+def _stacked(
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray]], resident: Any
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """The pool of features, and the batches' arrays one above the other, always STEPS of them."""
+    import jax
+
+    missing = STEPS - len(parts)
+    arrays = {"words": np.stack([x["words"] for x, _ in parts] + [parts[0][0]["words"]] * missing)}
+    arrays["targets"] = np.stack([y for _, y in parts] + [parts[0][1]] * missing)
+    features = [x["features"] for x, _ in parts] + [parts[0][0]["features"]] * missing
+    if resident is not None:  # numbers of its rows stand for the features
+        return resident.pool, arrays | {"rows": np.stack(features)}
+    rows = np.arange(STEPS * len(features[0]), dtype=np.int32).reshape(STEPS, -1)
+    return jax.device_put(np.concatenate(features)), arrays | {"rows": rows}
