@@ -1,12 +1,17 @@
 """Do captions steered to a region describe what is there?
 
     python benchmarks/steering.py --coco DIR [--checkpoint DIR] [--composites 100]
+    python benchmarks/steering.py --coco DIR --boxes
 
 Two photos of COCO's validation set stand side by side in one picture, which is captioned with the
 attention steered to its left and to its right half. Reported is the share of a caption's content
 words that occur in the reference captions of the half it was steered to, less the share that occur
 in those of the other half: 0 if steering did nothing. The intervals are 95%, by resampling the
 pictures. Prints a table, then one JSON object.
+
+With `--boxes`: how much of the attention lies inside square boxes of several sizes at random
+places, by the mean over all words and the lowest twentieth of them; how often the brightest cell is inside;
+and the share of captions that break off or say a phrase twice, in percent.
 """
 
 from __future__ import annotations
@@ -24,8 +29,9 @@ from captioner.data.datasets import Record, read_coco, sample_records
 from captioner.data.images import load_image
 from captioner.data.words import split_words
 from captioner.evaluation.bootstrap import interval
+from captioner.evaluation.diversity import vices
 from captioner.model.function_words import FUNCTION_WORDS
-from captioner.model.steering import LEAK
+from captioner.model.steering import LEAK, region_coverage
 
 HALVES = ((0, 0, 0.5, 1), (0.5, 0, 1, 1))
 NO_STEERING = 1.0  # as a leak: the factor is the same everywhere
@@ -41,11 +47,18 @@ def main() -> None:
     parser.add_argument(
         "--leaks", type=float, nargs="+", default=[NO_STEERING, 0.3, 0.1, 0.03, LEAK, 0.001]
     )
+    parser.add_argument("--boxes", action="store_true", help="boxes of several sizes instead")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    pairs = choose_pairs(options.coco, options.composites, options.seed)
     captioner = Captioner.from_pretrained(options.checkpoint)
+    if options.boxes:
+        found = measure_boxes(captioner, options.coco, seed=options.seed)
+        for box in found:
+            print("  ".join(f"{name} {value:g}" for name, value in box.items()))
+        print(json.dumps(found))
+        return
+    pairs = choose_pairs(options.coco, options.composites, options.seed)
     size = captioner.extractor.image_size
     pictures = [composite(*pair, size, options.fit) for pair in pairs]
     batches = [pictures[i : i + 32] for i in range(0, len(pictures), 32)]
@@ -63,6 +76,46 @@ def main() -> None:
         )
     settings = {"composites": len(pairs), "strategy": options.strategy, "fit": options.fit}
     print(json.dumps(settings | {"results": results}))
+
+
+def measure_boxes(
+    captioner: Captioner,
+    coco: Path,
+    photos: int = 64,
+    sides: Sequence[float] = (1 / 8, 0.2, 0.3, 0.5, 0.7),
+    seed: int = 0,
+) -> list[dict[str, float]]:
+    """For boxes with each of `sides`, as shares of the photo's: see above."""
+    records = [r for r in read_coco(coco, "val") if r.path.is_file()]
+    records = sample_records(records, photos, seed)
+    batches = [records[i : i + 32] for i in range(0, len(records), 32)]
+    features = np.concatenate([captioner.features([r.path for r in some]) for some in batches])
+    rng = np.random.default_rng(seed)
+    results = []
+    for side in sides:
+        corners = rng.random((len(records), 2)) * (1 - side)
+        boxes = [(x, y, x + side, y + side) for x, y in corners.tolist()]
+        bias = np.concatenate([captioner.region_bias(box) for box in boxes])
+        options = DecodingOptions("beam", num_captions=1)
+        captions = [found[0] for found in captioner.caption_features(features, options, bias=bias)]
+        inside, brightest = [], []
+        for box, caption in zip(boxes, captions, strict=True):
+            rows, columns = caption.attention.shape[1:]
+            touched = region_coverage(box, rows, columns) > 0
+            inside += [float(weights[touched].sum()) for weights in caption.attention]
+            brightest += [bool(touched.flat[weights.argmax()]) for weights in caption.attention]
+        habits = vices([caption.words for caption in captions])
+        results.append(
+            {
+                "side": side,
+                "inside": float(np.mean(inside)),
+                "lowest_twentieth": float(np.percentile(inside, 5)),
+                "brightest_inside": float(np.mean(brightest)),
+                "unfinished": habits["unfinished"],
+                "phrase_twice": habits["phrase_twice"],
+            }
+        )
+    return results
 
 
 def choose_pairs(coco: Path, count: int, seed: int) -> list[tuple[Record, Record]]:
@@ -95,7 +148,7 @@ def composite(left: Record, right: Record, size: int, fit: str) -> Image.Image:
 
 
 def steered_captions(
-    captioner: Captioner, features: np.ndarray, strategy: str, leak: float
+    captioner: Captioner, features: np.ndarray, strategy: str, leak: float | None
 ) -> list[tuple[str, str]]:
     """For each picture, the best caption steered to its left half and to its right one."""
     options = DecodingOptions(strategy, num_captions=1)

@@ -25,7 +25,7 @@ from captioner.model.decoding import (
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions, OptionError
 from captioner.model.features import FeatureExtractor
 from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
-from captioner.model.steering import LEAK, Region, attention_bias
+from captioner.model.steering import Region, attention_bias
 
 ALTERNATIVES = 5  # other words kept for each word
 
@@ -97,7 +97,7 @@ class Captioner:
         *,
         prefix: str = "",
         region: Region | None = None,
-        leak: float = LEAK,
+        leak: float | None = None,
         **more: Any,
     ) -> list[Caption]:
         """Captions of one photo, best first (mean log-probability per word).
@@ -119,7 +119,7 @@ class Captioner:
                 as (0, 0, 0.5, 1) for its left half, or a mask (rows, columns) of non-negative
                 weights. The attention weights are multiplied by it at every step, and then sum to
                 1 again.
-            leak: The factor outside the region.
+            leak: The factor on the attention outside the region; None: by the region's size.
             **more: The other fields of `DecodingOptions`: `max_words`, `length_penalty`,
                 `distinct`.
 
@@ -151,7 +151,7 @@ class Captioner:
         *,
         prefix: str = "",
         region: Region | None = None,
-        leak: float = LEAK,
+        leak: float | None = None,
         **settings: Any,
     ) -> list[list[Caption]]:
         """`caption` for many photos at once, which go through the network together.
@@ -221,7 +221,7 @@ class Captioner:
         forced[:, :, : len(words)] = self.vocabulary.encode(prefix)
         return forced
 
-    def region_bias(self, region: Region, leak: float = LEAK) -> np.ndarray:
+    def region_bias(self, region: Region, leak: float | None = None) -> np.ndarray:
         """float32 (1, 1, locations): a region of one photo as `decode` takes it.
 
         Raises `OptionError` as `steering.attention_bias`.

@@ -14,23 +14,36 @@ from captioner.model.decoding_options import OptionError
 
 Region = Sequence[float] | np.ndarray
 
-# The factor outside the region. Not 0, or the scores would not be finite. benchmarks/steering.py
-# finds the effect as large from 0.03 downwards; small regions, with more outside, need some less.
+# The factor outside a region is at most this. It is not 0, or the scores would not be finite.
 LEAK = 0.01
 
 
-def attention_bias(region: Region, rows: int, columns: int, leak: float = LEAK) -> np.ndarray:
+def leak_of(coverage: np.ndarray) -> float:
+    """The factor on the attention outside a region that has this coverage (rows, columns).
+
+    The smaller a region, the more cells compete with it, and the less attention it would have by
+    itself: the factor falls with the square of the covered share of the photo.
+    `benchmarks/steering.py --boxes` shows what lies inside boxes of several sizes.
+    """
+    return float(min(LEAK, 0.04 * coverage.mean() ** 2))
+
+
+def attention_bias(
+    region: Region, rows: int, columns: int, leak: float | None = None
+) -> np.ndarray:
     """float32 (rows * columns,), to be added to the attention scores of a photo's cells.
 
     `region` is a box (left, top, right, bottom) in fractions of the photo's width and height, or a
     mask (any number of rows and columns) of non-negative weights over the photo. The factor on a
-    cell's attention is 1 where the region covers it best and `leak` where it does not.
+    cell's attention is 1 where the region covers it best and `leak` (by default `leak_of`) where it
+    does not.
 
     Raises OptionError if the region is neither, or empty, or if `leak` is not in (0, 1].
     """
+    coverage = region_coverage(region, rows, columns)
+    leak = leak_of(coverage) if leak is None else leak
     if not 0 < leak <= 1:
         raise OptionError(f"leak is {leak!r}: above 0, at most 1")
-    coverage = region_coverage(region, rows, columns)
     return np.log(leak + (1 - leak) * coverage).astype(np.float32).reshape(-1)
 
 

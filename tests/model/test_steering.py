@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioner.model.steering import LEAK, attention_bias, region_coverage
+from captioner.model.steering import LEAK, attention_bias, leak_of, region_coverage
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +86,28 @@ def test_the_leak_is_a_factor(leak):
         attention_bias((0, 0, 1, 1), 8, 8, leak=leak)
 
 
+def test_the_smaller_the_region_the_less_is_let_through():
+    leaks = [
+        leak_of(region_coverage((0, 0, side, side), 8, 8)) for side in (1 / 8, 0.3, 0.5, 0.75, 1)
+    ]
+    assert leaks == sorted(leaks) and leaks[0] < 1e-4 and leaks[-1] == leaks[-2] == LEAK
+    bias = attention_bias((0, 0, 0.25, 0.25), 8, 8).reshape(8, 8)
+    assert bias[0, 0] == 0 and bias[7, 7] == pytest.approx(np.log(0.04 / 16**2), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_attention_lies_inside_a_box_of_any_size(coco_mini: Path, benchmark) -> None:
+    from captioner import Captioner
+
+    captioner = Captioner.from_pretrained(ROOT / "assets" / "checkpoint")
+    found = benchmark.measure_boxes(
+        captioner, coco_mini, photos=16, sides=(1 / 8, 0.3, 0.5), seed=1
+    )
+    for box in found:
+        assert box["inside"] >= 0.8, box
+        assert box["unfinished"] <= 7, box
+
+
 @pytest.mark.slow
 def test_steered_captions_are_about_their_half(shared, benchmark):
     """The bundled model on pictures of two photos each: the 95% interval lies above 0."""
@@ -96,7 +118,7 @@ def test_steered_captions_are_about_their_half(shared, benchmark):
     assert len({record.image_id for pair in pairs for record in pair}) == 150
     pictures = [benchmark.composite(*pair, 299, "crop") for pair in pairs]
     features = np.concatenate([captioner.features(pictures[i : i + 25]) for i in (0, 25, 50)])
-    texts = benchmark.steered_captions(captioner, features, "beam", LEAK)
+    texts = benchmark.steered_captions(captioner, features, "beam", None)
     assert np.mean([left != right for left, right in texts]) > 0.5
     figures = benchmark.figures(pairs, texts)
     assert figures["interval"][0] > 0, figures
