@@ -10,8 +10,8 @@ in those of the other half: 0 if steering did nothing. The intervals are 95%, by
 pictures. Prints a table, then one JSON object.
 
 With `--boxes`: how much of the attention lies inside square boxes of several sizes at random
-places, by the mean over all words and the lowest twentieth of them; how often the brightest cell is inside;
-and the share of captions that break off or say a phrase twice, in percent.
+places, by the mean over all words and the lowest twentieth of them; how often the brightest cell is
+inside; and the share of captions that break off or say a phrase twice, in percent.
 """
 
 from __future__ import annotations
