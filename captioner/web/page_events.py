@@ -54,9 +54,11 @@ class PageEvents:
             "completion": self._complete,
         }
         try:
-            if wish.get("kind") not in answers:
+            answer = answers.get(str(wish.get("kind")))
+            if answer is None:
                 raise responses.refusal("The page has asked for something unknown.", "This page")
-            for content, kept in answers[wish["kind"]](wish, image, kept, options):  # noqa: B020
+            for content, photo in answer(wish, image, kept, options):
+                kept = photo
                 yield _written(wish, content), kept
         except gr.Error as error:
             # Not as Gradio's own message, which goes by itself after a few seconds.

@@ -149,7 +149,7 @@ def test_tensorflow_is_quiet(app: App) -> None:
 
 def test_what_was_kept_quiet_is_shown_if_the_import_fails() -> None:
     program = (
-        "import os, sys, captioner.startup as s\n"
+        "import os, sys, captioner.environment as s\n"
         "with s._quiet_until_failure(): os.write(2, b'a note\\n')\n"
         "with s._quiet_until_failure():\n"
         "    os.write(2, b'why it failed\\n')\n"

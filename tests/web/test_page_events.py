@@ -1,4 +1,4 @@
-"""The note beside captions that the model is unsure of, and captions that a page sends back."""
+"""What the server answers the page: refusals, the note of doubt, captions that come back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from captioner.captioner import Caption
 from captioner.web import responses
 from captioner.web.confidence import confidence_note, read_calibration
+from captioner.web.page_events import PageEvents
 
 BINS = [
     {"max_mean_log_prob": -0.5, "share_right": 0.8},
@@ -86,3 +87,16 @@ def test_what_cannot_be_drawn_is_refused(change: dict) -> None:
         responses.from_json(responses.to_json(caption(-0.25, -1.5)) | change)
     with pytest.raises(gr.Error, match="cannot be drawn"):
         responses.from_json(None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], {}, {"kind": ["photo"]}, {"kind": "example", "number": "1"}, {"kind": "captions"}]
+    + [{"kind": "completion", "photo": photo} for photo in (7, "http://127.0.0.1/", "data:,x")],
+)
+def test_a_wish_that_makes_no_sense_is_refused(data: Any) -> None:
+    event = gr.EventData(None, data)
+    events = PageEvents(None)  # nothing of it is needed before the wish makes sense
+    (text, kept), *more = events.answer(None, None, event, 3, "sample", 0.5, 1.0, 0)
+    assert json.loads(text)["message"] and json.loads(text)["done"]
+    assert kept is None and not more
