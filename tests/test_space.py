@@ -47,7 +47,7 @@ def test_nothing_is_missing_and_nothing_too_many(space: Path) -> None:
     checkpoint = {f"assets/checkpoint/{name}" for name in CHECKPOINT}
     top = {".gitattributes", "LICENSE", "README.md", "app.py", "requirements.txt"}
     top |= {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"}
-    docs = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").iterdir() if path.is_file()}
+    docs = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.*") if path.is_file()}
     found -= {path for path in found if path.startswith("assets/") and path.endswith(".png")}
     checkpoint -= {"assets/checkpoint/loss.png"}
     assert found == top | checkpoint | package | docs

@@ -84,6 +84,22 @@ def write_attention_film(
     `longest` is the longer side of the photo in pixels, `seconds` how long a word stays. Raises
     OSError if the file cannot be written, ValueError as `attention_grid`.
     """
+    frames = [_few_colours(frame) for frame in attention_frames(photo, caption, longest)]
+    frames[0].save(
+        file,
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=frame_durations(len(frames), seconds),
+        loop=0,
+    )
+
+
+def attention_frames(photo: Image.Image, caption: Caption, longest: int = 400) -> list[Image.Image]:
+    """The frames of `write_attention_film`, as RGB images of one size.
+
+    Raises ValueError as `attention_grid`.
+    """
     letters = lettering(caption.words)
     _titles(caption, letters)
     photo = photo.convert("RGB").resize(
@@ -91,14 +107,15 @@ def write_attention_film(
     )
     layers = _layers(photo)
     pictures = [Image.composite(*layers, _mask(a, photo.size)) for a in caption.attention]
-    frames = []
-    for index, picture in enumerate([*pictures, photo]):
-        frame = _subtitled(picture, letters, index, longest)
-        frames.append(_few_colours(frame))
-    milliseconds = [round(1000 * seconds)] * len(pictures) + [round(3000 * seconds)]
-    frames[0].save(
-        file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
-    )
+    return [
+        _subtitled(picture, letters, index, longest)
+        for index, picture in enumerate([*pictures, photo])
+    ]
+
+
+def frame_durations(frames: int, seconds: float) -> list[int]:
+    """Milliseconds that each frame stays: a word `seconds`, the whole caption three times that."""
+    return [round(1000 * seconds)] * (frames - 1) + [round(3000 * seconds)]
 
 
 def format_probability(probability: float) -> str:
