@@ -9,7 +9,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-DEFAULT_COCO_IMAGES, ALL = 6000, "all"
+ALL = "all"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -20,9 +20,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="append",
         dest="datasets",
         metavar="KIND[:FOLDER]",
-        help="what to train on: coco (the default), flickr8k, or folder, which is your own photos "
-        "with a captions file (CSV, JSON lines, COCO, Karpathy). Given several times, it trains on "
-        "all of them: --dataset flickr8k:data/flickr8k --dataset folder:photos",
+        help="what to train on: coco (the default), flickr8k, flickr30k, coco2017, vizwiz, "
+        "textcaps, localized_narratives, or folder, which is your own photos with a captions file "
+        "(CSV, JSON lines, COCO, Karpathy). Given several times, it trains on all of them: "
+        "--dataset flickr8k:data/flickr8k --dataset folder:photos",
     )
     add("--data-dir", type=Path, help="the FOLDER, if KIND stands alone (default: data/KIND)")
     add("--output", type=Path, default=Path("output"), help="features, state and checkpoint")
@@ -92,7 +93,7 @@ def main() -> int:
     # Here and not above, so that --help and mistakes in the options answer at once.
     from captioner import allocator, config
     from captioner.checkpoint import hub
-    from captioner.data import coco_download, datasets, mixture
+    from captioner.data import mixture
     from captioner.errors import CaptionerError
     from captioner.model import backend
     from captioner.training import distribution, run
@@ -112,18 +113,9 @@ def main() -> int:
             hub.require_login()  # now, and not after hours of training
         seed = given.get("seed", 0)
 
-        def download(folder: Path) -> list[datasets.Record]:
-            images = options.images or DEFAULT_COCO_IMAGES
-            return coco_download.download_coco(
-                folder,
-                num_images=None if images == ALL else images,
-                seed=seed,
-                base_url=os.environ.get("CAPTIONER_COCO_URL", datasets.COCO_URL),
-                progress=sys.stderr.isatty(),
-            )
-
-        num_images = None if options.images in (None, ALL) else options.images
-        records = mixture.read_mixture(sources, num_images, seed, read_without_val=download)
+        records = mixture.read_mixture(
+            sources, options.images, seed, download=True, progress=sys.stderr.isatty()
+        )
         folder = run.run_training(
             records,
             run.RunOptions(

@@ -8,18 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
+from captioner import retries
 
 logger = logging.getLogger(__name__)
 
-MAX_WAIT = 60.0  # seconds; whoever asks for more is answered with an error that says so
-PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)
 CONFLICTS = (409, 412)
 T = TypeVar("T")
 
@@ -28,36 +20,22 @@ def patiently(call: Callable[[], T], attempts: int) -> T:
     """The result of `call`, tried again after failures that may pass.
 
     The client itself repeats most requests, but not those that create a repository, ask for its
-    state or commit. Waits as long as the Hub asks for, up to `MAX_WAIT`.
+    state or commit. Waits as long as the Hub asks for, within reason: see `retries`.
     """
-    growing = wait_exponential_jitter(initial=1, max=MAX_WAIT, jitter=0.5)
 
-    def wait(state: RetryCallState) -> float:
-        asked = _retry_after(_error(state))
-        return growing(state) if asked is None else asked
-
-    def note(state: RetryCallState) -> None:
-        error = _error(state)
+    def note(error: BaseException, seconds: float) -> None:
+        what = _status(error) or type(error).__name__
         logger.warning(
-            "The Hub does not answer as it should (%s): trying again in %.0f s.",
-            _status(error) or type(error).__name__,
-            state.next_action.sleep if state.next_action else 0,
+            "The Hub does not answer as it should (%s): trying again in %.0f s.", what, seconds
         )
 
-    retrying = Retrying(
-        stop=stop_after_attempt(attempts),
-        wait=wait,
-        retry=retry_if_exception(_may_pass),
-        before_sleep=note,
-        reraise=True,
-    )
-    return retrying(call)
+    return retries.retried(call, attempts, _may_pass, _retry_after, before_wait=note)
 
 
 def was_refused(error: BaseException) -> bool:
     """Whether the Hub answered, and the answer was no."""
     status = _status(_root(error))
-    return status is not None and 400 <= status < 500 and status not in PASSING
+    return status is not None and 400 <= status < 500 and not _status_may_pass(status)
 
 
 def reason(
@@ -147,10 +125,13 @@ def _may_pass(error: BaseException) -> bool:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     if isinstance(error, HfHubHTTPError):
-        asked = _retry_after(error)
-        return _status(error) in PASSING and (asked is None or asked <= MAX_WAIT)
+        return _status_may_pass(_status(error))
     cut_short = type(error) is OSError and error.errno is None  # of another size than announced
     return cut_short or isinstance(error, (HTTPError, json.JSONDecodeError))
+
+
+def _status_may_pass(status: int | None) -> bool:
+    return status in CONFLICTS or retries.status_may_pass(status)
 
 
 def _status(error: BaseException) -> int | None:
@@ -160,13 +141,7 @@ def _status(error: BaseException) -> int | None:
 def _retry_after(error: BaseException) -> float | None:
     """The seconds for which the Hub asks not to be asked again."""
     headers: Any = getattr(getattr(error, "response", None), "headers", {})
-    seconds = headers.get("Retry-After", "").strip()
-    return float(seconds) if seconds.isdecimal() else None
-
-
-def _error(state: RetryCallState) -> BaseException:
-    error = state.outcome.exception() if state.outcome else None
-    return error or RuntimeError()
+    return retries.seconds_asked(headers.get("Retry-After"))
 
 
 def _plain(message: str, token: str | None) -> str:

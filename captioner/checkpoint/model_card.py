@@ -19,21 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from captioner.config import CaptionerConfig
+from captioner.data.datasets import DATASETS, title_of
 
 METRIC_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
-DATASET_TITLES = {"flickr8k": "Flickr8k", "coco": "MS-COCO 2014", "folder": "a folder of photos"}
-PUBLIC_DATASETS = ("flickr8k", "coco")  # names that mean the same to everybody
-# Show, Attend and Tell (arXiv 1502.03044, table 1), on the test photos.
-PUBLISHED = {
-    "flickr8k": {
-        "soft attention": {
-            "BLEU-1": 67.0, "BLEU-2": 44.8, "BLEU-3": 29.9, "BLEU-4": 19.5, "METEOR": 18.93
-        },
-        "hard attention": {
-            "BLEU-1": 67.0, "BLEU-2": 45.7, "BLEU-3": 31.4, "BLEU-4": 21.3, "METEOR": 20.30
-        },
-    }
-}  # fmt: skip
 
 _METRIC_TYPES = {"BLEU": "bleu", "METEOR": "meteor", "ROUGE": "rouge", "CIDEr": "cider"}
 _SEARCH_OPTIONS = (
@@ -132,7 +120,8 @@ def card_data(config: CaptionerConfig, metrics: Mapping[str, Any]) -> ModelCardD
         library_name="keras",
         pipeline_tag="image-to-text",
         tags=["image-captioning", "visual-attention", "show-attend-and-tell"],
-        datasets=[n for n in _names(config.dataset) if n in PUBLIC_DATASETS] or None,
+        datasets=[n for n in _names(config.dataset) if n in DATASETS and DATASETS[n].public]
+        or None,
         metrics=list(dict.fromkeys(r.metric_type for r in results)) or None,
         model_name=name if results else None,
         eval_results=results or None,
@@ -182,7 +171,8 @@ batches of {training.batch_size} images, seed {training.seed}; the epoch with th
 loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
 the training captions.{mirrored if training.mirror else ""}\
 {tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}\
-{_rewarded_note(config) if rewarded > 0 else ""}{_data_table(metrics.get("data", ()))}"""
+{_rewarded_note(config) if rewarded > 0 else ""}{_data_table(metrics.get("data", ()))}\
+{_licences(config.dataset)}"""
 
 
 def _rewarded_note(config: CaptionerConfig) -> str:
@@ -204,10 +194,10 @@ def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
 
 def _limits(config: CaptionerConfig) -> str:
     scenes = ""
-    if config.dataset == "flickr8k":
-        scenes = ", mostly people, dogs and sports outdoors"
-    elif "flickr8k" in _names(config.dataset):
-        scenes = ", above all people, animals and everyday things"
+    shown = [DATASETS[name].scenes for name in _names(config.dataset) if name in DATASETS]
+    if any(shown):
+        few = shown[0] if len(_names(config.dataset)) == 1 else ""
+        scenes = f", {few or 'above all people, animals and everyday things'}"
     return f"""\
 It knows the words and the scenes of its training captions{scenes}. It names what it has seen often
 before what is there, miscounts, mistakes colours and materials, cannot read, knows nobody by name,
@@ -242,9 +232,9 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
     ]
     for dataset in dict.fromkeys(s["dataset"] for s in scores if s["split"] == "test"):
         rows += [
-            [_title(dataset), "test", "", f"*Show, Attend and Tell, {kind}, as published*"]
+            [_title(dataset), "test", "", f"*{system}, as published*"]
             + [_cell(figures, name) for name in METRIC_NAMES]
-            for kind, figures in PUBLISHED.get(dataset, {}).items()
+            for system, figures in _published(dataset).items()
         ]
     return _table([head, ["---"] * len(head), *rows])
 
@@ -321,8 +311,18 @@ def _names(dataset: str) -> list[str]:
 
 
 def _title(dataset: str) -> str:
-    titles = [DATASET_TITLES.get(name, name) for name in _names(dataset)]
-    return " + ".join(titles) or "unnamed data"
+    return " + ".join(map(title_of, _names(dataset))) or "unnamed data"
+
+
+def _published(dataset: str) -> Mapping[str, Mapping[str, float]]:
+    return DATASETS[dataset].published if dataset in DATASETS else {}
+
+
+def _licences(dataset: str) -> str:
+    """What the publishers of the training data allow."""
+    entries = [DATASETS[name] for name in _names(dataset) if name in DATASETS]
+    lines = [f"{entry.title}: {entry.licence}." for entry in entries if entry.licence]
+    return "\n\nLicences of the data. " + " ".join(lines) if lines else ""
 
 
 def _digest(text: str) -> str:

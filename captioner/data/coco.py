@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,10 +15,11 @@ from urllib.parse import quote
 from captioner.data.caption_forms import read_coco_file
 from captioner.data.captions_file import CaptionedFile, DatasetError
 from captioner.data.names import file_name
-from captioner.data.records import Record, check_no_leak
+from captioner.data.records import Record, check_no_leak, sample_records, select_subset
 
 logger = logging.getLogger(__name__)
 
+MAX_VAL = 5000  # photos to validate with: as many as Karpathy's split has
 COCO_URL = "http://images.cocodataset.org"
 _REMEDY = (
     "take it from the official annotations_trainval2014.zip, or move it away and let the trainer "
@@ -50,6 +52,63 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
             f"{path}: {len(content.orphans)} captions are of images not listed, and are skipped"
         )
     return sorted(records, key=lambda record: int(record.image_id))
+
+
+def read_coco_training(
+    data_dir: str | os.PathLike[str], num_images: int | None, seed: int
+) -> list[Record]:
+    """COCO to train with: by its official split where photos of val2014 are on disk, of which at
+    most `MAX_VAL` are used; otherwise `read_coco_subset`. Raises DatasetError."""
+    if has_official_val(Path(data_dir)):
+        return _read_official_splits(Path(data_dir), num_images, seed)
+    return read_coco_subset(data_dir, num_images, seed)
+
+
+def read_coco_subset(
+    data_dir: str | os.PathLike[str], num_images: int | None = None, seed: int = 0
+) -> list[Record]:
+    """`num_images` of the train2014 images (None: all), whether or not they are on disk, divided
+    80/20 into "train" and "val" by `select_subset`. Raises DatasetError."""
+    return select_subset(read_coco(data_dir, "train"), num_images, seed)
+
+
+def read_coco_evaluation(data_dir: str | os.PathLike[str], seed: int) -> list[Record]:
+    """The photos of val2014 that are on disk, and all records of train2014, if there are any: to
+    compare captions with. Raises DatasetError."""
+    records = [r for r in read_coco(data_dir, "val") if r.path.is_file()]
+    try:
+        records += read_coco(data_dir, "train")
+    except DatasetError as error:
+        logger.warning("no training captions to compare with: %s", error)
+    return records
+
+
+def has_official_val(data_dir: Path) -> bool:
+    """Whether COCO's validation captions and some photos of val2014 are in `data_dir`."""
+    photos = data_dir / "val2014"
+    captions = data_dir / "annotations" / "captions_val2014.json"
+    return captions.is_file() and photos.is_dir() and any(photos.glob("*.jpg"))
+
+
+def _read_official_splits(data_dir: Path, num_images: int | None, seed: int) -> list[Record]:
+    """The photos of train2014 and val2014 that are on disk, of the latter at most `MAX_VAL`."""
+    records: list[Record] = []
+    for split, most in (("train", num_images), ("val", MAX_VAL)):
+        listed = read_coco(data_dir, split)
+        here = [r for r in listed if r.path.is_file()]
+        if not here:
+            raise DatasetError(f"{data_dir} has no photo of {split}2014. Put them there.")
+        if len(here) < len(listed):
+            logger.warning(
+                "%s: %d of the %d photos of %s2014 are there; the others are left out",
+                data_dir,
+                len(here),
+                len(listed),
+                split,
+            )
+        chosen = here if most is None or most >= len(here) else sample_records(here, most, seed)
+        records += [replace(r, split=split) for r in chosen]
+    return records
 
 
 def _record(file: CaptionedFile, folder: Path, split: str) -> Record:

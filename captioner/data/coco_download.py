@@ -22,14 +22,8 @@ import httpx
 from PIL import Image
 from tqdm import tqdm
 
-from captioner.data.datasets import (
-    COCO_URL,
-    Record,
-    abbreviate,
-    read_coco,
-    read_dataset,
-    sample_records,
-)
+from captioner.data.captions_file import abbreviate
+from captioner.data.coco import COCO_URL, read_coco, read_coco_subset
 from captioner.data.http_download import (
     AGAIN,
     DownloadError,
@@ -41,11 +35,13 @@ from captioner.data.http_download import (
     reason,
     with_retries,
 )
+from captioner.data.records import Record, sample_records
 from captioner.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
 _GONE = (404, 410)
+_Done = tuple[Record, Exception | None]
 _MOST_GONE = 0.01  # of the images asked for; where more do not exist, something else is wrong
 
 
@@ -64,7 +60,7 @@ def download_coco(
 ) -> list[Record]:
     """Fetch what is missing of a COCO subset and return its records.
 
-    For "train" these are the records of `read_dataset("coco", data_dir, ...)`, for "val" those of
+    For "train" these are the records of `read_coco_subset(data_dir, ...)`, for "val" those of
     `sample_records(read_coco(data_dir, "val"), ...)`; `num_images` None means all. Nothing is
     requested when everything is there. The annotations come from
     `annotations/annotations_trainval2014.zip` (241 MB, deleted afterwards); the images one by one,
@@ -90,7 +86,6 @@ def download_coco(
     base_url = base_url.rstrip("/")
     if not re.match(r"https?://[^/]", base_url):
         raise DownloadError(f'"{base_url}" is not a http or https address of a COCO mirror')
-    images_dir = data_dir / f"{split}2014"
     try:
         with httpx.Client(
             timeout=timeout,
@@ -102,32 +97,56 @@ def download_coco(
             session = DownloadSession(client, threading.Event(), attempts, backoff, not progress)
             _fetch_annotations(session, base_url, data_dir, split)
             if split == "train":
-                records = read_dataset("coco", data_dir, num_images=num_images, seed=seed)
+                records = read_coco_subset(data_dir, num_images, seed)
             else:
                 records = sample_records(read_coco(data_dir, split), num_images, seed)
-            for leftover in images_dir.glob("*.tmp"):  # of a run that was killed
-                leftover.unlink()
-            note = data_dir / f"absent_{split}2014.txt"
-            noted = note.read_text(encoding="utf-8", errors="replace") if note.exists() else ""
-            absent = set(noted.splitlines())
-            missing = _missing(records, absent)
             part = data_dir / f"{split}2014.zip.part"
-            if not missing and num_images is None:
-                discard(part)
-            elif num_images is None and (len(missing) > len(records) / 2 or part.exists()):
-                _fetch_image_archive(session, f"{base_url}/zips/{split}2014.zip", part, missing)
-                missing = _missing(missing, absent)
-            if missing:
-                images_dir.mkdir(parents=True, exist_ok=True)
-                gone = _fetch_images(session, base_url, missing, workers)
-                absent |= {record.path.name for record in gone}
-            present = _present(records, base_url, note)
-            content = "".join(f"{name}\n" for name in sorted(absent))
-            if content != noted:
-                write_bytes(note, content.encode())
+            note = _AbsentNote(data_dir / f"absent_{split}2014.txt")
+            _fetch_missing(session, base_url, records, part, note, num_images is None, workers)
+            present = _present(records, base_url, note.path)
+            note.save()
     except OSError as error:
         raise _disk_error(error, data_dir) from error
     return present
+
+
+class _AbsentNote:
+    """The names of images that do not exist on the server, kept in a file of one name a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        self.names = set(self._before.splitlines())
+
+    def save(self) -> None:
+        content = "".join(f"{name}\n" for name in sorted(self.names))
+        if content != self._before:
+            write_bytes(self.path, content.encode())
+
+
+def _fetch_missing(
+    session: DownloadSession,
+    base_url: str,
+    records: Sequence[Record],
+    part: Path,
+    note: _AbsentNote,
+    whole_split: bool,
+    workers: int,
+) -> None:
+    """Fetches the images that are missing, in an archive if that is most of a whole split."""
+    images_dir = records[0].path.parent
+    for leftover in images_dir.glob("*.tmp"):  # of a run that was killed
+        leftover.unlink()
+    missing = _missing(records, note.names)
+    if not missing and whole_split:
+        discard(part)
+    elif whole_split and (len(missing) > len(records) / 2 or part.exists()):
+        _fetch_image_archive(session, f"{base_url}/zips/{images_dir.name}.zip", part, missing)
+        missing = _missing(missing, note.names)
+    if missing:
+        images_dir.mkdir(parents=True, exist_ok=True)
+        gone = _fetch_images(session, base_url, missing, workers)
+        note.names |= {record.path.name for record in gone}
 
 
 def _missing(records: Sequence[Record], absent: set[str]) -> list[Record]:
@@ -166,8 +185,33 @@ def _fetch_images(
     session: DownloadSession, base_url: str, records: Sequence[Record], workers: int
 ) -> list[Record]:
     """Fetches the images and returns the records of those that do not exist."""
+    done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
+    threads = _start_threads(session, base_url, records, workers, done)
+    try:
+        failures, gone = _follow(session, base_url, len(records), done, max(32, 2 * workers))
+    finally:
+        session.stop.set()
+        deadline = time.monotonic() + 1.0
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    if failures:
+        raise DownloadError(
+            f"{len(failures)} of {len(records)} images could not be downloaded: "
+            f"{abbreviate(failures)}; the others are in {records[0].path.parent}. To try "
+            f"the missing ones, {AGAIN}"
+        )
+    return gone
+
+
+def _start_threads(
+    session: DownloadSession,
+    base_url: str,
+    records: Sequence[Record],
+    workers: int,
+    done: queue.SimpleQueue[_Done],
+) -> list[threading.Thread]:
+    """Threads that fetch the images and put each record, and its error if any, into `done`."""
     todo: queue.SimpleQueue[Record] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Record, Exception | None]] = queue.SimpleQueue()
     for record in records:
         todo.put(record)
 
@@ -187,46 +231,46 @@ def _fetch_images(
     threads = [
         threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(records)))
     ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _follow(
+    session: DownloadSession,
+    base_url: str,
+    count: int,
+    done: queue.SimpleQueue[_Done],
+    most_in_a_row: int,
+) -> tuple[list[str], list[Record]]:
+    """What failed, in words, and the images that do not exist.
+
+    Raises DownloadError once `most_in_a_row` have failed one after the other.
+    """
     failures: list[str] = []
     gone: list[Record] = []
     in_a_row = 0
-    try:
-        with tqdm(total=len(records), unit="image", disable=session.quiet) as bar:
-            for thread in threads:
-                thread.start()
-            for _ in records:
-                record, error = done.get()
-                if isinstance(error, OSError):  # httpx has its own: this is the disk's
-                    raise error
-                if error is None:
-                    in_a_row = 0
-                    bar.update()
-                    continue
-                why = f"{record.path.name} ({reason(error)})"
-                if getattr(error, "status", None) in _GONE:
-                    gone.append(record)
-                else:
-                    failures.append(why)
-                in_a_row += 1
-                if in_a_row >= max(32, 2 * workers):
-                    raise DownloadError(
-                        f"{in_a_row} images in a row could not be downloaded from {base_url}, "
-                        f"the last of them {why}; check the address and the connection, then "
-                        f"{AGAIN}"
-                    )
-    finally:
-        session.stop.set()
-        deadline = time.monotonic() + 1.0
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(max(0.0, deadline - time.monotonic()))
-    if failures:
-        raise DownloadError(
-            f"{len(failures)} of {len(records)} images could not be downloaded: "
-            f"{abbreviate(failures)}; the others are in {records[0].path.parent}. To try "
-            f"the missing ones, {AGAIN}"
-        )
-    return gone
+    with tqdm(total=count, unit="image", disable=session.quiet) as bar:
+        for _ in range(count):
+            record, error = done.get()
+            if isinstance(error, OSError):  # httpx has its own: this is the disk's
+                raise error
+            if error is None:
+                in_a_row = 0
+                bar.update()
+                continue
+            why = f"{record.path.name} ({reason(error)})"
+            if getattr(error, "status", None) in _GONE:
+                gone.append(record)
+            else:
+                failures.append(why)
+            in_a_row += 1
+            if in_a_row >= most_in_a_row:
+                raise DownloadError(
+                    f"{in_a_row} images in a row could not be downloaded from {base_url}, "
+                    f"the last of them {why}; check the address and the connection, then {AGAIN}"
+                )
+    return failures, gone
 
 
 def _fetch_image(session: DownloadSession, url: str, path: Path) -> None:

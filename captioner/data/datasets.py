@@ -1,21 +1,38 @@
-"""Captioned photos on disk, read into one list of records: Flickr8k, MS-COCO 2014, or one's own."""
+"""The table of data sets: how each is read and fetched, and what is known of it.
+
+To add one, write its reader and one entry of `DATASETS`; `docs/extending.md` walks through it.
+"""
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from captioner.data.captions_file import DatasetError, abbreviate
-from captioner.data.coco import COCO_URL, read_coco
+from captioner.data.coco import (
+    COCO_URL,
+    has_official_val,
+    read_coco,
+    read_coco_evaluation,
+    read_coco_training,
+)
 from captioner.data.flickr8k import read_flickr8k
 from captioner.data.folder import read_folder, read_karpathy
 from captioner.data.records import Record, check_no_leak, sample_records, select_subset
 
 __all__ = [
     "COCO_URL",
+    "DATASETS",
+    "DataSet",
     "DatasetError",
     "Record",
     "abbreviate",
     "check_no_leak",
+    "dataset",
+    "limited",
     "read_coco",
     "read_dataset",
     "read_flickr8k",
@@ -23,30 +40,165 @@ __all__ = [
     "read_karpathy",
     "sample_records",
     "select_subset",
+    "title_of",
 ]
 
+# The records in a folder: of each split's photos; at most so many training photos (None: all),
+# chosen with a seed. Raises DatasetError.
+Reader = Callable[[Path, int | None, int], list[Record]]
+# Fetches what is missing, for the same arguments and whether to show progress, and reads it.
+Fetcher = Callable[[Path, int | None, int, bool], list[Record]]
 
-def read_dataset(
-    name: str, data_dir: str | os.PathLike[str], *, num_images: int | None = None, seed: int = 0
-) -> list[Record]:
-    """Read the records to train with: "coco", "flickr8k" or "folder".
 
-    COCO: `num_images` of the train2014 images (None: all), divided 80/20 into "train" and "val" by
-    `select_subset`. Flickr8k: the official splits; `num_images` limits the training photos alone,
-    so that scores on "val" and "test" stay comparable with published ones. Folder: `read_folder`'s
-    splits, limited in the same way.
+@dataclass(frozen=True)
+class DataSet:
+    """An entry of the table.
 
-    Raises DatasetError if the data cannot be read or the name is another, ValueError if
-    `num_images` is less than 1.
+    Args:
+        title: What people call it, for model cards.
+        read: Reads the records to train with.
+        licence: What its publishers allow, in a sentence for model cards; "" if not known.
+        public: Whether its name means the same to everybody. One's own folder goes by its own name.
+        read_all: Reads the records to evaluate on, by folder and seed; by default `read` does.
+        splits: Those that captions are published of, to evaluate on.
+        fetch: Downloads it, if this program can.
+        fetch_images: How many photos are downloaded unless told otherwise.
+        is_complete: Whether a folder needs no download.
+        scenes: What its photos show, for the model card's limits.
+        published: Scores of other systems on its test photos, in percent, by system and metric.
     """
-    if name == "coco":
-        return select_subset(read_coco(data_dir, "train"), num_images, seed)
-    if name in ("flickr8k", "folder"):
-        folder = name == "folder"
-        records = read_folder(data_dir, seed=seed) if folder else read_flickr8k(data_dir)
+
+    title: str
+    read: Reader
+    licence: str = ""
+    public: bool = True
+    read_all: Callable[[Path, int], list[Record]] | None = None
+    splits: tuple[str, ...] = ("val", "test")
+    fetch: Fetcher | None = None
+    fetch_images: int | str = "all"
+    is_complete: Callable[[Path], bool] = os.path.isdir
+    scenes: str = ""
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def limited(read: Callable[[Path, int], list[Record]]) -> Reader:
+    """A reader that limits the training photos alone of what `read` gives for a folder and a seed,
+    so that scores on "val" and "test" stay comparable with published ones."""
+
+    def reader(data_dir: Path, num_images: int | None, seed: int) -> list[Record]:
+        records = read(data_dir, seed)
         if num_images is None:
             return records
         train = [record for record in records if record.split == "train"]
         others = [record for record in records if record.split != "train"]
         return sample_records(train, num_images, seed) + others
-    raise DatasetError(f'no data set "{name}"; there are "coco" and "flickr8k", and "folder"')
+
+    return reader
+
+
+def _fetch_coco(data_dir: Path, num_images: int | None, seed: int, progress: bool) -> list[Record]:
+    from captioner.data.coco_download import download_coco  # who reads only needs no client
+
+    address = os.environ.get("CAPTIONER_COCO_URL", COCO_URL)
+    return download_coco(
+        data_dir, num_images=num_images, seed=seed, base_url=address, progress=progress
+    )
+
+
+_read_own = limited(lambda data_dir, seed: read_folder(data_dir, seed=seed))
+_RESEARCH = "for research and education that earn no money; its photos belong to their authors"
+_CC_BY = "Creative Commons Attribution 4.0"
+
+# By the name on the command line, `--dataset NAME`.
+DATASETS: dict[str, DataSet] = {
+    "coco": DataSet(
+        title="MS-COCO 2014",
+        read=read_coco_training,
+        licence=f"captions under {_CC_BY}; its photos under the terms of Flickr",
+        read_all=read_coco_evaluation,
+        splits=("val",),  # the test captions are not public
+        fetch=_fetch_coco,
+        fetch_images=6000,
+        is_complete=has_official_val,
+    ),
+    "flickr8k": DataSet(
+        title="Flickr8k",
+        read=limited(lambda data_dir, seed: read_flickr8k(data_dir)),
+        licence=_RESEARCH,
+        scenes="mostly people, dogs and sports outdoors",
+        published={  # Show, Attend and Tell (arXiv 1502.03044, table 1)
+            "Show, Attend and Tell, soft attention": {
+                "BLEU-1": 67.0, "BLEU-2": 44.8, "BLEU-3": 29.9, "BLEU-4": 19.5, "METEOR": 18.93
+            },
+            "Show, Attend and Tell, hard attention": {
+                "BLEU-1": 67.0, "BLEU-2": 45.7, "BLEU-3": 31.4, "BLEU-4": 21.3, "METEOR": 20.30
+            },
+        },
+    ),
+    "folder": DataSet(title="a folder of photos", read=_read_own, public=False),
+    # These are read as their publishers lay them out, see `layouts`.
+    "flickr30k": DataSet(title="Flickr30k", read=_read_own, licence=_RESEARCH),
+    "coco2017": DataSet(
+        title="MS-COCO 2017",
+        read=_read_own,
+        licence=f"captions under {_CC_BY}; its photos under the terms of Flickr",
+        splits=("val",),
+    ),
+    "vizwiz": DataSet(title="VizWiz-Captions", read=_read_own, licence=_CC_BY, splits=("val",)),
+    "nocaps": DataSet(title="nocaps", read=_read_own, splits=("val",)),
+    "textcaps": DataSet(title="TextCaps", read=_read_own, licence=_CC_BY, splits=("val",)),
+    "localized_narratives": DataSet(
+        title="Localized Narratives", read=_read_own, licence=f"captions under {_CC_BY}"
+    ),
+}  # fmt: skip
+
+
+def dataset(name: str) -> DataSet:
+    """The entry called `name`. Raises DatasetError, which names the nearest, if there is none."""
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name, DATASETS, 1)
+    hint = f' Did you mean "{near[0]}"?' if near else ""
+    raise DatasetError(f'no data set "{name}"; there are {", ".join(DATASETS)}.{hint}')
+
+
+def title_of(name: str) -> str:
+    """The title of a data set; a folder of one's own has only its name."""
+    return DATASETS[name].title if name in DATASETS else name
+
+
+def read_dataset(
+    name: str, data_dir: str | os.PathLike[str], *, num_images: int | None = None, seed: int = 0
+) -> list[Record]:
+    """Read the records to train with, of a data set of the table.
+
+    Of COCO, all splits are made of `num_images` of the train2014 images where nothing of val2014
+    is there. Of the others, `num_images` limits the training photos alone.
+
+    Raises DatasetError if the data cannot be read or the name is another, ValueError if
+    `num_images` is less than 1.
+    """
+    return dataset(name).read(Path(data_dir), num_images, seed)
+
+
+def read_split(
+    name: str, data_dir: str | os.PathLike[str], split: str, seed: int
+) -> tuple[list[Record], list[str]]:
+    """The photos of a split to evaluate on, and the captions of "train", as far as they are there.
+
+    `seed` is the checkpoint's: a folder without splits of its own was split by it. Of COCO, these
+    are all training captions, though a checkpoint may have seen a subset.
+
+    Raises DatasetError if there are no such photos, or the split's captions are not public.
+    """
+    entry = dataset(name)
+    if split not in entry.splits:
+        raise DatasetError(
+            f"{entry.title}'s {split} captions are not public: use --split {entry.splits[0]}."
+        )
+    read_all = entry.read_all or (lambda folder, seed: entry.read(folder, None, seed))
+    found = read_all(Path(data_dir), seed)
+    records = [r for r in found if r.split == split]
+    if not records:
+        raise DatasetError(f"no photos of the {split} split are in {data_dir}.")
+    return records, [caption for r in found if r.split == "train" for caption in r.captions]

@@ -10,21 +10,18 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
-import tenacity
 from tqdm import tqdm
 
+from captioner import retries
 from captioner.errors import CaptionerError
 
 T = TypeVar("T")
 
 AGAIN = "run the same command again: it goes on from here"
-_LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError)
 
 
@@ -39,7 +36,7 @@ class ResponseError(Exception):
     reason: str
     status: int = 200
     transient: bool = True
-    retry_after: float = 0.0  # seconds
+    retry_after: float | None = None  # seconds
 
 
 @dataclass(frozen=True)
@@ -65,25 +62,15 @@ def get(session: DownloadSession, url: str, headers: dict[str, str] | None = Non
             raise ResponseError(
                 f"HTTP {status}",
                 status=status,
-                transient=status >= 500 or status in (408, 429),
-                retry_after=_retry_after(response.headers.get("Retry-After", "")),
+                transient=retries.status_may_pass(status),
+                retry_after=retries.seconds_asked(response.headers.get("Retry-After")),
             )
         yield response
 
 
-def _retry_after(value: str) -> float:
-    """Seconds to wait, from a number of seconds or a date (RFC 9110, section 10.2.3)."""
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return 0.0
-
-
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, ResponseError):
-        return error.transient and error.retry_after <= _LONGEST_WAIT
+        return error.transient
     return isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.UnsupportedProtocol
     )
@@ -91,21 +78,14 @@ def _is_transient(error: BaseException) -> bool:
 
 def with_retries(session: DownloadSession, attempt: Callable[[], T]) -> T:
     """The result of `attempt`, tried again after failures that may pass; the last one is raised."""
-    # The random part keeps the workers from coming back all at once.
-    doubling = tenacity.wait_exponential(session.backoff, max=30.0)
-    jittered = doubling + tenacity.wait_random(0, session.backoff)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return max(jittered(state), getattr(error, "retry_after", 0.0))
-
-    return tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(session.attempts),
-        wait=wait,
-        retry=tenacity.retry_if_exception(_is_transient),
-        sleep=session.stop.wait,  # ty: ignore[invalid-argument-type]
-        reraise=True,
-    )(attempt)
+    return retries.retried(
+        attempt,
+        session.attempts,
+        _is_transient,
+        lambda error: getattr(error, "retry_after", None),
+        session.backoff,
+        sleep=session.stop.wait,
+    )
 
 
 def reason(error: Exception) -> str:

@@ -6,28 +6,21 @@ a run on one data set keeps the ids as they are, and with them its feature cache
 
 from __future__ import annotations
 
-import difflib
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from captioner.data.captions_file import DatasetError
-from captioner.data.datasets import Record, read_coco, read_dataset, sample_records
+from captioner.data.datasets import DATASETS, Record, dataset, read_dataset
 
-logger = logging.getLogger(__name__)
-
-KINDS = ("coco", "flickr8k", "folder")
-MAX_COCO_VAL = 5000  # as many as Karpathy's split of COCO has
-
-Reader = Callable[[Path], list[Record]]
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to train on: its kind, one of `KINDS`, and where it lies."""
+    """A data set to train on: its kind, one of `DATASETS`, and where it lies."""
 
     kind: str
     folder: Path
@@ -35,7 +28,7 @@ class Source:
     @property
     def name(self) -> str:
         """What reports call it: a folder of one's own goes by the folder's name."""
-        return self.folder.resolve().name if self.kind == "folder" else self.kind
+        return self.kind if DATASETS[self.kind].public else self.folder.resolve().name
 
 
 def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[Source]:
@@ -47,10 +40,7 @@ def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[So
     sources = []
     for text in texts:
         kind, _, folder = text.partition(":")
-        if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, 1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
-            raise DatasetError(f'no data set "{kind}"; there are {", ".join(KINDS)}.{hint}')
+        dataset(kind)
         if data_dir is not None and (folder or len(texts) > 1):
             raise DatasetError(
                 "--data-dir is for one data set. For several write --dataset KIND:FOLDER for each."
@@ -67,20 +57,24 @@ def title_of(sources: Iterable[Source]) -> str:
 
 def read_mixture(
     sources: Sequence[Source],
-    num_images: int | None = None,
+    num_images: int | str | None = None,
     seed: int = 0,
-    read_without_val: Reader | None = None,
+    download: bool = False,
+    progress: bool = False,
 ) -> list[Record]:
     """The records of all `sources`, each with the name of its data set.
 
     Args:
         sources: What to read.
-        num_images: How many training photos of each, chosen by `sample_records`; None: all.
+        num_images: How many training photos of each, chosen by `sample_records`, or `ALL`; None:
+            all that are on disk, and as many as is usual of what is downloaded.
         seed: Of that choice.
-        read_without_val: Reads COCO where the official validation photos are not on disk.
+        download: Fetch what is missing of data sets that the table has a download for.
+        progress: Show how the download gets on.
 
     Raises:
         DatasetError: A data set cannot be read, or two have the same name.
+        DownloadError: A data set cannot be fetched.
     """
     names = Counter(source.name for source in sources)
     for name, count in names.items():
@@ -91,45 +85,19 @@ def read_mixture(
             )
     records: list[Record] = []
     for source in sources:
-        if source.kind == "coco" and has_official_val(source.folder):
-            found = read_coco_splits(source.folder, num_images, seed)
-        elif source.kind == "coco" and read_without_val is not None:
-            found = read_without_val(source.folder)
+        entry = DATASETS[source.kind]
+        if download and entry.fetch and not entry.is_complete(source.folder):
+            images = entry.fetch_images if num_images is None else num_images
+            found = entry.fetch(
+                source.folder, None if images == ALL else int(images), seed, progress
+            )
         else:
-            found = read_dataset(source.kind, source.folder, num_images=num_images, seed=seed)
+            some = None if num_images in (None, ALL) else int(num_images)
+            found = read_dataset(source.kind, source.folder, num_images=some, seed=seed)
         prefix = f"{source.name}/" if len(sources) > 1 else ""
         records += [
             replace(r, image_id=f"{prefix}{r.image_id}", dataset=source.name) for r in found
         ]
-    return records
-
-
-def has_official_val(data_dir: Path) -> bool:
-    """Whether COCO's validation captions and some photos of val2014 are in `data_dir`."""
-    photos = data_dir / "val2014"
-    captions = data_dir / "annotations" / "captions_val2014.json"
-    return captions.is_file() and photos.is_dir() and any(photos.glob("*.jpg"))
-
-
-def read_coco_splits(data_dir: Path, num_images: int | None, seed: int) -> list[Record]:
-    """COCO by its official split: the photos of train2014 and val2014 that are on disk, of the
-    latter at most `MAX_COCO_VAL`. Raises DatasetError."""
-    records: list[Record] = []
-    for split, most in (("train", num_images), ("val", MAX_COCO_VAL)):
-        listed = read_coco(data_dir, split)
-        here = [r for r in listed if r.path.is_file()]
-        if not here:
-            raise DatasetError(f"{data_dir} has no photo of {split}2014. Put them there.")
-        if len(here) < len(listed):
-            logger.warning(
-                "%s: %d of the %d photos of %s2014 are there; the others are left out",
-                data_dir,
-                len(here),
-                len(listed),
-                split,
-            )
-        chosen = here if most is None or most >= len(here) else sample_records(here, most, seed)
-        records += [replace(r, split=split) for r in chosen]
     return records
 
 

@@ -20,7 +20,7 @@ from captioner.checkpoint.checkpoint_folder import (
     write_json,
 )
 from captioner.checkpoint.model_card import is_untouched, model_card
-from captioner.data.datasets import DatasetError, Record, read_coco, read_flickr8k, read_folder
+from captioner.data.datasets import DATASETS, DatasetError, Record, read_split
 from captioner.data.images import ImageError
 from captioner.data.mixture import Source
 from captioner.files import write_bytes
@@ -48,7 +48,7 @@ def measuring_parser(program: str, description: str | None) -> argparse.Argument
         program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="a checkpoint directory or a Hub id")
-    parser.add_argument("--dataset", choices=("flickr8k", "coco", "folder"), required=True)
+    parser.add_argument("--dataset", choices=tuple(DATASETS), required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--split", choices=("test", "val"), required=True)
     parser.add_argument("--limit", type=int, help="only the first N photos")
@@ -84,33 +84,6 @@ def load_subject(options: argparse.Namespace) -> Subject:
     if " + " in config.dataset:  # there, a folder goes by its own name
         name = Source(options.dataset, options.data_dir).name
     return Subject(captioner, records, cache, name, train_captions)
-
-
-def read_split(
-    dataset: str, data_dir: Path, split: str, seed: int
-) -> tuple[list[Record], list[str]]:
-    """The photos of "val" or "test" that are there, and the captions of "train".
-
-    `seed` is the checkpoint's: a folder without splits of its own was split by it. Of COCO, these
-    are all training captions, though a checkpoint may have seen a subset; none where only the
-    validation files are. Raises `DatasetError`.
-    """
-    if dataset == "coco":
-        if split != "val":
-            raise DatasetError("COCO's test captions are not public: use --split val.")
-        records = [r for r in read_coco(data_dir, "val") if r.path.is_file()]
-        train: list[Record] = []
-        try:
-            train = read_coco(data_dir, "train")
-        except DatasetError as error:
-            logger.warning("no training captions to compare with: %s", error)
-    else:
-        found = read_folder(data_dir, seed=seed) if dataset == "folder" else read_flickr8k(data_dir)
-        records = [r for r in found if r.split == split]
-        train = [r for r in found if r.split == "train"]
-    if not records:
-        raise DatasetError(f"no photos of the {split} split are in {data_dir}.")
-    return records, [caption for r in train for caption in r.captions]
 
 
 def features_of(

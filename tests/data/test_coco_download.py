@@ -18,8 +18,9 @@ import http_server as http
 import pytest
 from conftest import Mount
 
+from captioner.data.coco import read_coco, read_coco_subset
 from captioner.data.coco_download import DownloadError, download_coco
-from captioner.data.datasets import Record, read_coco, read_dataset
+from captioner.data.records import Record
 
 QUICK = {"backoff": 0.01, "timeout": 5.0, "workers": 4, "progress": False}
 
@@ -69,7 +70,7 @@ def check_whole(data_dir: Path, mirror: Path, records: list[Record]) -> None:
 def test_everything_from_nothing(mirror: Path, server: http.Server, tmp_path: Path) -> None:
     data_dir = tmp_path / "new" / "data"
     records = download(data_dir, server, num_images=5, base_url=server.url + "/")
-    assert records == read_dataset("coco", data_dir, num_images=5)
+    assert records == read_coco_subset(data_dir, num_images=5)
     check_whole(data_dir, mirror, records)
     assert not (tmp_path / "new" / "escaped.txt").exists()
     # The rest is fetched when more is asked for, and only the rest.
@@ -184,7 +185,7 @@ def test_an_image_that_does_not_exist_is_left_out(
     name = path.rpartition("/")[2]
     for code in (404, 410):
         with http.serve(mirror, {path: itertools.repeat(http.status(code))}) as server:
-            everything = read_dataset("coco", data_dir)
+            everything = read_coco_subset(data_dir)
             records = download(data_dir, server)
             # The others keep their splits.
             assert records == [r for r in everything if r.image_id != "2"]
@@ -221,7 +222,7 @@ def test_too_many_images_that_do_not_exist_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_split_is_never_lost(data_dir: Path, mirror: Path) -> None:
-    records = read_dataset("coco", data_dir, num_images=3)
+    records = read_coco_subset(data_dir, num_images=3)
     (val,) = [r for r in records if r.split == "val"]
     (mirror / "train2014" / val.path.name).unlink()
     with http.serve(mirror) as server:

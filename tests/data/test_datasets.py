@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from captioner.data.coco import read_coco_subset
 from captioner.data.datasets import (
     DatasetError,
     Record,
@@ -233,8 +234,10 @@ def test_official_coco_layout(coco_mini: Path) -> None:
     assert {len(r.captions) for r in train + val} == {5}
     assert all(r.path.is_file() for r in train + val)
     assert train[0].image_id == "9"
-    subset = read_dataset("coco", coco_mini, num_images=100)
+    subset = read_coco_subset(coco_mini, num_images=100)
     assert Counter(r.split for r in subset) == {"train": 80, "val": 20}
+    official = read_dataset("coco", coco_mini, num_images=100)
+    assert Counter(r.split for r in official) == {"train": 100, "val": 150}
     check_no_leak(subset + [r for r in val if r.split == "val"])
 
 
@@ -325,5 +328,5 @@ def test_leaks_are_found() -> None:
 
 
 def test_unknown_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match='there are "coco" and "flickr8k"'):
+    with pytest.raises(DatasetError, match=r'"mnist"; there are coco, flickr8k, folder, flickr'):
         read_dataset("mnist", tmp_path)

@@ -1,0 +1,83 @@
+"""One policy for requests that fail and may succeed when they are made again.
+
+The waits double, with some chance in them, so that many clients do not come back all at once; a
+server that says how long to wait (RFC 9110, section 10.2.3) is waited for, within reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import tenacity
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
+_LONGEST_OWN_WAIT = 30.0  # seconds, where the server does not say
+
+
+def status_may_pass(status: int | None) -> bool:
+    """Whether an answer with this HTTP status is worth another try: timeouts, "too many", 5xx."""
+    return status is not None and (status >= 500 or status in (408, 425, 429))
+
+
+def seconds_asked(retry_after: str | None) -> float | None:
+    """The seconds that a Retry-After header asks for, in a number or a date; None if in neither."""
+    value = (retry_after or "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def retried(
+    call: Callable[[], T],
+    attempts: int,
+    may_pass: Callable[[BaseException], bool],
+    asked: Callable[[BaseException], float | None],
+    first_wait: float = 1.0,
+    sleep: Callable[[float], object] = time.sleep,
+    before_wait: Callable[[BaseException, float], None] | None = None,
+) -> T:
+    """The result of `call`, made again after failures that may pass; the last one is raised.
+
+    Args:
+        call: What to try.
+        attempts: How many times at most.
+        may_pass: Whether an error is worth another try.
+        asked: The seconds that the server asked to wait with this error, None if it did not.
+        first_wait: Seconds, where the server does not ask.
+        sleep: Waits for so many seconds.
+        before_wait: Is told the error and the seconds before each wait.
+    """
+    doubling = tenacity.wait_exponential(first_wait, max=_LONGEST_OWN_WAIT)
+    jittered = doubling + tenacity.wait_random(0, first_wait)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return max(jittered(state), asked(_error(state)) or 0.0)
+
+    def note(state: tenacity.RetryCallState) -> None:
+        if before_wait:
+            before_wait(_error(state), state.next_action.sleep if state.next_action else 0.0)
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=wait,
+        retry=tenacity.retry_if_exception(
+            lambda error: may_pass(error) and (asked(error) or 0.0) <= LONGEST_WAIT
+        ),
+        sleep=sleep,
+        before_sleep=note,
+        reraise=True,
+    )(call)
+
+
+def _error(state: tenacity.RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome else None
+    return error or RuntimeError()
