@@ -16,9 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print("Loading the model ...", flush=True)
     # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
-    from captioner.environment import prepare
+    from captioner.environment import EnvironmentUnusable, settle_page
 
-    prepare()
+    try:
+        settle_page(options.host)
+    except EnvironmentUnusable as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        return 1
     from captioner import CheckpointError
     from captioner.model.decoding_options import DEFAULTS
     from captioner.web.batching import BatchingCaptioner

@@ -91,14 +91,20 @@ def main() -> int:
         # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     # Here and not above, so that --help and mistakes in the options answer at once.
-    from captioner import allocator, config
+    from captioner import environment
+    from captioner.errors import CaptionerError
+
+    try:
+        environment.settle()
+    except CaptionerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    from captioner import config
     from captioner.checkpoint import hub
     from captioner.data import mixture
-    from captioner.errors import CaptionerError
     from captioner.model import backend
     from captioner.training import distribution, run
 
-    allocator.keep_freed_memory()
     backend.keep_compiled()
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}

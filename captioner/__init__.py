@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 # errors, but they look like it to whoever starts the app.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from captioner.environment import defend_import
+
 if TYPE_CHECKING:
     from captioner.captioner import Caption, Captioner
     from captioner.checkpoint.checkpoint_folder import CheckpointError
@@ -31,4 +33,5 @@ def __getattr__(name: str) -> Any:
     # --help does not need.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    defend_import()
     return getattr(importlib.import_module(f"captioner.{_HOMES[name]}"), name)

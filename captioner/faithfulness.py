@@ -2,7 +2,7 @@
 
 import sys
 
-from captioner.evaluation.faithfulness import main
+from captioner.environment import run_settled
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_settled("captioner.evaluation.faithfulness"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from captioner.evaluation.caption_scores import main
+from captioner.environment import run_settled
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_settled("captioner.evaluation.caption_scores"))

@@ -19,7 +19,13 @@ from safetensors.numpy import load_file
 from captioner.data.images import NETWORK_INPUT
 from captioner.errors import CaptionerError
 from captioner.files import system_fault
-from captioner.model.backend import FLOAT32, compiles_whole_steps, copy_weights, precision
+from captioner.model.backend import (
+    FLOAT32,
+    compiles_whole_steps,
+    copy_weights,
+    own_settings,
+    precision,
+)
 
 IMAGENET = "imagenet"
 
@@ -60,7 +66,7 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
     if image_size < 75:
         raise BackboneError(f"images of {image_size} pixels: InceptionV3 needs at least 75.")
     try:
-        with keras.utils.custom_object_scope(BLANK):
+        with keras.utils.custom_object_scope(BLANK), own_settings():
             backbone = keras.applications.InceptionV3(
                 include_top=False, weights=source, input_shape=(image_size, image_size, 3)
             )

@@ -6,6 +6,8 @@ All other code is written with `keras.ops` alone, and asks here where it has to 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,23 @@ def precision(mixed: bool) -> keras.DTypePolicy:
     model, Keras would cast every input that is a float, random draws among them.
     """
     return keras.DTypePolicy(BFLOAT16 if mixed else FLOAT32)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Keras builds its layers inside as this program needs them.
+
+    Another program, or keras.json in its user's home folder, may have chosen half precision or
+    images with their channels first. Afterwards that holds again.
+    """
+    kept = keras.config.floatx(), keras.config.image_data_format()
+    keras.config.set_floatx(FLOAT32)
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(kept[0])
+        keras.config.set_image_data_format(kept[1])
 
 
 def copy_weights(target: keras.Model, source: keras.Model) -> None:

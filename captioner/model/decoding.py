@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from captioner.data.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
-from captioner.model.backend import compiles_whole_steps
+from captioner.model.backend import compiles_whole_steps, own_settings
 from captioner.model.decoder_interface import Decoder, Tensor
 from captioner.model.decoding_options import DecodingOptions
 
@@ -156,6 +156,7 @@ class DecodingLoop(keras.Model):
         self.built = True
         self.compile(jit_compile=xla or compiles_whole_steps())
 
+    @own_settings()
     def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """`inputs` as `decode` makes them; gives the fields of `Decoded`."""
         annotations = self.model.encode(inputs["features"])

@@ -25,8 +25,8 @@ from captioner.web.examples import example_photos
 # The real app, but files are old after eight seconds, and only four requests may wait.
 HURRIED = """
 import sys
-from captioner.environment import prepare
-prepare()
+from captioner.environment import settle_page
+settle_page()
 import app
 from captioner.web import page
 

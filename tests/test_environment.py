@@ -1,0 +1,133 @@
+"""The program among variables, files and limits that others have set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from app_process import ROOT, running_app
+from gradio_client import Client, handle_file
+
+PHOTO = ROOT / "assets" / "examples" / "photographer.png"
+KERAS = {
+    "floatx": "float16",
+    "image_data_format": "channels_first",
+    "epsilon": 0.1,
+    "backend": "torch",
+}
+NOBODY = "http://127.0.0.1:9"
+SETTINGS = """
+import os, sys
+from captioner.environment import EnvironmentUnusable, settle_page
+try:
+    settle_page("10.1.2.3")
+except EnvironmentUnusable as error:
+    sys.exit(f"refused: {error}")
+import keras, matplotlib, resource
+print(keras.backend.backend(), keras.config.floatx(), keras.config.image_data_format())
+print(keras.config.epsilon(), keras.config.max_epochs(), matplotlib.get_backend())
+print(os.environ["no_proxy"])
+print(os.environ.get("ALL_PROXY"), os.environ["HTTP_PROXY"])
+print(os.environ["GRADIO_TEMP_DIR"])
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print("\\u0939")
+"""
+# A program of somebody else, whose settings are its own.
+LIBRARY = """
+import sys
+from captioner import Captioner
+captioner = Captioner.from_pretrained("assets/checkpoint")
+for strategy in ("greedy", "beam"):
+    print(captioner.caption(sys.argv[1], strategy=strategy)[0].text)
+import keras
+print(keras.config.floatx(), keras.config.image_data_format())
+"""
+
+
+def hostile(folder: Path) -> dict[str, str]:
+    (folder / "keras.json").write_text(json.dumps(KERAS))
+    (folder / "tmp").mkdir()
+    return {
+        "KERAS_HOME": str(folder),
+        "KERAS_MAX_EPOCHS": "0",
+        "JAX_ENABLE_X64": "1",
+        "MPLBACKEND": "of-a-notebook",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONIOENCODING": "ascii",
+        "TMPDIR": str(folder / "tmp"),
+        "http_proxy": NOBODY,
+        "HTTP_PROXY": NOBODY,
+        "https_proxy": NOBODY,
+        "ALL_PROXY": "socks4://user:secret@127.0.0.1:9",
+        "no_proxy": "example.org",
+    }
+
+
+def run(program: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    kept = {k: v for k, v in os.environ.items() if k not in ("GRADIO_TEMP_DIR", "KERAS_BACKEND")}
+    limited = ["bash", "-c", 'ulimit -Sn 128; exec "$0" "$@"']
+    command = [*limited, sys.executable, "-c", program, *map(str, arguments)]
+    environment = kept | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_what_others_have_set_is_neutralised(tmp_path: Path) -> None:
+    done = run(SETTINGS, **hostile(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["tensorflow float32 channels_last", "1e-07 None agg"]
+    assert lines[2] == "example.org,localhost,127.0.0.1,::1,10.1.2.3"
+    assert lines[3] == f"None {NOBODY}", "what can be used stays"
+    assert Path(lines[4]) == tmp_path / "tmp" / f"gradio-{os.getuid()}"
+    assert int(lines[5]) >= 1024
+    assert lines[6] == "\\u0939"
+    assert "ALL_PROXY names a proxy of an unknown kind (socks4)" in done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"KERAS_BACKEND": "torch"}, "tensorflow or jax"),
+        ({"GRADIO_TEMP_DIR": "/proc/nowhere"}, "Set GRADIO_TEMP_DIR"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(variables: dict[str, str], reason: str) -> None:
+    done = run(SETTINGS, **variables)
+    assert done.stderr.startswith("refused: ") and reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="giving files away takes root")
+def test_a_folder_of_another_user_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / f"gradio-{os.getuid()}"
+    theirs.mkdir()
+    os.chown(theirs, 1234, 1234)
+    done = run(SETTINGS, TMPDIR=str(tmp_path), HTTP_PROXY=NOBODY)
+    ours = Path(done.stdout.splitlines()[4])
+    assert ours.parent == tmp_path and ours != theirs and ours.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.slow
+def test_the_page_and_the_library_work_in_a_hostile_environment(tmp_path: Path) -> None:
+    variables = hostile(tmp_path) | {"ALL_PROXY": "socks5://127.0.0.1:9"}
+    given = [f"{name}={value}" for name, value in variables.items()]
+    command = ["env", *given, "bash", "-c", 'ulimit -Sn 128; exec "$0" "$@"']
+    (tmp_path / "log").mkdir()
+    with running_app(tmp_path / "log", command=[*command, sys.executable, "app.py"]) as app:
+        client = Client(app.url, verbose=False)
+        result, _ = client.predict(handle_file(PHOTO), 1, "greedy", api_name="/caption")
+        text = result["captions"][0]["text"]
+        assert len(text.split()) > 3
+        assert "Traceback" not in app.log and "rror" not in app.log
+    (tmp_path / "keras.json").write_text(json.dumps(KERAS | {"backend": "tensorflow"}))
+    done = run(LIBRARY, PHOTO, **variables)
+    assert done.returncode == 0, done.stderr
+    greedy, beam, settings = done.stdout.splitlines()
+    assert greedy == text and len(beam.split()) > 3
+    assert settings == "float16 channels_first", "the other program's own settings are as they were"
