@@ -18,9 +18,12 @@ train: .venv/train.done
 test: .venv/dev.done lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# The same model tests with JAX instead of TensorFlow.
+# All tests that know no backend, with JAX instead of TensorFlow. What is compiled is kept in build.
 test-jax: .venv/dev.done
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/test_model.py tests/test_decoding.py
+	KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=build/compiled $(BIN)/python -m pytest \
+	  -n 2 --dist loadfile --no-loadscope-reorder tests/model tests/test_captioner.py \
+	  tests/test_golden.py $(addprefix tests/training/test_,$(addsuffix .py,batches \
+	  cross_entropy device_steps finetuning mirroring rewards))
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .

@@ -52,7 +52,7 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
         TUNED_BEST,
         training.finetune_epochs,
         partial(make_optimizer, schedule, kind=partial(TwoRates, slow=slow, ratio=ratio)),
-        _batches_of_photos,
+        batches_of_photos,
     )
     history = fit(EndToEndModel(student, model), context, phase)
     copy_weights(backbone, student)
@@ -147,7 +147,8 @@ def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:
     )
 
 
-def _batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) -> CaptionBatches:
+def batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) -> CaptionBatches:
+    """Batches as `RunContext.batches` gives them, of photos in place of features."""
     records = context.val if epoch is None else context.train
     training = context.config.training
     photos = Photos(records, training.finetune_image_size, training.seed, epoch)

@@ -37,6 +37,7 @@ from captioner.training.training_state import (
 
 logger = logging.getLogger(__name__)
 
+GREEDY = DecodingOptions("greedy")
 STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
 
 
@@ -76,9 +77,10 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
     optimizer.build(sampler.trainable_variables)
     history = restore_state(output / STATE, sampler)
     critic = SelfCriticalTrainer(sampler, context)
+    greedy = DecodingLoop(sampler, chooser_for(GREEDY), GREEDY.rows)  # compiled once for all epochs
     if not history:
         save_weights(output / BEST, sampler)
-        history = [judge_all(sampler, context)]
+        history = [judge_all(greedy, context)]
         logger.info("before self-critical training: %s", json.dumps(history[-1]))
     # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed rewards.
     begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
@@ -88,7 +90,7 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
             if begun["batches"] < critic.batches:
                 save_state(output / STATE, sampler, [*history, begun])
                 raise KeyboardInterrupt
-            judged = judge_all(sampler, context)
+            judged = judge_all(greedy, context)
             history.append({"reward": begun["rewards"] / begun["batches"]} | judged)
             begun = {"batches": 0, "rewards": 0.0}
             logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
@@ -179,11 +181,11 @@ class SelfCriticalTrainer:
         self.model.train_on_batch(x, targets, sample_weight=advantage)
 
 
-def judge_all(model: CaptionModel, context: RunContext) -> dict[str, float]:
+def judge_all(loop: DecodingLoop, context: RunContext) -> dict[str, float]:
     """`judge` on each data set by itself, with its own document frequencies; the mean over the data
     sets comes first."""
     judged = {
-        name: judge(model, part, make_reward(part.val, context.vocabulary))
+        name: judge(loop, part, make_reward(part.val, context.vocabulary))
         for name, part in context.per_dataset().items()
     }
     means = {
@@ -195,18 +197,19 @@ def judge_all(model: CaptionModel, context: RunContext) -> dict[str, float]:
 
 
 def judge(
-    model: CaptionModel, context: RunContext, reward: CiderD, batch_size: int = 32
+    loop: DecodingLoop, context: RunContext, reward: CiderD, batch_size: int = 32
 ) -> dict[str, float]:
     """Mean CIDEr-D of greedy validation captions, and the share of distinct ones, in percent:
-    needs no Java."""
+    needs no Java. `loop` decodes by `GREEDY`."""
     records, cache = context.val, context.cache
-    options = DecodingOptions("greedy")
-    loop = DecodingLoop(model, chooser_for(options), options.rows)
     scores: list[float] = []
     distinct = set()
     for start in range(0, len(records), batch_size):
         ids = [r.image_id for r in records[start : start + batch_size]]
-        words = decode(loop, cache.gather(ids), options).words
+        features = cache.gather(ids)
+        # The last, smaller batch is filled up, because another shape would be compiled anew.
+        missing = [(0, batch_size - len(ids)), (0, 0), (0, 0)]
+        words = decode(loop, np.pad(features, missing), GREEDY).words[: len(ids)]
         scores += [reward.scores(i, _spoken(w))[0] for i, w in zip(ids, words, strict=True)]
         distinct |= {w.tobytes() for w in words}
     return {

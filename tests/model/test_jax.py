@@ -9,13 +9,22 @@ import keras
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TESTS = "tests/model/test_caption_model.py"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is JAX already")
 def test_the_model_passes_its_tests_under_jax():
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_model.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            TESTS,
+        ],
         env=os.environ | {"KERAS_BACKEND": "jax"},
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -1,0 +1,76 @@
+"""Compiled loops of steps under JAX: the steps of Keras's own loop, wherever the features lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_cross_entropy import context, fresh
+
+from captioner.model import backend
+from captioner.training import device_steps
+from captioner.training.cross_entropy import make_optimizer
+from captioner.training.device_steps import DeviceSteps
+from captioner.training.resident import RowNumbers
+
+pytestmark = pytest.mark.skipif(backend.name() != "jax", reason="these loops are JAX's")
+
+
+class Features:
+    """Stands for a feature cache: random features of each image, wherever in a batch it is."""
+
+    def gather(self, image_ids):
+        rows = [np.random.default_rng(int(i)).normal(size=(4, 8)) for i in image_ids]
+        return np.stack(rows).astype(np.float16)
+
+
+def compiled(of):
+    model = fresh(of)
+    model.compile(make_optimizer(of.config.training, 6), jit_compile=True)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def trained(of, stop_after: int = 99) -> tuple[list[np.ndarray], float]:
+    """The variables after an epoch that was stopped so early, and gone on with; its loss."""
+    model, losses = compiled(of), []
+    steps, done = DeviceSteps(model), 0
+    while done < len(of.batches(0)):
+        calls = []
+        done += steps.train(of.batches(0, done), lambda c=calls: c.append(1) or len(c) > stop_after)
+        losses.append(float(model.nll.total))
+    return [np.array(v) for v in (*model.variables, *model.optimizer.variables)], sum(losses)
+
+
+def test_they_are_the_steps_of_keras(tmp_path):
+    of = context(tmp_path)
+    model = compiled(of)
+    model.fit(of.batches(0), shuffle=False, verbose=0)
+    wanted = [np.array(v) for v in (*model.variables, *model.optimizer.variables)]
+    found, loss = trained(of)
+    assert loss == pytest.approx(float(model.nll.total), rel=1e-5)
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    nll = model.evaluate(of.batches(None), verbose=0, return_dict=True)["nll"]
+    assert DeviceSteps(model).evaluate(of.batches(None)) == pytest.approx(nll, rel=1e-5)
+
+
+def test_stopping_changes_no_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(device_steps, "STEPS", 2)
+    of = context(tmp_path)
+    whole, _ = trained(of)
+    for ours, theirs in zip(trained(of, stop_after=0)[0], whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_features_on_the_device_are_the_same_features(tmp_path, monkeypatch):
+    of = replace(context(tmp_path), cache=Features())
+    assert of.on_device().resident is None, "on a CPU they stay where they are"
+    monkeypatch.setattr(backend, "free_device_memory", lambda: 10**6)
+    there = of.on_device()
+    assert isinstance(there.batches(0).cache, RowNumbers)
+    for ours, theirs in zip(trained(there)[0], trained(of)[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    monkeypatch.setattr(backend, "free_device_memory", lambda: 100)
+    assert of.on_device().resident is None, "they do not fit"
