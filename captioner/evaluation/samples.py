@@ -1,0 +1,184 @@
+"""How good are the captions that visitors see? Samples, at several temperatures and in two orders.
+
+    python -m captioner.evaluation.samples CHECKPOINT --dataset folder --data-dir DIR --split val
+
+For each temperature, three captions of each photo, as the page shows them: CIDEr-D of the first, of
+the mean and of the best of the three; the same of the first if the samples stand in the order of
+their agreement with each other (minimum Bayes risk: Kumar and Byrne, HLT-NAACL 2004) in place of
+their probability; the share of first captions that break off or say a phrase twice; and the share
+that name a person where no reference does.
+
+With `--save`, the checkpoint's metrics get a calibration at the page's own temperature, by which
+the page says when it is unsure: captions in five groups by their mean log-probability per word, and
+the share of each group that is right. A caption counts as right if at least half of its content
+words occur in what people said of the photo. Prints a table, then one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captioner.captioner import Caption, Captioner
+from captioner.checkpoint.checkpoint_folder import METRICS, read_json, write_json
+from captioner.data.records import Record
+from captioner.data.words import split_words
+from captioner.evaluation.cli import (
+    EXPECTED,
+    check_options,
+    features_of,
+    load_subject,
+    measuring_parser,
+)
+from captioner.evaluation.diversity import vices
+from captioner.model.decoding_options import DEFAULTS, DecodingOptions
+from captioner.model.features import FeatureCache
+from captioner.model.function_words import FUNCTION_WORDS
+
+TEMPERATURES = (0.3, 0.5, 0.7)
+SHOWN = 3  # captions
+GROUPS = 5
+PEOPLE = frozenset(
+    {
+        *("man", "men", "woman", "women", "person", "people", "boy", "boys", "girl", "girls"),
+        *("child", "children", "kid", "kids", "lady", "guy", "baby", "toddler", "player"),
+        *("players", "skier", "surfer", "rider", "skateboarder", "snowboarder", "couple", "crowd"),
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints, and gives the exit status."""
+    parser = measuring_parser("python -m captioner.evaluation.samples", __doc__)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
+    options = parser.parse_args(arguments)
+    check_options(parser, options)
+    try:
+        subject = load_subject(options)
+        rows = []
+        for temperature in options.temperatures:
+            search = DecodingOptions("sample", SHOWN, temperature=temperature, distinct=True)
+            drawn = draw(subject.captioner, subject.records, search, subject.cache)
+            rows.append({"temperature": temperature} | examine(subject.records, drawn))
+            print("  ".join(f"{name} {value:g}" for name, value in rows[-1].items()))
+            if temperature == DEFAULTS.temperature:
+                shown = drawn
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    result: dict[str, Any] = {"dataset": subject.name, "split": options.split, "samples": rows}
+    if DEFAULTS.temperature in options.temperatures:
+        result["calibration"] = calibration(subject.records, shown)
+        if options.save:
+            path = Path(options.checkpoint) / METRICS
+            write_json(path, read_json(path) | {"calibration": result["calibration"]})
+    print(json.dumps(result))
+    return 0
+
+
+def draw(
+    captioner: Captioner,
+    records: Sequence[Record],
+    options: DecodingOptions,
+    cache: FeatureCache | None,
+    batch_size: int = 32,
+) -> list[list[Caption]]:
+    """For each photo its captions, the most probable first."""
+    drawn: list[list[Caption]] = []
+    for start in range(0, len(records), batch_size):
+        features = features_of(captioner, records[start : start + batch_size], cache)
+        drawn += captioner.caption_features(features, options)
+    return drawn
+
+
+def examine(records: Sequence[Record], drawn: Sequence[Sequence[Caption]]) -> dict[str, float]:
+    """The figures of one temperature; CIDEr times 100, shares in percent."""
+    by_rank = np.array(
+        [cider(records, [c[rank] for c in drawn]) for rank in range(SHOWN)]
+    )  # (shown, photos)
+    agreeing = [captions[most_agreed(captions)] for captions in drawn]
+    first = [captions[0] for captions in drawn]
+    habits = vices([caption.words for caption in first])
+    strangers = [
+        names_a_person(c.words) and not any(names_a_person(split_words(t)) for t in r.captions)
+        for r, c in zip(records, first, strict=True)
+    ]
+    figures = {
+        "first": by_rank[0].mean(),
+        "mean": by_rank.mean(),
+        "best": by_rank.max(axis=0).mean(),
+        "first_by_agreement": cider(records, agreeing).mean(),
+        "unfinished": habits["unfinished"],
+        "phrase_twice": habits["phrase_twice"],
+        "person_where_none": 100 * np.mean(strangers),
+    }
+    return {name: round(float(value), 2) for name, value in figures.items()}
+
+
+def cider(records: Sequence[Record], captions: Sequence[Caption]) -> np.ndarray:
+    """CIDEr-D (photos,) times 100 of one caption each, over plain words: it needs no Java, and so
+    does not compare with the scores of `captioner.evaluation`."""
+    from pycocoevalcap.cider.cider import Cider
+
+    truth = {r.image_id: [" ".join(split_words(c)) for c in r.captions] for r in records}
+    ours = {r.image_id: [" ".join(c.words)] for r, c in zip(records, captions, strict=True)}
+    return 100 * np.asarray(Cider().compute_score(truth, ours)[1])
+
+
+def most_agreed(captions: Sequence[Caption]) -> int:
+    """The number of the caption that shares most n-grams (of one and two words) with the others."""
+    grams = [Counter(c.words) + Counter(pairwise(c.words)) for c in captions]
+
+    def agreement(own: int) -> float:
+        others = [g for number, g in enumerate(grams) if number != own]
+        return sum(
+            2 * (grams[own] & other).total() / (grams[own].total() + other.total())
+            for other in others
+        )
+
+    return max(range(len(captions)), key=agreement)
+
+
+def names_a_person(words: Sequence[str]) -> bool:
+    """Whether one of the words means a human being."""
+    return not PEOPLE.isdisjoint(words)
+
+
+def calibration(
+    records: Sequence[Record], drawn: Sequence[Sequence[Caption]]
+) -> list[dict[str, float]]:
+    """All captions in `GROUPS` of equal size, the least probable first: the highest mean
+    log-probability per word of each, and the share that is right."""
+    pairs = sorted(
+        (caption.mean_log_prob, is_right(caption, record))
+        for record, captions in zip(records, drawn, strict=True)
+        for caption in captions
+    )
+    edges = np.linspace(0, len(pairs), GROUPS + 1).astype(int)
+    groups = [pairs[low:high] for low, high in pairwise(edges) if low < high]
+    return [
+        {
+            "max_mean_log_prob": round(group[-1][0], 4),
+            "share_right": round(float(np.mean([right for _, right in group])), 4),
+            "captions": len(group),
+        }
+        for group in groups
+    ]
+
+
+def is_right(caption: Caption, record: Record) -> bool:
+    """Whether at least half of the content words occur in what people said of the photo."""
+    said = {word for text in record.captions for word in split_words(text)}
+    words = set(caption.words) - FUNCTION_WORDS
+    return 2 * len(words & said) >= len(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
