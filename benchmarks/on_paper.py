@@ -29,10 +29,10 @@ class Rates:
     """Measured, but for the last two, which are assumed."""
 
     extract: float = 28.6  # images/s, two cores ("Feature extraction")
-    train: float = 168.0  # captions/s, two cores, five captions an image ("Training, beside ...")
+    train: float = 168.0  # captions/s, two cores, five captions per image ("Training, beside ...")
     hash: float = 310.0  # MB/s, a cache read from disk and hashed by two cores
     decode: float = 167.0  # photos/s of 224 x 224 to network input, one core (--data-dir)
-    memory: float = 2354.0  # bytes an image with its captions, as records and ids (--data-dir)
+    memory: float = 2354.0  # bytes per image with its captions, as records and ids (--data-dir)
     words: float = 11.8  # a caption, its end included (--data-dir)
     peak: float = 989e12  # FLOP/s of an accelerator: an H100's data sheet, bfloat16, dense
     share: float = 0.1  # of that peak which is reached: not measured, a guess on the low side
@@ -65,7 +65,7 @@ def convolution_flop() -> float:
 
 
 def training_flop(words: float) -> tuple[float, float]:
-    """Of an image and of each of its captions; the backward pass is twice the forward one."""
+    """GFLOP for an image, and for each of its captions; backward is twice as much as forward."""
     from captioner.config import ModelConfig
 
     c = ModelConfig(vocabulary_size=5004)

@@ -188,7 +188,7 @@ def content_words(captions: Sequence[str]) -> set[str]:
 
 
 def share(caption: str, words: set[str]) -> float:
-    """Of a caption's distinct content words, how many of them are among `words`, in 0..1."""
+    """The share of a caption's distinct content words that are among `words`, in 0..1."""
     said = content_words([caption])
     return len(said & words) / max(len(said), 1)
 

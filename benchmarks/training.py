@@ -78,7 +78,7 @@ def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes:
 
 
 def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: Path):
-    """A loop: each `next` trains on CAPTIONS captions and gives captions a second."""
+    """A loop: each `next` trains on CAPTIONS captions and gives captions per second."""
     import tensorflow as tf
 
     from benchmarks.tutorial import Tutorial, Variant, batches, train_step

@@ -1,7 +1,7 @@
 """The well-known tutorial's captioner, rendered from its description, to be measured against.
 
 512 units, 256 embedding, no state carried into the GRU, attention keys recomputed at every word,
-the encoder once a caption, every caption padded to the longest of the data set, one feature file
+the encoder once per caption, every caption padded to the longest of the data set, one feature file
 an image read for every caption. The flags of `Variant` mend one of these at a time, in the order in
 which the benchmark adds them up.
 """
@@ -23,7 +23,7 @@ UNITS, EMBEDDING = 512, 256
 class Variant:
     """Which of the tutorial's habits are mended."""
 
-    keys_once: bool = False  # attention keys once a batch, not once a word
+    keys_once: bool = False  # attention keys once per batch, not once per word
     project_once: bool = False  # one output product for all words
     fit_padding: bool = False  # batches of like lengths, padded to their own longest
 

@@ -13,11 +13,11 @@ _LARGE = 2**25  # bytes; the most that may be a threshold
 def keep_freed_memory(even_large: bool = True) -> None:
     """From here on, memory that was freed is used again rather than returned and asked for anew.
 
-    A training step on a CPU takes and gives back hundreds of megabytes in pieces of some ten. By
+    A training step on a CPU takes and gives back hundreds of megabytes, in pieces of about ten. By
     default each of these is a mapping of its own, whose pages the system first fills with zeros,
-    which takes about as long as all the rest. What is not returned is at most what was in use once.
-    Without `even_large`, that excepts pieces of 32 MB and more: a server's visitors may send photos
-    that are larger than anything which comes after them.
+    which takes about as long as all the rest. The memory kept is at most the most that was in use.
+    Without `even_large`, pieces of 32 MB and more are returned: a server's visitors may send photos
+    that need far more memory than anything after them.
 
     Does nothing where the C library is another one than GNU's.
     """

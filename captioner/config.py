@@ -3,8 +3,8 @@
 A checkpoint's `config.json` is `CaptionerConfig.to_dict()`. Reading it back is strict: a key this
 version does not know, a missing key or a value of the wrong type is a `ConfigError`, because a
 size that is silently ignored gives a model that loads and then talks nonsense. Only options of
-training may be missing, for they change nothing any more: a new one's default is what was done
-before there was one.
+training may be missing, because they no longer change a finished model. The default of a new
+option is therefore what was done before the option existed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ModelConfig:
 
     @property
     def output_dim(self) -> int:
-        """Of the layer below the logits: a word's in the deep output layer, as in the paper."""
+        """Width of the layer below the logits: in the deep output layer, that of a word."""
         return self.embedding_dim if self.deep_output else self.units
 
 
@@ -105,18 +105,18 @@ class TrainingConfig:
     min_count: int = 1  # words that occur less often in the training captions are unknown
     seed: int = 0
     mixed_precision: bool = False
-    mirror: bool = False  # half of the training photos are seen mirrored, in each epoch others
+    mirror: bool = False  # half of the training photos, others in each epoch, are mirrored
     finetune_from: str = ""  # "mixed0" to "mixed10": the backbone learns too, from this block on
     finetune_epochs: int = 2
     finetune_image_size: int = 299  # pixels, both sides; fewer cost less, see `finetuning`
     finetune_learning_rate: float = 5e-5  # of the backbone, at its peak
-    decoder_learning_rate: float = 1e-4  # of the rest, meanwhile and in the epochs after it
+    decoder_learning_rate: float = 1e-4  # of the decoder, meanwhile and in the epochs after it
     polish_epochs: int = 1  # of the decoder alone, on the features of the tuned backbone
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: float = 2e-4
-    cider_overuse: float = 0.0  # weight of what its words are said more often than by people
-    cider_captions: str = "all"  # what self-critical training rewards; or "people": theirs alone
-    cider_blend: float = 0.25  # the result's way from the weights before to those after
+    cider_overuse: float = 0.0  # weight of the penalty on words used more often than people do
+    cider_captions: str = "all"  # rewarded is agreement with "all", or with those by "people"
+    cider_blend: float = 0.25  # 0 keeps the weights before this phase, 1 those of its best epoch
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_size", "captions_per_image", "patience", "max_words")
@@ -181,7 +181,7 @@ class Recipe:
 RECIPES = {
     # The sizes, the optimizer and the 20 epochs of the well-known TensorFlow tutorial, batches of
     # about its 64 captions, and none of its defects: see `benchmarks/tutorial.py` for those.
-    # BLEU-4 17.9, CIDEr 46.1; 8 epochs of 2 to 4 minutes, for it stops learning early.
+    # BLEU-4 17.9, CIDEr 46.1; 8 epochs of 2 to 4 minutes, because it stops learning early.
     "tutorial": Recipe(
         {"dropout": 0.0, "initial_state": "zeros", "gate": False, "deep_output": False},
         {

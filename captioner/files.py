@@ -17,7 +17,7 @@ from typing import BinaryIO
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write; it appears under `path` only once everything is on disk.
 
-    Left by an exception, `path` is as it was. An `OSError` of writing names the file, and says what
+    After an exception, `path` is as it was. An `OSError` from writing names the file, and says what
     to do when the disk is full.
     """
     temporary = path.with_name(f"{path.name}.tmp")  # the same at every try: none are left behind

@@ -61,7 +61,7 @@ def inception_2015(state: Mapping[str, np.ndarray], image_size: int = 299) -> ke
 
 
 def _number(layer: keras.Layer) -> int:
-    """Of "conv2d_17", 17: the order in which they were made."""
+    """The number 17 of "conv2d_17", which tells the order in which layers were made."""
     number = layer.name.rpartition("_")[2]
     return int(number) if number.isdigit() else 0
 

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 CARD, LOSS_PLOT = "README.md", "loss.png"
 FILES = (CONFIG, VOCABULARY, DECODER, BACKBONE, METRICS, LOSS_PLOT, CARD)
 ATTEMPTS = 4
-TIMEOUT = 10  # seconds, for the first answer; the client's own default is to wait for ever
+TIMEOUT = 10  # seconds until the first answer; the client's own default is to wait for ever
 
 
 class HubError(CaptionerError, RuntimeError):

@@ -29,21 +29,21 @@ _SEARCH_OPTIONS = (
 )  # fmt: skip
 _CONTROLS = {
     "shifted": "one of the same shape at a random place",
-    "scattered": "as many cells at random",
+    "scattered": "equally many cells at random",
     "other_photo": "the one attended to for a word of another photo",
 }
 _SEAL = re.compile(r"<!-- Made by captioner; SHA-256 of the above: ([0-9a-f]{64}) -->\s*\Z")
 
 
 def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Training and validation loss (nats a word) by epoch, as a PNG."""
+    """Training and validation loss (nats per word) by epoch, as a PNG."""
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = FigureCanvasAgg(figure).figure.subplots()
     epochs = range(1, len(history) + 1)
     axes.plot(epochs, [h["nll"] for h in history], marker=".", label="training (with dropout)")
     axes.plot(epochs, [h["val_nll"] for h in history], marker=".", label="validation")
     axes.set_xlabel("epoch")
-    axes.set_ylabel("cross-entropy (nats a word)")
+    axes.set_ylabel("cross-entropy (nats per word)")
     axes.legend()
     file = io.BytesIO()
     figure.savefig(file, format="png")
@@ -85,7 +85,7 @@ The weights are safetensors files, which hold numbers and nothing that could be 
 {_score_table(metrics.get("scores", ()))}
 
 Computed by `python -m captioner.evaluation` with `pycocoevalcap` and its own tokenizer, in percent
-(CIDEr times 100), one caption a photo. A dash: not known. In brackets: the 95% confidence
+(CIDEr times 100), one caption per photo. A dash: not known. In brackets: the 95% confidence
 interval, from resampled photos.
 {_habits(metrics.get("scores", ()))}
 ## Does the attention tell the truth?
@@ -152,7 +152,7 @@ def _eval_results(scores: Sequence[Mapping[str, Any]]) -> Iterator[EvalResult]:
 def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     training, history = config.training, metrics.get("history", ())
     best = min((h["val_nll"] for h in history), default=None)
-    loss = "" if best is None else f" ({best:.3f} nats a word)"
+    loss = "" if best is None else f" ({best:.3f} nats per word)"
     mirrored = " Photos were seen mirrored half of the time, unless a caption named a side."
     tuned = f"""
 

@@ -218,7 +218,7 @@ def _authors(by: Any, captions: int) -> list[str]:
         return []
     authors = [by] * captions if isinstance(by, str) else by
     if not isinstance(authors, list) or len(authors) != captions or {*authors} - {*AUTHORS}:
-        raise ValueError(f'"by" is {by!r}: {" or ".join(AUTHORS)}, or a list with one a caption')
+        raise ValueError(f'"by" is {by!r}: {" or ".join(AUTHORS)}, or a list with one per caption')
     return authors
 
 

@@ -45,7 +45,7 @@ def draw_attention(photo: Image.Image, attention: np.ndarray) -> Image.Image:
 
 
 def attention_grid(photo: Image.Image, caption: Caption, tile: int = 240) -> Image.Image:
-    """A caption as one RGB picture: the photo, then a tile a word with its probability.
+    """A caption as one RGB picture: the photo, then a tile per word with its probability.
 
     `photo` is upright, `caption.attention` is (n_words, rows, columns), `tile` is the longer side
     of a tile in pixels. The tiles stand in as many rows as they need, and a title that is wider
@@ -77,9 +77,9 @@ def write_attention_film(
     longest: int = 400,
     seconds: float = 0.8,
 ) -> None:
-    """Write a caption as an endless animated GIF: a frame a word, with its attention over the photo
-    and the caption up to it underneath, then the bare photo with the whole caption. Where no font
-    has the caption's letters, its words are numbered, and a note says why.
+    """Write a caption as an endless animated GIF: a frame per word, with its attention over the
+    photo and the caption up to it underneath, then the bare photo with the whole caption. Where
+    no font has the caption's letters, its words are numbered, and a note says why.
 
     `longest` is the longer side of the photo in pixels, `seconds` how long a word stays. Raises
     OSError if the file cannot be written, ValueError as `attention_grid`.

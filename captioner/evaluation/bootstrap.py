@@ -1,6 +1,6 @@
 """Confidence intervals by resampling the images of a data set (Efron 1979, Annals of Statistics 7).
 
-Captions of one image have much in common, so images are drawn, never captions or words.
+Captions of one image have much in common, so images are drawn, not captions or words.
 """
 
 from __future__ import annotations

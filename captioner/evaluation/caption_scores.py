@@ -80,8 +80,8 @@ def examine(
     """One caption of each photo, scored; the scores begin with the settings they were made with.
 
     With `cache`, features come from there and the photos are not read. With `train_captions`, the
-    share of captions that are not among them is reported. Sampling draws one caption a photo: the
-    best of several would be another system. Raises `MetricsUnavailable`.
+    share of captions that are not among them is reported. Sampling draws one caption per photo:
+    the best of several would be another system. Raises `MetricsUnavailable`.
     """
     require_metrics()
     options = replace(options, num_captions=1)

@@ -23,12 +23,17 @@ def diversity(
     train_captions: Iterable[str] = (),
     split: Callable[[str], list[str]] = split_words,
 ) -> dict[str, float]:
-    """Of one caption an image, each a list of words:
+    """How varied captions are.
 
-    `distinct`, how many different ones there are, in percent of the captions; `words_used`, how
-    many different words; `mean_length`, in words. With `train_captions` (whole texts) also `novel`,
-    the percentage that no training caption equals, case and punctuation aside; `split` makes
-    those into words.
+    Args:
+        captions: One caption per image, each a list of words.
+        train_captions: The training captions, as whole texts.
+        split: Makes a text into words.
+
+    Returns:
+        `distinct`, the share of different captions in percent; `words_used`, the number of
+        different words; `mean_length` in words. With `train_captions` also `novel`, the percentage
+        of captions that equal no training caption, case and punctuation aside.
     """
     found = {
         "distinct": _percent(len({tuple(c) for c in captions}), len(captions)),
@@ -42,11 +47,16 @@ def diversity(
 
 
 def vices(captions: Sequence[Words]) -> dict[str, float]:
-    """The percentage of captions with each vice:
+    """The percentage of captions with each vice.
 
-    `unfinished`, ends in an article, preposition or conjunction; `word_thrice`, a word three times
-    in a row; `phrase_twice`, a word or phrase twice in a row; `repeated_bigram`, the same two words
-    in a row at two places; `special_token`, holds `<unk>` or the like.
+    Args:
+        captions: Lists of words.
+
+    Returns:
+        `unfinished`: the caption ends in an article, preposition or conjunction; `word_thrice`: it
+        has a word three times in a row; `phrase_twice`: a word or phrase twice in a row;
+        `repeated_bigram`: the same two words in a row at two places; `special_token`: it has
+        `<unk>` or the like.
     """
     return {
         "unfinished": _share(captions, is_unfinished),

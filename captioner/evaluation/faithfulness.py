@@ -1,4 +1,4 @@
-"""Does the attention tell the truth? What is attended to is blanked, and the word should suffer.
+"""Does the attention tell the truth? If what was attended to is blanked, the word should suffer.
 
     python -m captioner.faithfulness CHECKPOINT --dataset flickr8k --data-dir DIR --split val
 
@@ -126,7 +126,7 @@ def _compare(by_image: np.ndarray, column: int) -> dict[str, Any]:
 def choose_targets(captions: Sequence[Caption], seed: int = 0) -> list[Target]:
     """The content words of the captions, in their order, with what is blanked for each.
 
-    Of a single photo there is no "other_photo".
+    If all words are of one photo, there is no "other_photo".
     """
     rng = np.random.default_rng(seed)
     attended = [

@@ -86,7 +86,7 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
 
 class FoldedBackbone(keras.Model):
     """The same function as `backbone`, faster: each batch normalisation is multiplied into the
-    convolution before it, where it is a factor and a bias a channel (Jacob et al. 2017,
+    convolution before it, where it is a factor and a bias per channel (Jacob et al. 2017,
     arXiv 1712.05877, section 3.2).
 
     float32 (batch, size, size, 3) in -1..1, or uint8 as `images.to_square` gives them, which take a

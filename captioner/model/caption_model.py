@@ -132,7 +132,7 @@ class CaptionModel(keras.Model):
             self.initial = Product(config.units, activation="tanh", name="initial", dtype=policy)
         if config.gate:
             self.gate = Product(1, activation="sigmoid", name="gate", dtype=policy)
-        # In nats a word, without label smoothing.
+        # In nats per word, without label smoothing.
         self.nll = keras.metrics.Mean(name="nll", dtype="float32")
         self._build()
 
@@ -226,16 +226,16 @@ class CaptionModel(keras.Model):
 
         def step(carry: tuple[Tensor, ...], of_word: Tensor) -> tuple[Any, Any]:
             state, _, index = carry
-            # Of the caption before in the same row, nothing is known any more.
+            # The state of the previous caption in the same row is forgotten.
             state = ops.where(ops.take(begins, index, axis=0), initial, state)
             context, _ = self._look(annotations, state)
             state = self._advance(state, of_word + _product(context, of_context, self.policy))
             carry = (state, context, index + 1)
             return carry, carry
 
-        # `begins` goes by an index of our own, for Keras 3.15 cannot scan two tensors of unknown
-        # length under TensorFlow. And `ops.scan` wants its outputs shaped like what it carries:
-        # hence the context in the carry, and the index in the outputs.
+        # `begins` goes by an index of our own, because Keras 3.15 cannot scan two tensors of
+        # unknown length under TensorFlow. `ops.scan` also wants outputs that are shaped like what
+        # it carries: therefore the context is carried, and the index is among the outputs.
         start = (initial, ops.zeros_like(embedded[:, :, 0]), ops.zeros((), "int32"))
         _, (states, contexts, _) = ops.scan(step, start, ops.transpose(of_words, (2, 0, 1, 3)))
         states = ops.transpose(states, (1, 2, 0, 3))  # (batch, captions, steps, units)
@@ -258,7 +258,8 @@ class CaptionModel(keras.Model):
         """
         logits = ops.cast(y_pred, "float32")
         if sample_weight is not None:
-            # What was never to be said must not be learnt as a way out of what scored badly.
+            # Decoding never says these tokens. If they took part in the softmax, the model would
+            # learn to avoid captions that scored badly by making the tokens probable.
             ids = ops.arange(logits.shape[-1])
             spoken = ops.logical_and(ids != UNK, ops.logical_and(ids != PAD, ids != START))
             logits = ops.where(spoken, logits, -1e9)

@@ -29,7 +29,7 @@ IMPOSSIBLE = -1e9  # a log-probability; finite, because sums of it must stay num
 
 
 class Decoded(NamedTuple):
-    """What the loop gives, as NumPy arrays; `rows` captions an image, a beam's best first."""
+    """What the loop gives, as NumPy arrays: `rows` captions per image, a beam's best first."""
 
     words: np.ndarray  # int32 (batch, rows, steps), padded with PAD after END
     log_probs: np.ndarray  # float32 (batch, rows, steps), natural logarithm, before temperature

@@ -14,8 +14,8 @@ PREPOSITIONS = _words("""
     between beyond by during for from in inside into like near next of off on onto outside over past
     through to toward towards under underneath until upon via with within without
 """)
-# Particles of verbs ("jump up") and adverbs of place: they may well end a caption. Of Flickr8k's
-# 40,000, dozens to hundreds end in each of these.
+# Particles of verbs ("jump up") and adverbs of place: they may well end a caption. Dozens to
+# hundreds of Flickr8k's 40,000 captions end in each of these.
 PARTICLES = _words("around behind below down inside off out outside up")
 PRONOUNS = _words("""
     he her hers herself him himself his i it its itself me my one others our she some someone their

@@ -75,7 +75,7 @@ class Digests:
             return
         try:
             # Without a buffer it is one write: other processes may add theirs. Each line begins
-            # with its own end of line, for the file may end in half a line.
+            # with an end of line, because the file may end in half a line.
             with self.path.open("ab", buffering=0) as file:
                 file.write("".join(f"\n{line}" for line in new).encode())
         except OSError as error:

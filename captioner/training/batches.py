@@ -171,8 +171,11 @@ class CaptionBatches(keras.utils.PyDataset):
 
 
 def rows_for(captions: int) -> int:
-    """So many that rows are filled best: with one a caption, three tenths of Flickr8k's batches
-    would be padding; with few and long ones, the products of a step have too few rows."""
+    """How many rows the captions of an image are packed into.
+
+    With one row per caption, three tenths of Flickr8k's batches would be padding. With few and long
+    rows, the matrix products of a step would be too small to be fast.
+    """
     return max(1, round(0.6 * captions))
 
 

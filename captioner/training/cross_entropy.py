@@ -132,7 +132,7 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
     history = restore_state(output / phase.state, model)
     if not history:
         phase.begin()
-    # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed loss and words.
+    # How far an epoch came that Ctrl-C has cut: its batches so far, their summed loss and words.
     begun = history.pop() if history and "batches" in history[-1] else {}
     if history or begun:
         logger.info("going on after epoch %d, batch %d", len(history), _done(begun))
@@ -157,7 +157,8 @@ def fit(model: Model, context: RunContext, phase: Phase) -> History:
             logger.info("%s %d: %s", phase.name, epoch + 1, json.dumps(history[-1]))
             if distribution.is_main and val_nll <= min(h["val_nll"] for h in history):
                 save_weights(output / phase.best, model)
-            # Last, for this is what says that the epoch is done: killed before, it is done again.
+            # This comes last, because it says that the epoch is done: a run that is killed before
+            # does the epoch again.
             if distribution.is_main:
                 save_state(output / phase.state, model, history)
             if interrupted.is_set():

@@ -79,9 +79,16 @@ class Overuse:
         self.captions = max(1, len(captions))
 
     def penalties(self, said: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
-        """float64 (images, captions): of a batch of captions, as many for each image, the mean over
-        a caption's n-grams of the logarithm of how many of the other images' captions hold it, to
-        how many it would be among people. Both count one more, for what is rare."""
+        """How much more often than people the model uses the n-grams of each caption.
+
+        Args:
+            said: Captions of a batch of images, equally many for each, as word ids.
+
+        Returns:
+            float64 (images, captions): the mean over a caption's n-grams of log(n / m), where n
+            counts the captions of the other images with that n-gram, and m is how many it would be
+            if people had written them. One is added to both, because of rare n-grams.
+        """
         grams = [[set(ngrams(c)) for c in captions] for captions in said]
         own = [Counter(g for caption in captions for g in caption) for captions in grams]
         total: NGrams = Counter()

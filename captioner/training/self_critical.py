@@ -42,13 +42,13 @@ STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
 
 
 def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
-    """CIDEr-D against the captions of `records`, the end of a caption counted as a word."""
+    """CIDEr-D against the captions of `records`; the end of a caption counts as a word."""
     return CiderD({r.image_id: [[*vocabulary.encode(c), END] for c in r.captions] for r in records})
 
 
 def rewarded_records(records: Sequence[Record], captions: str) -> list[Record]:
-    """The records that self-critical training learns from: all of them or, with "people", those
-    that people have written captions of, with these captions alone."""
+    """The records that self-critical training learns from: all or, with "people", those that
+    have captions by people, with these captions alone."""
     if captions == "all":
         return list(records)
     by_people = [replace(r, captions=captions_of_people(r), by=()) for r in records]
@@ -60,7 +60,8 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
 
     Leaves in `model` a point between the weights that were there and those of the epoch with the
     highest CIDEr-D of greedy validation captions (Wortsman et al. 2022, arXiv 2109.01903). What
-    CIDEr-D rewards is the few words that many captions share: on the way back are more of them.
+    CIDEr-D rewards is the few words that many captions share: weights nearer to those before the
+    phase use more words.
 
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
     """
@@ -82,7 +83,7 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
         save_weights(output / BEST, sampler)
         history = [judge_all(greedy, context)]
         logger.info("before self-critical training: %s", json.dumps(history[-1]))
-    # Of an epoch that Ctrl-C has cut: how many batches are done, and their summed rewards.
+    # How far an epoch came that Ctrl-C has cut: its batches so far, and their summed rewards.
     begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
     with interrupt_set() as interrupted:
         for epoch in range(len(history) - 1, training.cider_epochs):
@@ -123,7 +124,7 @@ class SelfCriticalTrainer:
 
     @property
     def batches(self) -> int:
-        """Of an epoch. The last, smaller one is left out: another epoch brings its images again."""
+        """Batches of an epoch. The last, smaller one is left out: other epochs bring its images."""
         return max(1, len(self.ids) // self.training.batch_size)
 
     def train_epoch(

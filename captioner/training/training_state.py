@@ -80,7 +80,7 @@ def _variables(model: Model) -> dict[str, keras.Variable]:
     """Weights, dropout generators, and the optimizer's moments and step count, by which the
     schedule of the learning rate goes."""
     variables = [*model.variables, *model.optimizer.variables]
-    # By number, for Keras numbers the generators' paths across the whole process, and the
-    # convolutions of the backbone, by which the optimizer names its moments.
+    # Variables go by their number here, because Keras numbers the generators' paths across the
+    # whole process, and also the backbone's convolutions, by which the optimizer names moments.
     names = [re.sub(r"^conv2d_\d+_", "conv2d_", v.name) for v in variables]
     return {f"{i:03d}.{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

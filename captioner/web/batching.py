@@ -31,8 +31,8 @@ Result = TypeVar("Result")
 # A waiting crowd is cut into batches of these sizes. Every further size would be one more graph to
 # compile (under JAX), and padding to a size would cost as much as the photos that are missing.
 BATCH_SIZES = (1, 2, 4, 8)
-# A kind of search that has been asked for this often, for one photo alone, is compiled by XLA; and
-# so many kinds at most, for each takes some 70 MB.
+# A kind of search is compiled by XLA once it has been asked for this often, one photo each time.
+# The number of kinds is limited, because each takes some 70 MB.
 OFTEN, MAX_COMPILED = 3, 4
 PAUSE = 1.0  # seconds before it begins: whoever asked has the answer first
 
@@ -40,8 +40,8 @@ PAUSE = 1.0  # seconds before it begins: whoever asked has the answer first
 class Batcher(Generic[Item, Result]):
     """Calls from any number of threads, carried out in batches by one thread.
 
-    `run` maps a list of items to as many results. Only items with the same `key` share a batch.
-    First come, first served: the oldest item is always in the next batch.
+    `run` maps a list of items to a list of results, one per item. Only items with the
+    same `key` share a batch. First come, first served: the oldest item is always in the next batch.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class BatchingCaptioner(Captioner):
         return [self._captions(decoded, i, options) for i in range(len(searches))]
 
     def is_compiled(self, options: DecodingOptions) -> bool:
-        """Whether such a search, for one photo alone, is as fast as it can be."""
+        """Whether a search of this kind has been compiled for single photos."""
         return self._is_ready(options) or not _gains_by_xla(options)
 
     def _is_ready(self, options: DecodingOptions) -> bool:

@@ -149,7 +149,7 @@ def test_which_backbone(weights):
 def test_training_in_words():
     text = model_card(config(), metrics())
     assert "trained on Flickr8k" in text
-    assert "(3.250 nats a word)" in text and "2 epochs of at most 20" in text
+    assert "(3.250 nats per word)" in text and "2 epochs of at most 20" in text
     assert "the 3000 most frequent words" in text
     assert "self-critical" not in text
     rewarded = metrics() | {"cider_history": [{"val_cider": 40.0}, {"val_cider": 45.0}]}
