@@ -51,7 +51,9 @@ clean:
 
 # The largest set that a target names is its last prerequisite; the stamp says it is installed.
 .venv/%.done:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+	  "TensorFlow 2.21 needs Python 3.11, 3.12 or 3.13, and this is %d.%d. Choose another: " \
+	  "make app PYTHON=python3.13" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r $(lastword $^)
