@@ -32,6 +32,7 @@ from captioner.checkpoint.checkpoint_folder import (
 )
 from captioner.checkpoint.model_card import loss_plot, model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
+from captioner.data.checks import check_trainable
 from captioner.data.datasets import Record, check_no_leak
 from captioner.data.mixture import by_dataset, summary
 from captioner.data.vocabulary import Vocabulary
@@ -113,12 +114,9 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
 def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     training, output, distribution = options.training, options.output, options.distribution
     check_no_leak(records)
+    check_trainable(records, training.min_count)
     train = [r for r in records if r.split == "train"]
     val = [r for r in records if r.split == "val"]
-    if not train or not val:
-        raise TrainingError(
-            f"{len(train)} training and {len(val)} validation images: both are needed."
-        )
     keras.utils.set_random_seed(training.seed)
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
     features = options.features or output / "features"

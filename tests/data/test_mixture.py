@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import http_server as http
 import pytest
 
 from captioner.data.captions_file import DatasetError
@@ -121,3 +122,17 @@ def test_coco_by_its_official_split(coco_mini: Path) -> None:
     splits = [r.split for r in records]
     assert splits.count("train") == 10 and splits.count("val") == 150
     assert all(r.path.parent.name == f"{r.split}2014" for r in records)
+
+
+def test_what_is_missing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = http.make_mirror(tmp_path / "mirror")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    folder = tmp_path / "data"
+    with http.serve(mirror) as server:
+        monkeypatch.setenv("CAPTIONER_COCO_URL", server.url)
+        records = read_mixture([Source("coco", folder)], num_images=5, download=True)
+        requests = len(server.log)
+        assert len(records) == 5 and all(r.path.is_file() for r in records)
+        assert {r.split for r in records} == {"train", "val"}
+        again = read_mixture([Source("coco", folder)], num_images=5, download=True)
+        assert again == records and len(server.log) == requests

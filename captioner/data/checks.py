@@ -1,0 +1,60 @@
+"""What a data set must have to be trained on, looked at before anything takes long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from captioner.data.captions_file import DatasetError
+from captioner.data.records import Record
+from captioner.data.words import best_rule, split_words
+
+_SPLITS = 'give each photo a "split" ("train" or "val"), or give none a split'
+
+
+def check_trainable(records: Sequence[Record], min_count: int = 1) -> None:
+    """Counts photos, captions and words.
+
+    Args:
+        records: All that were read, of all splits.
+        min_count: How often a word must occur in the training captions to be learnt.
+
+    Raises:
+        DatasetError: Photos of a split, words in its captions, or words that occur often enough
+            are missing; the message says what to do.
+    """
+    train = [r for r in records if r.split == "train"]
+    val = [r for r in records if r.split == "val"]
+    if not train or not val:
+        few = len(train) + len(val) == len(records) < 10
+        remedy = "at least ten photos are needed to set some aside" if few else _SPLITS
+        raise DatasetError(
+            f"{len(train)} training and {len(val)} validation photos: both are needed; {remedy}."
+        )
+    for name, part in (("training", train), ("validation", val)):
+        if not any(True for _ in _words(part)):
+            raise DatasetError(
+                f"no caption of the {len(part)} {name} photos has a word in it; check the column "
+                "or field that the captions are read from."
+            )
+    if not _occurs(_words(train), min_count):
+        raise DatasetError(
+            f"no word occurs {min_count} times in the training captions, so none would be learnt; "
+            "give more captions, or learn rarer words (--recipe tutorial learns all of them)."
+        )
+
+
+def _words(records: Iterable[Record]) -> Iterable[str]:
+    captions = [caption for record in records for caption in record.captions]
+    rule = best_rule(captions)
+    return (word for caption in captions for word in split_words(caption, rule))
+
+
+def _occurs(words: Iterable[str], times: int) -> bool:
+    """Whether any of the words occurs so many times; mostly known after a few captions."""
+    counts: Counter[str] = Counter()
+    for word in words:
+        counts[word] += 1
+        if counts[word] >= times:
+            return True
+    return False
