@@ -35,7 +35,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--recipe",
-        choices=("best", "finetuned", "tutorial"),
+        choices=("best", "finetuned", "gpu", "tutorial"),
         default="best",
         help="sizes and training; the options below change single points of it",
     )
