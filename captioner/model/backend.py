@@ -99,7 +99,7 @@ def keep_compiled(folder: Path | None = None, limit: int = 2**30) -> None:
         return
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = folder or Path(caches) / "captioner" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))

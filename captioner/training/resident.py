@@ -65,7 +65,7 @@ def make_resident(
         return None
     blocks = [
         source.gather(ids[start : start + BLOCK])
-        for source, ids in ((cache, list(image_ids)), (mirrored, turned))
+        for source, ids in ((cache, list(image_ids)), (mirrored or cache, turned))
         for start in range(0, len(ids), BLOCK)
     ]
     logger.info("%d features, %.1f GB, lie on the device", rows, one.nbytes * rows / 1e9)

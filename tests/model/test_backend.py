@@ -1,0 +1,37 @@
+"""Where JAX keeps what it has compiled."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+from captioner.model.backend import keep_compiled
+keep_compiled()
+import jax
+print(jax.config.values["jax_compilation_cache_dir"])
+print(jax.config.values["jax_compilation_cache_max_size"])
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+@pytest.mark.parametrize("own", [False, True])
+def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, own):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    if own:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "own")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    folder, limit = done.stdout.split()
+    assert Path(folder) == tmp_path / ("own" if own else "captioner/compiled")
+    assert limit == ("-1" if own else str(2**30))
