@@ -58,7 +58,7 @@ def settle(page: bool = False) -> None:
     # A caption may have letters that the terminal's encoding has not: no reason to end.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # ty: ignore[not-callable]
     keep_freed_memory(even_large=not page)
     allow_open_files(OPEN_FILES)
     os.environ["MPLBACKEND"] = "agg"  # nothing is shown in windows

@@ -72,7 +72,7 @@ def retried(
         retry=tenacity.retry_if_exception(
             lambda error: may_pass(error) and (asked(error) or 0.0) <= LONGEST_WAIT
         ),
-        sleep=sleep,
+        sleep=sleep,  # ty: ignore[invalid-argument-type] - what it returns is not used
         before_sleep=note,
         reraise=True,
     )(call)

@@ -44,6 +44,12 @@ def rest(page: Page) -> None:
     expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "false")
 
 
+def open_options(page: Page) -> None:
+    page.get_by_role("button", name=OPTIONS).click()
+    expect(page.get_by_label("Seed")).to_be_visible()
+    page.wait_for_timeout(300)  # Gradio sets the values once more as it shows them first
+
+
 def texts(page: Page) -> list[str]:
     return page.locator(f"{CAPTIONS} span").all_inner_texts()
 
@@ -72,7 +78,7 @@ def test_one_change_is_one_request(open_page: OpenPage, tmp_path: Path) -> None:
     expect(page.locator("#viewer .seed")).not_to_have_text("seed 0")
     rest(page)
     assert len(bodies) == 2
-    page.get_by_role("button", name=OPTIONS).click()
+    open_options(page)
     seed = page.get_by_label("Seed")
     expect(page.locator("#viewer .seed")).to_have_text(f"seed {seed.input_value()}")
     seed.fill("0")
@@ -109,7 +115,7 @@ def test_what_is_shown_first_stays_where_it_is(open_page: OpenPage, path: str) -
 def test_the_last_wish_wins(open_page: OpenPage) -> None:
     page = open_page(path="?captions=2")
     give(page, example_photos()[0], captions=2)
-    page.get_by_role("button", name=OPTIONS).click()
+    open_options(page)
     page.get_by_label("beam").check()
     page.wait_for_timeout(320)  # now beam search is at work
     page.get_by_label("compare").check()
@@ -130,7 +136,7 @@ def test_a_wrong_option_or_file_takes_nothing_away(open_page: OpenPage, tmp_path
     page = open_page()
     give(page, example_photos()[0])
     before = texts(page)
-    page.get_by_role("button", name=OPTIONS).click()
+    open_options(page)
     for wrong in ("-1", ""):
         page.get_by_label("Seed").fill(wrong)
         message = page.get_by_text("seed must be a whole number")
@@ -379,7 +385,7 @@ def test_captions_are_announced_and_targets_are_large(open_page: OpenPage) -> No
     expect(live).to_have_attribute("aria-live", "polite")
     give(page, example_photos()[0])
     expect(live).to_have_text(f"3 captions. The first: {texts(page)[0]}")
-    page.get_by_role("button", name=OPTIONS).click()
+    open_options(page)
     page.locator("#viewer .words button").nth(1).click()
     small = page.evaluate(
         """() => [...document.querySelectorAll("button, [role=radio], select, input")]
