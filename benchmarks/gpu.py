@@ -73,14 +73,14 @@ def made_up(folder: Path, count: int) -> list[Record]:
 
 
 def network_flop(network: keras.Model) -> float:
-    """Of the convolutions, per photo."""
+    """Operations of the convolutions, per photo."""
     convolutions = [x for x in network.layers if isinstance(x, keras.layers.Conv2D)]
     return sum(2.0 * np.prod(x.output.shape[1:3]) * np.prod(x.kernel.shape) for x in convolutions)
 
 
 def caption_flop(config: ModelConfig, words: float, captions: float) -> float:
-    """Of training on one caption of `words` words, three times those of computing it, with its
-    share in what is computed once per image."""
+    """Operations of training on one caption of `words` words: three times those of computing it,
+    with its share in what is computed once per image."""
     dim, units, attention, places = (
         config.embedding_dim, config.units, config.attention_units, config.locations,
     )  # fmt: skip

@@ -53,7 +53,7 @@ PLANS = (
 
 
 def convolution_flop() -> float:
-    """Of one photo through InceptionV3, a multiplication and an addition counted as two."""
+    """Operations of InceptionV3 on one photo; a multiplication and an addition count as two."""
     import keras
     import numpy as np
 

@@ -158,8 +158,8 @@ def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
 
 
 def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Of `files` (SHA-256 by name), as `read_config` has them, those that are missing or changed:
-    their names, and what is wrong in words.
+    """Those of `files` (SHA-256 by name, as `read_config` has them) that are missing or changed:
+    the name of each, and what is wrong, in words.
 
     Raises `CheckpointUnreadable` if that cannot be found out.
     """

@@ -88,7 +88,7 @@ class CaptionBatches(keras.utils.PyDataset):
     def steps_of(self, index: int) -> int:
         """The length that the rows of a batch are padded to."""
         longest = self._length(self.order[index])  # of all parts, which have the same shape
-        # Of Flickr8k's batches of 32 images, four lengths are left, for 15 percent more steps; with
+        # Flickr8k's batches of 32 images then have four lengths, at 15 percent more steps. With
         # multiples of 4 there would be seven, each of which takes some ten seconds to compile.
         return -(-longest // STRIDE) * STRIDE if wants_few_shapes() else longest
 

@@ -277,7 +277,7 @@ def interrupt_set() -> Iterator[Event]:
 
 
 def _mean_and_std(context: RunContext) -> tuple[float, float]:
-    """Of all features, estimated from up to 512 training images."""
+    """Mean and standard deviation of the features, from up to 512 training images."""
     sample = context.cache.gather([r.image_id for r in context.train[:512]]).astype(np.float32)
     return float(sample.mean()), float(sample.std())
 

@@ -232,7 +232,7 @@ def _extract(
 def _scores(
     checkpoint: Checkpoint, val: Sequence[Record], cache: FeatureCache
 ) -> list[dict[str, Any]]:
-    """Of greedy captions and of a beam's, by data set and of all together. Raises
+    """Scores of greedy captions and of a beam's, for each data set and for all together. Raises
     `MetricsUnavailable`."""
     require_metrics()
     captioner = Captioner(checkpoint)
