@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
-from captioner.checkpoint.hub import download, push
+from captioner.checkpoint.hub import download, push, save_checkpoint
 from captioner.data.images import ImageSource, load_image, to_network_input
 from captioner.data.vocabulary import UNK
 from captioner.data.words import join_words
@@ -75,14 +76,28 @@ class Captioner:
         folder = find_checkpoint(checkpoint, revision)
         return cls(read_checkpoint(folder), folder=folder)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publishes the checkpoint this was loaded from as USER/NAME on the Hugging Face Hub.
+    def save_pretrained(self, directory: str | os.PathLike) -> Path:
+        """Writes the checkpoint into `directory`, which `from_pretrained` and `push_to_hub` take.
 
-        `options` are those of `hub.push`. Returns the address of the commit. Raises `HubError`.
+        The model card and the scores of a captioner made by `from_pretrained` come along. A
+        checkpoint that was in the directory is replaced.
+
+        Raises:
+            CheckpointError: `directory` holds other files than a checkpoint's.
+            OSError: It cannot be written.
         """
-        if self.folder is None:
-            raise ValueError("only a captioner made by from_pretrained has files to push")
-        return push(self.folder, repo_id, **options)
+        return save_checkpoint(self._checkpoint(), Path(directory), copy_of=self.folder)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publishes the checkpoint as USER/NAME on the Hugging Face Hub, in one commit.
+
+        `options` are those of `hub.push`: `private`, `revision`, `token`, `replace_card`. Returns
+        the address of the commit. Raises `HubError`.
+        """
+        if self.folder is not None:
+            return push(self.folder, repo_id, **options)
+        with tempfile.TemporaryDirectory() as folder:
+            return push(self.save_pretrained(Path(folder) / "checkpoint"), repo_id, **options)
 
     def caption(
         self,
@@ -183,11 +198,29 @@ class Captioner:
         bias = None if region is None else self.region_bias(region, leak)
         captions: list[list[Caption]] = []
         for start in range(0, len(images), self.extractor.batch_size):
-            some = images[start : start + self.extractor.batch_size]
-            captions += self.caption_features(
-                self.features(some), options, *_for_each(len(some), forced, bias)
-            )
+            some = [
+                self.pixels(image) for image in images[start : start + self.extractor.batch_size]
+            ]
+            captions += self.caption_pixels(some, options, forced, bias)
         return captions
+
+    def caption_pixels(
+        self,
+        pixels: Sequence[np.ndarray],
+        options: DecodingOptions,
+        forced: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of up to a batch of photos that `pixels` has made, for each best first.
+
+        `forced` and `bias` are what `forced_words` and `region_bias` make; they hold for all.
+        """
+        features = self.features_of_pixels(np.stack(pixels))
+        repeated = (
+            None if array is None else np.repeat(array, len(pixels), axis=0)
+            for array in (forced, bias)
+        )
+        return self.caption_features(features, options, *repeated)
 
     def caption_features(
         self,
@@ -255,6 +288,9 @@ class Captioner:
         # One photo alone is what the page sends: it should not cost a whole batch.
         return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
 
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.config, self.vocabulary, self.model, self.extractor.backbone)
+
     def _loop(self, options: DecodingOptions) -> DecodingLoop:
         kind = self._kind(options)
         if kind not in self._loops:
@@ -310,12 +346,6 @@ class Captioner:
             others = [(w, p) for w, p in pairs if w != chosen and p > IMPOSSIBLE / 2]
             alternatives.append(others[:ALTERNATIVES])
         return alternatives
-
-
-def _for_each(images: int, *arrays: np.ndarray | None) -> Iterator[np.ndarray | None]:
-    """Arrays (1, ...) of one photo, repeated for each of several."""
-    for array in arrays:
-        yield None if array is None else np.repeat(array, images, axis=0)
 
 
 def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:

@@ -40,6 +40,9 @@ UNWANTED = (
     "KERAS_MAX_STEPS_PER_EPOCH",
 )
 
+# Beside the package in the repository and in a Space; an installed package comes without it.
+BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "assets" / "checkpoint"
+
 
 class EnvironmentUnusable(CaptionerError, RuntimeError):
     """Something that is set on this machine, or missing, without which nothing can be done."""

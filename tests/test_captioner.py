@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, CheckpointError, DecodingOptions, ImageError
+from captioner.checkpoint.checkpoint_folder import Checkpoint
 from captioner.model.decoding_options import DEFAULTS, OptionError
 
 PHOTOS = Path(gradio.__file__).parent / "media_assets" / "images"
@@ -196,3 +197,28 @@ def test_a_caption_that_is_cut_does_not_end_in_the_middle_of_a_phrase(captioner,
     cut = captioner.caption(photo, prefix="a dog in the", max_words=4, **ONE)[0]
     assert cut.text == "a dog"
     assert len(cut.log_probs) == len(cut.attention) == len(cut.alternatives) == 2
+
+
+def test_saving(captioner, photo, tmp_path):
+    """What was loaded is saved whole, and a captioner that was made in memory too."""
+    saved = captioner.save_pretrained(tmp_path / "copy")
+    assert {p.name for p in saved.iterdir()} == {p.name for p in captioner.folder.iterdir()}
+    for name in ("README.md", "metrics.json", "decoder.safetensors", "backbone.safetensors"):
+        assert (saved / name).read_bytes() == (captioner.folder / name).read_bytes(), name
+    again = Captioner.from_pretrained(saved)
+    assert again.save_pretrained(saved) == saved, "onto itself"
+    made = Captioner(
+        Checkpoint(again.config, again.vocabulary, again.model, captioner.extractor.backbone)
+    )
+    made.save_pretrained(tmp_path / "copy")  # over a checkpoint
+    assert "Not computed yet" in (saved / "README.md").read_text()
+    one, other = (
+        c.caption(photo, strategy="greedy")[0]
+        for c in (captioner, Captioner.from_pretrained(saved))
+    )
+    assert one.text == other.text and one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"mine holds other files \(thesis\.txt\)"):
+        made.save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"

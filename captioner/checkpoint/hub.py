@@ -22,13 +22,16 @@ from captioner.checkpoint.checkpoint_folder import (
     DECODER,
     METRICS,
     VOCABULARY,
+    Checkpoint,
     CheckpointError,
     CheckpointUnreadable,
     find_faults,
     read_config,
+    read_json,
+    write_checkpoint,
 )
 from captioner.checkpoint.hub_errors import patiently, reason, was_refused
-from captioner.checkpoint.model_card import is_untouched
+from captioner.checkpoint.model_card import is_untouched, model_card
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -118,6 +121,31 @@ def push(
     except Exception as error:
         why = reason(error, repo_id, revision, writing=True, token=token)
         raise HubError(f"{folder} was not pushed to {repo_id}: {why}") from error
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, copy_of: Path | None = None) -> Path:
+    """Writes `checkpoint` into `folder`, all or nothing, and returns it.
+
+    With `copy_of`, the directory that it was read from, its card, scores and pictures come along;
+    without, the card says that it has no scores. Raises `CheckpointError` if `folder` holds files
+    that no checkpoint has, which it would otherwise delete.
+    """
+    if folder.is_dir():
+        present = {path.name for path in folder.iterdir()}
+        foreign = sorted(n for n in present - set(FILES) if not n.endswith(".png"))
+        if foreign or (present and CONFIG not in present):
+            raise CheckpointError(
+                f"{folder} holds other files ({', '.join(foreign or sorted(present))}), so no "
+                "checkpoint was written there. Give a new directory."
+            )
+    if copy_of is None:
+        card = model_card(checkpoint.config, {}).encode()
+        write_checkpoint(folder, checkpoint, {}, {CARD: card})
+    elif folder.resolve() != copy_of.resolve():
+        files = _whole(copy_of)
+        extra = {n: p.read_bytes() for n, p in files.items() if n == CARD or n.endswith(".png")}
+        write_checkpoint(folder, checkpoint, read_json(files[METRICS]), extra)
+    return folder
 
 
 def require_login(token: str | None = None) -> None:

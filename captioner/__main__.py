@@ -1,0 +1,243 @@
+"""Captions photos and folders of photos: `python -m captioner PHOTO...`, or `captioner PHOTO...`.
+
+One line for each caption, best first: the file, a tab, the caption. Files that are not pictures
+are reported on standard error and skipped; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.environment import BUNDLED_CHECKPOINT, settle
+from captioner.errors import CaptionerError
+from captioner.model.decoding_options import DEFAULTS, STRATEGIES, DecodingOptions, OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from captioner.captioner import Caption, Captioner
+
+# What is taken for a picture inside a folder; a file that is named itself is always tried.
+PICTURES = frozenset(
+    ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .mpo".split()  # noqa: SIM905
+)
+CSV_COLUMNS = ("file", "rank", "caption", "mean_log_prob")
+SEARCH = ("strategy", "num_captions", "temperature", "top_k", "top_p", "beam_width", "seed")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options; those of the search have the defaults of `Captioner.caption`."""
+    lines = argparse.ArgumentParser("captioner", description=__doc__)
+    add = lines.add_argument
+    add("photos", nargs="+", type=Path, metavar="PHOTO", help="pictures, and folders of pictures")
+    add("--json", action="store_true", help="a JSON object per photo and line, with the attention")
+    add("--csv", type=Path, metavar="FILE", help="a table of all captions as well")
+    add("--grid", type=Path, metavar="FOLDER", help="the best captions' attention, drawn as PNGs")
+    add(
+        "--checkpoint",
+        default=str(BUNDLED_CHECKPOINT),
+        metavar="PATH_OR_HUB_ID",
+        help="a directory, or USER/NAME on the Hugging Face Hub (default: assets/checkpoint)",
+    )
+    add("--revision", help="a branch, tag or commit on the Hub")
+    search = lines.add_argument_group("how to search")
+    add = search.add_argument
+    add("--strategy", choices=STRATEGIES, default=DEFAULTS.strategy)
+    add("--num-captions", type=int, default=DEFAULTS.num_captions, metavar="N")
+    add("--temperature", type=float, default=DEFAULTS.temperature, help="of samples")
+    add("--top-k", type=int, metavar="K", help="samples: from the K likeliest words")
+    add("--top-p", type=float, metavar="P", help="samples: from words of this probability together")
+    add("--beam-width", type=int, default=DEFAULTS.beam_width, metavar="N")
+    add("--seed", type=int, default=DEFAULTS.seed, help="the same seed gives the same captions")
+    add("--prefix", default="", metavar="TEXT", help="the captions begin with these words")
+    add(
+        "--region",
+        type=_region,
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="look at this part of each photo, in fractions of it: 0,0,0.5,1 for its left half",
+    )
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Captions what the command line names. Gives the exit status."""
+    lines = parser()
+    options = lines.parse_args(arguments)
+    try:
+        search = DecodingOptions(
+            distinct=DEFAULTS.distinct, **{name: getattr(options, name) for name in SEARCH}
+        )
+    except OptionError as error:
+        lines.error(f"--{str(error).replace('_', '-', 1)}")
+    try:
+        _check_outputs(options)
+        photos, failed = find_photos(options.photos)
+        if not photos:
+            raise OptionError("there is no photo to caption.")
+        settle(page=True)  # quietly, and not before the options are read: TensorFlow takes seconds
+        return _caption_all(options, search, photos, failed)
+    except (CaptionerError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # whoever read the captions has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
+    """The files that are meant, in order, those of a folder and its folders by name; and how many
+    of `given` do not exist, each of which is reported."""
+    photos: list[Path] = []
+    failed = 0
+    for path in given:
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            pictures = [file for file in files if file.suffix.lower() in PICTURES]
+            if others := len(files) - len(pictures):
+                _report(f"{path}: {others} files are left out, whose names are not of pictures.")
+            photos += pictures
+        elif path.exists():
+            photos.append(path)
+        else:
+            _report(f"{path} does not exist. Check the path.")
+            failed += 1
+    return list(dict.fromkeys(photos)), failed
+
+
+def _caption_all(
+    options: argparse.Namespace, search: DecodingOptions, photos: list[Path], failed: int
+) -> int:
+    from tqdm import tqdm
+
+    from captioner.captioner import Captioner
+    from captioner.files import write_bytes
+
+    captioner = Captioner.from_pretrained(options.checkpoint, options.revision)
+    table: list[tuple[str, int, str, float]] = []
+    grids = _grid_names(photos)
+    with tqdm(total=len(photos), unit="photo", disable=None, file=sys.stderr) as progress:
+        for path, captions in _captions(captioner, photos, search, options):
+            progress.update()
+            if isinstance(captions, CaptionerError):
+                failed += 1
+                progress.clear()
+                _report(f"{path}: {captions}")
+                if options.json:
+                    print(json.dumps({"file": str(path), "error": str(captions)}))
+                continue
+            progress.clear()
+            _print(path, captions, options.json)
+            table += [
+                (str(path), rank, c.text, round(c.mean_log_prob, 6))
+                for rank, c in enumerate(captions, start=1)
+            ]
+            if options.grid:
+                _write_grid(options.grid / grids[path], path, captions[0])
+    if options.csv:
+        file = io.StringIO(newline="")
+        csv.writer(file).writerows([CSV_COLUMNS, *table])
+        write_bytes(options.csv, file.getvalue().encode("utf-8", "backslashreplace"))
+    sys.stdout.flush()
+    return 1 if failed else 0
+
+
+def _captions(
+    captioner: Captioner, photos: list[Path], search: DecodingOptions, options: argparse.Namespace
+) -> Iterator[tuple[Path, list[Caption] | CaptionerError]]:
+    """Each photo's captions or what is wrong with it, in order, a batch at a time."""
+    from captioner.data.images import ImageError
+
+    forced = captioner.forced_words(options.prefix, search) if options.prefix else None
+    bias = None if options.region is None else captioner.region_bias(options.region)
+    size = captioner.extractor.batch_size
+    for start in range(0, len(photos), size):
+        pixels: list[np.ndarray] = []
+        found: dict[Path, Any] = dict.fromkeys(photos[start : start + size])
+        for path in found:
+            try:
+                pixels.append(captioner.pixels(path))
+            except ImageError as error:
+                found[path] = error
+        if pixels:
+            captions = iter(captioner.caption_pixels(pixels, search, forced, bias))
+            for path in found:
+                found[path] = found[path] or next(captions)
+        yield from found.items()
+
+
+def _print(path: Path, captions: Sequence[Caption], as_json: bool) -> None:
+    if as_json:
+        content = [
+            {
+                "text": c.text,
+                "words": c.words,
+                "log_probs": [round(p, 6) for p in c.log_probs],
+                "attention": c.attention.astype(float).round(6).tolist(),
+            }
+            for c in captions
+        ]
+        print(json.dumps({"file": str(path), "captions": content}), flush=True)
+        return
+    for caption in captions:
+        print(f"{path}\t{caption.text}", flush=True)
+
+
+def _write_grid(target: Path, path: Path, caption: Caption) -> None:
+    from captioner.data.images import load_image
+    from captioner.drawing.overlay import attention_grid_png
+    from captioner.files import write_bytes
+
+    write_bytes(target, attention_grid_png(load_image(path), caption))
+
+
+def _grid_names(photos: Sequence[Path]) -> dict[Path, str]:
+    """A name for each photo's grid: its own, with a number if another has it already."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in photos:
+        name, number = path.stem, 1
+        while name.lower() in taken:  # some file systems take upper and lower case for the same
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.lower())
+        names[path] = f"{name}.png"
+    return names
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Mistakes that would otherwise show only after the work."""
+    if options.grid:
+        options.grid.mkdir(parents=True, exist_ok=True)
+    if options.csv and (options.csv.is_dir() or not options.csv.parent.is_dir()):
+        raise OptionError(f"--csv: {options.csv} is not a file in a folder that exists.")
+    for folder in (options.grid, options.csv and options.csv.parent):
+        if folder and not os.access(folder, os.W_OK):
+            raise OptionError(f"{folder} cannot be written to. Give another folder.")
+
+
+def _report(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _region(text: str) -> tuple[float, ...]:
+    sides = tuple(float(side) for side in text.split(","))
+    if len(sides) != 4:
+        raise argparse.ArgumentTypeError("four numbers are needed: LEFT,TOP,RIGHT,BOTTOM")
+    left, top, right, bottom = sides
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise argparse.ArgumentTypeError("numbers from 0 to 1, left below right, top below bottom")
+    return sides
+
+
+if __name__ == "__main__":
+    sys.exit(main())
