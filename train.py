@@ -103,14 +103,14 @@ def main() -> int:
     from captioner.checkpoint import hub
     from captioner.data import mixture
     from captioner.model import backend
-    from captioner.training import distribution, run
+    from captioner.training import distribution, recipes, run
 
     backend.keep_compiled()
     given = {k: v for k, v in vars(options).items() if v is not None}
     known = {f.name for f in fields(config.TrainingConfig)}
     try:
         sources = mixture.parse_sources(options.datasets or ["coco"], options.data_dir)
-        recipe = config.RECIPES[options.recipe]
+        recipe = recipes.RECIPES[options.recipe]
         chosen = {k: v for k, v in given.items() if k in known}
         settings = config.TrainingConfig(**recipe.training | chosen)
         # First of all: hosts have to find each other before anything is computed.

@@ -22,7 +22,8 @@ from queue import SimpleQueue
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from captioner.config import RECIPES, TrainingConfig
+from captioner.config import TrainingConfig
+from captioner.training.recipes import RECIPES
 
 # Fields of the recipe's model, and of its training.
 CHANGES = {

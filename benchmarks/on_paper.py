@@ -47,7 +47,7 @@ class Plan:
 
 
 PLANS = (
-    Plan("COCO", 118_287, 5, 15),  # passes: all of the decoder, `config.RECIPES["best"]`
+    Plan("COCO", 118_287, 5, 15),  # passes: all of the decoder, `recipes.RECIPES["best"]`
     Plan("100 million pairs", 100_000_000, 1, 1),
 )
 

@@ -59,7 +59,7 @@ def load(data_dir: Path, features: Path):
 
 def best_recipe() -> tuple[dict, int]:
     """Its fields of `ModelConfig`, and how often a word must occur to be learnt."""
-    from captioner.config import RECIPES
+    from captioner.training.recipes import RECIPES
 
     recipe = RECIPES["best"]
     return recipe.model, recipe.training["min_count"]

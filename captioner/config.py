@@ -10,8 +10,10 @@ option is therefore what was done before the option existed.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from captioner.errors import CaptionerError
 
@@ -170,83 +172,82 @@ class CaptionerConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Fields of `ModelConfig` and `TrainingConfig` that differ from their defaults."""
+    """Fields of `ModelConfig` and `TrainingConfig` that differ from their defaults. Those that ship
+    are in `training/recipes`."""
 
     model: dict[str, Any]
     training: dict[str, Any]
 
 
-# `train.py --recipe NAME`. Scores are those of README.md: Flickr8k's test photos, beam of 5, the
-# bundled checkpoint's backbone; times, on two CPU cores, come after 12 minutes for the features.
-RECIPES = {
-    # The sizes, the optimizer and the 20 epochs of the well-known TensorFlow tutorial, batches of
-    # about its 64 captions, and none of its defects: see `benchmarks/tutorial.py` for those.
-    # BLEU-4 17.9, CIDEr 46.1; 8 epochs of 2 to 4 minutes, because it stops learning early.
-    "tutorial": Recipe(
-        {"dropout": 0.0, "initial_state": "zeros", "gate": False, "deep_output": False},
-        {
-            "epochs": 20,
-            "batch_size": 13,
-            "schedule": "constant",
-            "weight_decay": 0.0,
-            "label_smoothing": 0.0,
-        },
-    ),
-    # What the bundled weights were made by. BLEU-4 22.3, CIDEr 59.7; at most 15 epochs of 1.5
-    # minutes, 7 of 2.5, and as long again for the features of mirrored photos as for the others.
-    "best": Recipe(
-        {"attention_units": 128},
-        {
-            "epochs": 15,
-            "min_count": 5,
-            "mirror": True,
-            "cider_epochs": 7,
-            "cider_overuse": 0.2,
-            "cider_blend": 0.5,
-        },
-    ),
-    # The last three blocks of the backbone learn too. Measured with an earlier backbone only, where
-    # it was no better than the one above, which takes less time. 8 epochs of 2 minutes, 5 of 11,
-    # 12 minutes for the new features, 2 epochs of 2 and 2 of 3.
-    "finetuned": Recipe(
-        {"attention_units": 128},
-        {
-            "epochs": 8,
-            "min_count": 5,
-            "finetune_from": "mixed8",
-            "finetune_epochs": 5,
-            "finetune_image_size": 224,
-            "finetune_learning_rate": 1e-4,
-            "decoder_learning_rate": 3e-4,
-            "polish_epochs": 2,
-            "cider_epochs": 2,
-            "cider_overuse": 0.2,
-        },
-    ),
-    # For a GPU under JAX, with --mixed-precision: the whole network learns, in larger batches, and
-    # self-critical training is longer. It has not been run on a GPU, nor to its end anywhere, and
-    # so has neither time nor score. What it is modelled on is a program of its own, which tuned
-    # the network from "mixed0" on one H200 at 1,400 to 1,600 images a second.
-    "gpu": Recipe(
-        {"attention_units": 128},
-        {
-            "epochs": 10,
-            "batch_size": 64,
-            "learning_rate": 1.2e-3,
-            "min_count": 5,
-            "mirror": True,
-            "mixed_precision": True,
-            "finetune_from": "mixed0",
-            "finetune_epochs": 10,
-            "finetune_learning_rate": 1e-4,
-            "decoder_learning_rate": 5e-4,
-            "polish_epochs": 2,
-            "cider_epochs": 15,
-            "cider_overuse": 0.2,
-            "cider_blend": 0.5,
-        },
-    ),
+# What a run finds out by itself, so that nobody can set it.
+FOUND_OUT = {
+    "model.vocabulary_size": "it is counted in the captions. Set training.vocabulary_limit",
+    "model.rows": "it follows from the backbone",
+    "model.columns": "it follows from the backbone",
+    "model.channels": "it follows from the backbone",
 }
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """`recipe` with the fields that `settings` name, such as "model.units=1024", set anew.
+
+    Args:
+        recipe: What to change.
+        settings: SECTION.FIELD=VALUE, where SECTION is "model" or "training". A later one wins.
+
+    Raises:
+        ConfigError: There is no such field (the message names the nearest that there is), or the
+            value is of another type or out of range.
+    """
+    changed: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    kinds = {"model": ModelConfig, "training": TrainingConfig}
+    known = {
+        f"{section}.{name}": hint
+        for section, kind in kinds.items()
+        for name, hint in get_type_hints(kind).items()
+    }
+    for setting in settings:
+        name, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise ConfigError(f"{setting!r} should be of the form model.units=1024")
+        if name not in known:
+            raise ConfigError(f"there is no {name} to set.{nearest(name, known)}")
+        if name in FOUND_OUT:
+            raise ConfigError(f"{name} cannot be set: {FOUND_OUT[name]}.")
+        section, _, key = name.partition(".")
+        changed[section][key] = _from_text(known[name], text, name)
+    recipe = Recipe(recipe.model | changed["model"], recipe.training | changed["training"])
+    ModelConfig(vocabulary_size=5, **recipe.model), TrainingConfig(**recipe.training)  # in range?
+    return recipe
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean ...?" with the nearest of the `known` names, or nothing if none is near."""
+    known = list(known)
+    tails = {full.rpartition(".")[2]: full for full in known}
+    tail = name.rpartition(".")[2]
+    if tail in tails:  # the right field under a wrong section, or under none
+        found = [tails[tail]]
+    else:
+        found = difflib.get_close_matches(name, known, 1) or [
+            tails[near] for near in difflib.get_close_matches(tail, tails, 1)
+        ]
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def _from_text(kind: type, text: str, where: str) -> Any:
+    """The value that somebody typed."""
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{where} is {text!r}: true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{where} is {text!r}: expected {what}") from None
 
 
 def _check_range(where: str, config: Any, low: float, high: float, *names: str) -> None:
@@ -264,15 +265,15 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         known = {f.name: f for f in fields(kind)}
         for key in value:
             if key not in known:
-                raise ConfigError(f"{where}.{key} is not an option of this version")
+                raise ConfigError(
+                    f"{where}.{key} is not an option of this version.{nearest(key, known)}"
+                )
         for key in known:
             # An option of training is newer than the checkpoint: its default is what was done then.
             if key not in value and kind is not TrainingConfig:
                 raise ConfigError(f"{where}.{key} is missing")
         hints = get_type_hints(kind)
         return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in value})
-    if get_origin(kind) is not None:  # pragma: no cover - a mistake in this file, not in the input
-        raise TypeError(f"{where}: {kind} {get_args(kind)} is not handled")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

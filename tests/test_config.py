@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from captioner.config import (
-    RECIPES,
+    FOUND_OUT,
     BackboneConfig,
     CaptionerConfig,
     ConfigError,
     ModelConfig,
     TrainingConfig,
+    with_settings,
 )
+from captioner.training.recipes import RECIPES
 
 CONFIG = CaptionerConfig(
     model=ModelConfig(
@@ -190,3 +192,47 @@ def test_recipes_name_real_options(name):
     training = TrainingConfig(**recipe.training)
     assert recipe.model.items() <= dataclasses.asdict(model).items()
     assert recipe.training.items() <= dataclasses.asdict(training).items()
+
+
+def test_every_field_can_be_set_by_name():
+    recipe = with_settings(RECIPES["best"], [])
+    assert recipe == RECIPES["best"]
+    settings = [
+        f"{section}.{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for section, kind in (("model", ModelConfig(100)), ("training", TrainingConfig()))
+        for name, value in dataclasses.asdict(kind).items()
+        if f"{section}.{name}" not in FOUND_OUT
+    ]
+    assert len(settings) > 30
+    recipe = with_settings(RECIPES["best"], settings)
+    assert ModelConfig(100, **recipe.model) == ModelConfig(100)
+    assert TrainingConfig(**recipe.training) == TrainingConfig()
+    changed = with_settings(RECIPES["best"], ["model.units=64", "model.gate = false"])
+    assert changed.model == {"attention_units": 128, "units": 64, "gate": False}
+    assert "units" not in RECIPES["best"].model, "the recipe itself stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.unit=3", r"no model\.unit .* mean model\.units\?"),
+        ("units=3", r"mean model\.units\?"),
+        ("trainig.epochs=3", r"mean training\.epochs\?"),
+        ("model.epochs=3", r"mean training\.epochs\?"),
+        ("model.units=many", r"model\.units is 'many': expected a whole number"),
+        ("model.units=1.5", r"model\.units is '1\.5'"),
+        ("model.gate=1", r"model\.gate is '1': true or false"),
+        ("model.dropout=1", r"model\.dropout is 1\.0: it must be from 0 to"),
+        ("training.schedule=linear", "training.schedule is 'linear'"),
+        ("model.vocabulary_size=9", r"cannot be set: .*vocabulary_limit"),
+        ("model.units", "of the form"),
+    ],
+)
+def test_what_cannot_be_set_is_explained(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_settings(RECIPES["best"], [setting])
+
+
+def test_an_unknown_key_is_told_from_its_neighbour() -> None:
+    with pytest.raises(ConfigError, match=r"config\.model\.unit is not .* mean units\?"):
+        CaptionerConfig.from_dict(changed("model.unit", 3))
