@@ -29,7 +29,6 @@ import numpy as np
 from PIL import Image
 
 from captioner.config import (
-    RECIPES,
     BackboneConfig,
     CaptionerConfig,
     ModelConfig,
@@ -44,6 +43,7 @@ from captioner.model.features import FeatureExtractor, extract
 from captioner.training import finetuning, run
 from captioner.training.cross_entropy import RunContext, make_optimizer
 from captioner.training.device_steps import DeviceSteps
+from captioner.training.recipes import RECIPES
 from captioner.training.self_critical import SelfCriticalTrainer
 
 TUTORIAL = 24_009 / 36.2  # captions per second: its report of an epoch
