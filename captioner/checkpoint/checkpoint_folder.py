@@ -81,13 +81,15 @@ def write_checkpoint(
     new.mkdir(parents=True)
     try:
         _write_files(new, checkpoint, metrics, extra)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
     except BaseException:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
         shutil.rmtree(new, ignore_errors=True)  # on a full disk, it would keep it full
         raise
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -1,0 +1,98 @@
+"""Each flush to the disk and each rename fails once: what stands under its final name is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from captioner.checkpoint.checkpoint_folder import (
+    Checkpoint,
+    find_faults,
+    read_config,
+    write_checkpoint,
+)
+from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
+from captioner.data.vocabulary import Vocabulary
+from captioner.model.caption_model import CaptionModel
+from captioner.model.features import FeatureCache, Stamp, write_shard
+
+SIZES = ModelConfig(9, rows=2, columns=2, channels=4, embedding_dim=3, units=5, attention_units=2)
+STAMP = Stamp("inception_v3", "0" * 64, 75)
+
+
+class Faults:
+    """The `n`-th call of `os.fsync` or `os.replace` raises what a failing disk does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, n: int) -> None:
+        self.left = n
+        for name in ("fsync", "replace"):
+            patch.setattr(os, name, self._failing(getattr(os, name)))
+
+    def _failing(self, real: Callable) -> Callable:
+        def call(*arguments: object) -> object:
+            self.left -= 1
+            if self.left == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*arguments)
+
+        return call
+
+
+def at_every_step(write: Callable[[], None], check: Callable[[], None]) -> int:
+    """Lets `write` fail at its first step, its second and so on; `check` looks after each of them,
+    and after the same call without a fault. Gives the number of steps."""
+    for n in range(1, 100):
+        with pytest.MonkeyPatch.context() as patch:
+            faults = Faults(patch, n)
+            try:
+                write()
+            except OSError as error:
+                assert error.errno == errno.EIO
+            else:
+                assert faults.left > 0
+                return n - 1
+        check()
+        write()
+        check()
+    raise AssertionError("it never ends")
+
+
+def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    config = CaptionerConfig(SIZES, BackboneConfig(fingerprint="0" * 64))
+    words = Vocabulary.build(["a red thing here today"], 5, 1)
+    parts = Checkpoint(config, words, CaptionModel(SIZES), keras.Sequential())
+
+    def write() -> None:
+        write_checkpoint(folder, parts, {"scores": []}, {"README.md": b"A card."})
+
+    def check() -> None:
+        found, files = read_config(folder)
+        assert found == config and list(find_faults(folder, files)) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+    write()
+    assert at_every_step(write, check) > 10
+
+
+def test_a_cache_of_features_has_whole_shards_alone(tmp_path: Path) -> None:
+    FeatureCache(tmp_path, STAMP)  # leaves the stamp
+    features = np.random.default_rng(0).random((3, 4, 4)).astype(np.float16)
+
+    def write() -> None:
+        number = len(list(tmp_path.glob("shard-*.json")))
+        write_shard(tmp_path, {f"{number}.{i}": None for i in range(3)}, features)
+
+    def check() -> None:
+        cache = FeatureCache(tmp_path, STAMP)
+        for i in range(len(cache) // 3):
+            np.testing.assert_array_equal(cache.gather([f"{i}.{k}" for k in range(3)]), features)
+        assert not list(tmp_path.glob("*.tmp"))
+
+    assert at_every_step(write, check) == 4
