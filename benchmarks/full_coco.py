@@ -4,7 +4,8 @@
 
 Writes shards of features with few channels, for twice as many images, because every photo is seen
 mirrored too; then opens both caches, orders an epoch and reads all its batches, as `train.py`
-would. Prints seconds of computing time, of all threads, and memory. With all 2048 channels only the bytes that are read grow.
+would. Prints seconds of computing time, of all threads, and memory. With all 2048 channels only the
+bytes that are read grow.
 """
 
 from __future__ import annotations
