@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import sys
 from pathlib import Path
+
+from captioner.web.address import AddressUnusable, find_address
+from captioner.web.address import port as read_port
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,6 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.mcp and importlib.util.find_spec("mcp") is None:
         print('--mcp needs one package more: pip install "gradio[mcp]"', file=sys.stderr)
+        return 1
+    try:
+        host, port = find_address(options.host, options.port)
+    except AddressUnusable as error:
+        print(f"Cannot serve the page: {error}", file=sys.stderr)
         return 1
     print("Loading the model ...", flush=True)
     # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
@@ -40,15 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
     page = build_page(captioner)
     try:
         page.launch(
-            server_name=options.host,
-            server_port=options.port,
+            server_name=host,
+            server_port=port,
             share=options.share or None,
             mcp_server=options.mcp,
             prevent_thread_lock=True,
             **launch_options(),
         )
-    except OSError as error:  # the port is taken, or the host is not this machine's
-        print(f"Cannot serve the page: {error}", file=sys.stderr)
+    except OSError as error:  # Gradio's message speaks of its own arguments
+        taken = f"port {port} has been taken meanwhile. Start again, or choose one with --port."
+        print(f"Cannot serve the page: {taken}", file=sys.stderr)
+        logging.getLogger(__name__).debug("%s", error)
         return 1
     if options.mcp:
         from captioner.web.mcp_tools import finish_tools
@@ -68,8 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         "assets/checkpoint)",
     )
     parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
-    parser.add_argument("--host", help="0.0.0.0 for all the network (default: only this machine)")
+    parser.add_argument(
+        "--port", type=read_port, help="default: the first free one from 7860; 0: any free one"
+    )
+    parser.add_argument(
+        "--host", help="0.0.0.0 (or ::) for all the network (default: this machine)"
+    )
     parser.add_argument("--share", action="store_true", help="also make a public link, for a week")
     parser.add_argument(
         "--mcp", action="store_true", help="serve the same functions as tools for language models"

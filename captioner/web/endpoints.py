@@ -11,17 +11,17 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio_client.utils import is_http_url_like
 
 from captioner.captioner import Captioner
 from captioner.data.images import ImageError
 from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES
 from captioner.web import responses
+from captioner.web.api_snippets import show_example
 from captioner.web.responses import CaptionRequest
+from captioner.web.uploads import example_address, refuse_addresses
 
 MAX_PHOTOS = 16  # in one call of /caption_batch
 TILE = 128  # pixels, of the attention grid: writing a PNG is what takes longest of it
-_ADDRESS = "This server does not fetch addresses. Send the picture itself, as a file."
 
 
 def add_endpoints(captioner: Captioner, **work: Any) -> None:
@@ -158,8 +158,10 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
     options = responses.search_options
     image = gr.Image(label="Photo", alt_text="Photo", type="filepath", visible=False)
     files = gr.File(label="Photos", file_count="multiple", visible=False)
+    example = example_address()
     for uploaded in (image, files):
         refuse_addresses(uploaded)
+        show_example(uploaded, example)
     prefix = gr.Textbox(label="First words", visible=False)
     sides = [gr.Number(label=s, visible=False) for s in ("Left", "Top", "Right", "Bottom")]
     content = gr.JSON(label="Captions", visible=False)
@@ -172,19 +174,6 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
         (caption_batch, [files, *search], [content]),
     ):
         gr.Button(visible=False).click(run, inputs, outputs, api_name=run.__name__, **work)
-
-
-def refuse_addresses(component: gr.Image | gr.File) -> None:
-    """Gradio would fetch a picture whose address is sent in place of a file, so that strangers
-    could make this server call others; no option turns that off."""
-    keep = component.async_move_resource_to_block_cache
-
-    async def keep_upload(path: str | Path | None) -> str | None:
-        if is_http_url_like(str(path)):
-            raise responses.refusal(_ADDRESS, "This picture")
-        return await keep(path)
-
-    component.async_move_resource_to_block_cache = keep_upload  # ty: ignore[invalid-assignment]
 
 
 def _search() -> list[gr.components.Component]:

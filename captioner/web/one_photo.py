@@ -9,8 +9,8 @@ import gradio as gr
 from captioner.captioner import Captioner
 from captioner.web.confidence import read_calibration
 from captioner.web.controls import COPY_LINK, READ_LINK, add_options
-from captioner.web.endpoints import refuse_addresses
 from captioner.web.page_events import PageEvents
+from captioner.web.uploads import refuse_addresses
 from captioner.web.viewer import add_intake, add_viewer
 
 # The parts of the page speak to each other by events of the document, each with a `detail`:

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import gradio as gr
 from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.middleware import Middleware
 
 from captioner.captioner import Captioner
+from captioner.web import responses
 from captioner.web.about import add_about
+from captioner.web.api_snippets import RunnableSnippets
 from captioner.web.endpoints import add_endpoints
 from captioner.web.one_photo import add_one_photo
+
+logger = logging.getLogger(__name__)
 
 # Two full batches (`batching.BATCH_SIZES`): while one is in the network, the next gathers. All
 # others queue, and who finds the queue full is told that the page is busy.
@@ -85,10 +91,21 @@ def launch_options() -> dict[str, Any]:
         "ssr_mode": False,
         "state_session_capacity": 500,  # each holds a photo and its features, about 400 kB
         "enable_monitoring": False,
-        "app_kwargs": {"exception_handlers": {403: _forbidden}},
+        "app_kwargs": {
+            "exception_handlers": {403: _forbidden, OSError: _no_room},
+            "middleware": [Middleware(RunnableSnippets)],
+        },
     }
 
 
 async def _forbidden(request: HttpRequest, error: Exception) -> JSONResponse:
     """Gradio's own answer to who asks for a file of the server says in which folder it runs."""
     return JSONResponse({"detail": "This file is not open to visitors."}, status_code=403)
+
+
+async def _no_room(request: HttpRequest, error: OSError) -> PlainTextResponse:
+    """What a visitor sends is written to the disk, which may be full; the log has one line."""
+    logger.error("%s: %s", request.url.path, error)
+    if error.errno not in responses.NO_ROOM:
+        return PlainTextResponse("Something went wrong on the server.", status_code=500)
+    return PlainTextResponse(responses.NO_ROOM_LEFT, status_code=507)

@@ -73,8 +73,9 @@ class PageEvents:
         if wish.get("form") != "film":
             return responses.draw_grid(photo, caption, tile=600)
         file = io.BytesIO()
-        write_attention_film(file, photo, caption)
-        return save_bytes_to_cache(file.getvalue(), "attention.gif", get_upload_folder())
+        with responses.messages_for_visitors():
+            write_attention_film(file, photo, caption)
+            return save_bytes_to_cache(file.getvalue(), "attention.gif", get_upload_folder())
 
     def _show(
         self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple

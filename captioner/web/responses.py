@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import io
 import logging
 import math
@@ -36,6 +37,8 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 # What a page may send back for drawing: far more than any caption has.
 _MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
 NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM_LEFT = "The server has no room left for this photo. Try again later."
 _FAILED = "Something went wrong with this photo on the server, and its log has the details."
 
 
@@ -163,6 +166,12 @@ def messages_for_visitors() -> Iterator[None]:
     except ImageError as error:
         logger.warning("refused a picture: %s", error)
         raise refusal(str(error), "This picture") from None
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            logger.exception("captioning failed")
+            raise gr.Error(_FAILED, print_exception=False) from None
+        logger.error("no room on the disk: %s", error)
+        raise refusal(NO_ROOM_LEFT, "This photo") from None
     except Exception:
         logger.exception("captioning failed")
         raise gr.Error(_FAILED, print_exception=False) from None
@@ -221,8 +230,9 @@ def draw_grid(photo: Image.Image, caption: Caption, tile: int) -> str:
 
     Gradio would write a picture too, but more slowly.
     """
-    png = attention_grid_png(photo, caption, tile)
-    return save_bytes_to_cache(png, "attention.png", get_upload_folder())
+    with messages_for_visitors():
+        png = attention_grid_png(photo, caption, tile)
+        return save_bytes_to_cache(png, "attention.png", get_upload_folder())
 
 
 def _bad_option(name: str, expected: str) -> gr.Error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import base64
+import io
+import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from app_process import ROOT, App
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
+from PIL import Image
 
 from captioner.web.examples import example_photos
 
@@ -46,10 +49,14 @@ def data_url(content: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
-def answer_of(result: CallToolResult) -> Any:
-    """What the endpoint gives; Gradio writes it in Python's notation."""
+def answer_of(result: CallToolResult) -> tuple[Any, bytes]:
+    """The answer, which stands there as JSON and as a structure, and the picture."""
     assert not result.isError, result.content
-    return ast.literal_eval(result.content[0].text)
+    text, picture = result.content
+    answer = json.loads(text.text)
+    assert answer == result.structuredContent
+    assert picture.type == "image" and picture.mimeType == "image/png"
+    return answer, base64.b64decode(picture.data)
 
 
 def test_the_endpoints_are_tools(app: App) -> None:
@@ -59,14 +66,29 @@ def test_the_endpoints_are_tools(app: App) -> None:
         assert len(tool.description) > 20
     options = tools["caption"].inputSchema["properties"]
     assert list(options) == ["image", "num_captions", "strategy", "temperature", "seed"]
+    for tool in tools.values():
+        picture = tool.inputSchema["properties"]["image"]
+        assert (
+            "data:image/png;base64," in picture["description"] and "data URL" in picture["format"]
+        )
+        assert "http" not in picture["description"] + picture["format"]
+        assert "upload_file_to_gradio" not in tool.description
+
+
+def test_a_file_that_was_sent_to_this_server(app: App) -> None:
+    sent = {"files": ("my photo.png", example_photos()[0].read_bytes())}
+    [path] = httpx.post(app.url + "gradio_api/upload", files=sent).json()
+    for name in (path, f"{app.url}gradio_api/file={quote(path)}"):
+        answer, _ = answer_of(call(app, "caption", image=name, strategy="greedy"))
+        assert answer["captions"][0]["words"]
 
 
 def test_a_caption(app: App, photo: str) -> None:
     answer, grid = answer_of(call(app, "caption", image=photo, num_captions=2, strategy="beam"))
     assert len(answer["captions"]) == 2
     assert answer["captions"][0]["text"] == " ".join(answer["captions"][0]["words"]) != ""
-    picture = httpx.get(grid["url"])
-    assert picture.headers["content-type"] == "image/png"
+    picture = Image.open(io.BytesIO(grid))
+    assert picture.format == "PNG" and min(picture.size) >= 128
 
 
 def test_a_beginning_and_a_region(app: App, photo: str) -> None:
@@ -81,9 +103,14 @@ def test_a_beginning_and_a_region(app: App, photo: str) -> None:
     ("image", "message"),
     [
         (data_url(b"Dear Sir or Madam"), "not a picture"),
-        ("http://127.0.0.1:9/photo.jpg", "does not fetch addresses"),
-        (str(ROOT / "pyproject.toml"), ""),
-        ((ROOT / "assets").as_uri(), ""),
+        ("http://127.0.0.1:9/photo.jpg", "data:image/png;base64,"),
+        (str(ROOT / "pyproject.toml"), "data:image/png;base64,"),
+        ((ROOT / "assets").as_uri(), "data:image/png;base64,"),
+        (
+            f"http://127.0.0.1:9/gradio_api/file={ROOT}/assets/ablation.png",
+            "data:image/png;base64,",
+        ),
+        ("iVBORw0KGgo=", "data:image/png;base64,"),
     ],
 )
 def test_bad_pictures_are_refused(app: App, image: str, message: str) -> None:

@@ -54,8 +54,13 @@ const send = async (file) => {
     const meta = { _type: "gradio.FileData" };
     find(".result").given = { path, url, orig_name: file.name, size: file.size, meta };
     return true;
-  } catch {
-    say("photo", `${file.name} could not be sent. Check the connection, then give it once more.`);
+  } catch (error) {
+    // Whatever the server has said of the reason; there is none if it could not be reached.
+    const full = String(error?.message ?? error).includes("no room left");
+    const advice = full
+      ? "The server has no room left for it. Try again later."
+      : "Check the connection, then give it once more.";
+    say("photo", `${file.name} could not be sent. ${advice}`);
     return false;
   }
 };

@@ -1,0 +1,90 @@
+"""The programs that the page shows under "Use via API": they run as they stand.
+
+Gradio's have a picture on another server, which this one would refuse to fetch, and a shell command
+that loses the number of its call.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import gradio as gr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Which host a visitor calls this server is known only when it is asked.
+_SERVER = "http://this-server.invalid"
+_READ_EVENT = re.compile(r" \\\n  \| awk [^|]*\| read EVENT_ID; curl -N ")
+
+
+def show_example(component: gr.Image | gr.File, address: str) -> None:
+    """Makes `address`, a path on this server, the picture in the programs of a component."""
+    url = _SERVER + address
+    name = address.rpartition("/")[2]
+    file = {"path": url, "url": url, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+    several = isinstance(component, gr.File) and component.file_count != "single"
+    example: Any = [file] if several else file
+    component.example_payload = lambda: example  # ty: ignore[invalid-assignment]
+
+
+class RunnableSnippets:
+    """A layer (ASGI) around the page that mends Gradio's description of the endpoints."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].rstrip("/").endswith("/gradio_api/info"):
+            return await self._app(scope, receive, send)
+        started: list[Message] = []
+        body = b""
+
+        async def collect(message: Message) -> None:
+            nonlocal body
+            if message["type"] == "http.response.start":
+                started.append(message)
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                await finish()
+
+        async def finish() -> None:
+            content = mended(body) if started[0]["status"] == 200 else body
+            headers = [h for h in started[0]["headers"] if h[0].lower() != b"content-length"]
+            headers.append((b"content-length", str(len(content)).encode()))
+            await send(started[0] | {"headers": headers})
+            await send({"type": "http.response.body", "body": content})
+
+        await self._app(scope, receive, collect)
+
+
+def mended(body: bytes) -> bytes:
+    """Gradio's description of the endpoints, JSON, with programs that run."""
+    info = json.loads(body)
+    server = ""
+    for endpoint in info["named_endpoints"].values():
+        snippets = endpoint.get("code_snippets", {})
+        shell = snippets.get("bash", "")
+        if found := re.search(r"(\S+)/gradio_api/upload", shell):
+            server = found[1]
+        if "files=@" in shell:
+            several = any(isinstance(p["example_input"], list) for p in endpoint["parameters"])
+            snippets["bash"] = _shell(shell, endpoint["parameters"], several)
+            url = _example(endpoint["parameters"])
+            snippets["javascript"] = snippets["javascript"].replace('fetch("")', f'fetch("{url}")')
+    return json.dumps(info).replace(_SERVER, server).encode()
+
+
+def _example(parameters: list[dict[str, Any]]) -> str:
+    example = next(p["example_input"] for p in parameters if _SERVER in str(p["example_input"]))
+    return (example[0] if isinstance(example, list) else example)["url"]
+
+
+def _shell(shell: str, parameters: list[dict[str, Any]], several: bool) -> str:
+    shell = shell.replace("'files=@/path/to/your/file'", "files=@photo.jpg")
+    shell = shell.replace("curl -X POST", "EVENT_ID=$(curl -X POST", 1)
+    shell = _READ_EVENT.sub(r""" | awk -F'"' '{ print $4 }')\ncurl -N """, shell)
+    if several:
+        shell = re.sub(r'(\{"path": [^}]*\}\})', r"[\1]", shell)
+    return f"curl -s -o photo.jpg {_example(parameters)}\n{shell}"

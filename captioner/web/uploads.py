@@ -1,0 +1,64 @@
+"""Files that this server has been sent, however a program names them; none is ever fetched."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from urllib.parse import unquote
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from gradio_client.utils import is_http_url_like
+
+from captioner.data.images import load_image
+from captioner.web import responses
+from captioner.web.examples import example_photos
+
+ADDRESS = (
+    "This server does not fetch addresses, and opens only files that it has been sent. Give the "
+    "picture itself: as a file, or as a data URL (data:image/png;base64,...)."
+)
+logger = logging.getLogger(__name__)
+
+_SERVED = "/gradio_api/file="
+
+
+def sent_file(name: str) -> Path | None:
+    """The file that `name` stands for: its path as the upload has answered, or its address on
+    this server. None if it is anything else."""
+    _, served, path = name.partition(_SERVED)
+    try:
+        file = Path(unquote(path.partition("?")[0]) if served else name).resolve()
+        inside = file.is_relative_to(Path(get_upload_folder()).resolve())
+        return file if inside and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, a loop of links
+        return None
+
+
+def refuse_addresses(component: gr.Image | gr.File) -> None:
+    """Gradio would fetch a picture whose address is sent in place of a file, so that strangers
+    could make this server call others; no option turns that off. The address of a file that was
+    sent here stands for that file."""
+    keep = component.async_move_resource_to_block_cache
+
+    async def keep_upload(path: str | Path | None) -> str | None:
+        if is_http_url_like(str(path)):
+            path = sent_file(str(path))
+            if path is None:
+                raise responses.refusal(ADDRESS, "This picture")
+        return await keep(path)
+
+    component.async_move_resource_to_block_cache = keep_upload  # ty: ignore[invalid-assignment]
+
+
+def example_address() -> str:
+    """Where this server offers an example photo, without the server's own name."""
+    photo = responses.preview(load_image(example_photos()[0]))
+    try:
+        return (
+            _SERVED + Path(save_bytes_to_cache(photo, "photo.jpg", get_upload_folder())).as_posix()
+        )
+    except OSError as error:  # a full disk: the page is shown nevertheless, and says so on uploads
+        logger.warning("no example photo can be offered to programs: %s", error)
+        return f"{_SERVED}photo.jpg"

@@ -1,0 +1,64 @@
+"""Where the page is served, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+from app_process import ROOT
+
+from captioner.web.address import AddressUnusable, find_address
+
+
+def test_the_first_free_port_and_any_free_port() -> None:
+    host, port = find_address(None, 0)
+    assert host == "127.0.0.1" and 1024 <= port <= 65535
+    with socket.create_server((host, port)):
+        pass  # it is free
+    assert 7860 <= find_address(None, None)[1] < 7960
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::", "[::]"])
+def test_ipv6_with_and_without_brackets(host: str) -> None:
+    found, port = find_address(host, 0)
+    assert found == f"[{host.strip('[]')}]" and port > 0
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid", "not a host"])
+def test_a_host_that_is_not_this_machine(host: str) -> None:
+    with pytest.raises(AddressUnusable, match=f"^{host} is not an address of this machine"):
+        find_address(host, 0)
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AddressUnusable, match=rf"^port {port} is taken\. Choose .*--port"):
+            find_address("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "99999"], "99999 is no port: give 0 (any that is free) to 65535"),
+        (["--port", "-1"], "-1 is no port"),
+        (["--port", "TAKEN"], "is taken. Choose another with --port"),
+        (["--host", "192.0.2.1"], "192.0.2.1 is not an address of this machine"),
+    ],
+)
+def test_the_command_says_it_in_one_sentence_at_once(options: list[str], message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = [o.replace("TAKEN", str(taken.getsockname()[1])) for o in options]
+        program = "import sys, app; status = app.main(sys.argv[1:]); "
+        program += "assert 'tensorflow' not in sys.modules; sys.exit(status)"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *options], cwd=ROOT, capture_output=True, text=True
+        )
+    assert done.returncode in (1, 2) and done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("usage:", " "))]
+    assert len(lines) == 1 and message in lines[0], done.stderr
+    assert not re.search(r"launch\(|server_port|GRADIO|Traceback", done.stderr)

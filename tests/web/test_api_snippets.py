@@ -1,0 +1,45 @@
+"""What the page shows under "Use via API" runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from app_process import App
+
+
+@pytest.fixture(scope="module")
+def endpoints(app: App) -> dict:
+    return httpx.get(app.url + "gradio_api/info").raise_for_status().json()["named_endpoints"]
+
+
+def test_each_has_one_for_this_server(app: App, endpoints: dict) -> None:
+    assert set(endpoints) >= {"/caption", "/complete", "/caption_region", "/caption_batch"}
+    for endpoint in endpoints.values():
+        for language in ("python", "javascript", "bash"):
+            snippet = endpoint["code_snippets"][language]
+            assert f"{app.url}gradio_api/file=" in snippet
+            assert "githubusercontent" not in snippet and ".invalid" not in snippet
+
+
+@pytest.mark.parametrize("name", ["/caption", "/caption_batch"])
+def test_the_python_snippet(app: App, endpoints: dict, name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", endpoints[name]["code_snippets"]["python"]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "'captions': [{'text': '" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["/caption", "/caption_batch"])
+def test_the_shell_snippet(app: App, endpoints: dict, name: str, tmp_path: Path) -> None:
+    snippet = endpoints[name]["code_snippets"]["bash"]
+    command = ["bash", "-euo", "pipefail", "-c", snippet]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "event: complete" in done.stdout, done.stdout
+    data = next(line for line in done.stdout.splitlines() if line.startswith("data: "))
+    assert "captions" in json.dumps(json.loads(data.removeprefix("data: ")))
