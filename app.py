@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             share=options.share or None,
             mcp_server=options.mcp,
             prevent_thread_lock=True,
+            quiet=True,  # Gradio's own lines speak of arguments of its functions
             **launch_options(),
         )
     except OSError as error:  # Gradio's message speaks of its own arguments
@@ -61,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Cannot serve the page: {taken}", file=sys.stderr)
         logging.getLogger(__name__).debug("%s", error)
         return 1
+    print(f"* Running on local URL:  {page.local_url}", flush=True)
+    if page.share_url:
+        print(f"* Running on public URL: {page.share_url} (for a week)", flush=True)
     if options.mcp:
         from captioner.web.mcp_tools import finish_tools
 

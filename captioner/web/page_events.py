@@ -15,6 +15,7 @@ from gradio.utils import get_upload_folder
 
 from captioner.captioner import Caption, Captioner
 from captioner.data.images import load_image
+from captioner.drawing.embed import caption_html
 from captioner.drawing.overlay import write_attention_film
 from captioner.model.decoding_options import Bounds, DecodingOptions
 from captioner.web import responses
@@ -66,10 +67,14 @@ class PageEvents:
             yield _written(wish, refused), kept
 
     def write_file(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
-        """The attention of the caption that the page has sent, as a grid or as a film."""
+        """The attention of the caption that the page has sent, as a grid, a film or a page."""
         wish = event._data if isinstance(event._data, dict) else {}
         photo = load_image(self._photo(wish, kept).preview)
         caption = responses.from_json(wish.get("caption"))
+        if wish.get("form") == "html":
+            with responses.messages_for_visitors():
+                html = caption_html(photo, caption).encode()
+                return save_bytes_to_cache(html, "caption.html", get_upload_folder())
         if wish.get("form") != "film":
             return responses.draw_grid(photo, caption, tile=600)
         file = io.BytesIO()

@@ -148,6 +148,11 @@ def test_grid_and_captions_can_be_taken_away(open_page: OpenPage, tmp_path: Path
         assert film.format == "GIF"
         assert film.n_frames == len(words(page)) + 1
     with page.expect_download() as download:
+        page.get_by_role("button", name="Page as HTML").click()
+    assert download.value.suggested_filename == "caption.html"
+    html = Path(download.value.path()).read_text("utf-8")
+    assert f"<title>{' '.join(words(page))}</title>" in html and "http" not in html
+    with page.expect_download() as download:
         page.get_by_role("button", name="Captions as JSON").click()
     captions = json.loads(Path(download.value.path()).read_text())["captions"]
     assert captions[0]["words"] == words(page)

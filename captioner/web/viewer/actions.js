@@ -38,6 +38,7 @@ find(".alt").addEventListener("click", ({ target }) => {
 });
 find(".picture").addEventListener("click", () => take("grid"));
 find(".gif").addEventListener("click", () => take("film"));
+find(".html").addEventListener("click", () => take("html"));
 find(".json").addEventListener("click", saveJson);
 find(".again").addEventListener("click", () => trigger("reseed"));
 find(".empty").addEventListener("click", () => tell("choose"));
