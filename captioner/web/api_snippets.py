@@ -25,7 +25,7 @@ def show_example(component: gr.Image | gr.File, address: str) -> None:
     file = {"path": url, "url": url, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
     several = isinstance(component, gr.File) and component.file_count != "single"
     example: Any = [file] if several else file
-    component.example_payload = lambda: example  # ty: ignore[invalid-assignment]
+    component.example_payload = lambda: example
 
 
 class RunnableSnippets:
@@ -53,7 +53,7 @@ class RunnableSnippets:
             content = mended(body) if started[0]["status"] == 200 else body
             headers = [h for h in started[0]["headers"] if h[0].lower() != b"content-length"]
             headers.append((b"content-length", str(len(content)).encode()))
-            await send(started[0] | {"headers": headers})
+            await send({**started[0], "headers": headers})
             await send({"type": "http.response.body", "body": content})
 
         await self._app(scope, receive, collect)
