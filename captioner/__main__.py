@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="a JSON object per photo and line, with the attention")
     add("--csv", type=Path, metavar="FILE", help="a table of all captions as well")
     add("--grid", type=Path, metavar="FOLDER", help="the best captions' attention, drawn as PNGs")
+    add("--html", type=Path, metavar="FOLDER", help="each photo with its best caption, as a page")
     add(
         "--checkpoint",
         default=str(BUNDLED_CHECKPOINT),
@@ -143,6 +144,9 @@ def _caption_all(
             ]
             if options.grid:
                 _write_grid(options.grid / grids[path], path, captions[0])
+            if options.html:
+                target = (options.html / grids[path]).with_suffix(".html")
+                _write_html(target, path, captions[0])
     if options.csv:
         file = io.StringIO(newline="")
         csv.writer(file).writerows([CSV_COLUMNS, *table])
@@ -200,6 +204,14 @@ def _write_grid(target: Path, path: Path, caption: Caption) -> None:
     write_bytes(target, attention_grid_png(load_image(path), caption))
 
 
+def _write_html(target: Path, path: Path, caption: Caption) -> None:
+    from captioner.data.images import load_image
+    from captioner.drawing.embed import caption_html
+    from captioner.files import write_bytes
+
+    write_bytes(target, caption_html(load_image(path), caption).encode())
+
+
 def _grid_names(photos: Sequence[Path]) -> dict[Path, str]:
     """A name for each photo's grid: its own, with a number if another has it already."""
     names: dict[Path, str] = {}
@@ -216,11 +228,11 @@ def _grid_names(photos: Sequence[Path]) -> dict[Path, str]:
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Mistakes that would otherwise show only after the work."""
-    if options.grid:
-        options.grid.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (options.grid, options.html)):
+        folder.mkdir(parents=True, exist_ok=True)
     if options.csv and (options.csv.is_dir() or not options.csv.parent.is_dir()):
         raise OptionError(f"--csv: {options.csv} is not a file in a folder that exists.")
-    for folder in (options.grid, options.csv and options.csv.parent):
+    for folder in (options.grid, options.html, options.csv and options.csv.parent):
         if folder and not os.access(folder, os.W_OK):
             raise OptionError(f"{folder} cannot be written to. Give another folder.")
 

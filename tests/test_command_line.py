@@ -37,6 +37,7 @@ def test_a_folder_with_odd_files(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = ["--csv", str(tmp_path / "all.csv"), "--grid", str(tmp_path / "new" / "grids")]
+    outputs += ["--html", str(tmp_path / "pages")]
     search = ["--num-captions", "2", "--seed", "7", "--region", "0,0,0.5,1", "--prefix", "a"]
     assert main([str(folder), "--json", *outputs, *search]) == 1
     captured = capsys.readouterr()
@@ -59,6 +60,8 @@ def test_a_folder_with_odd_files(
     ]
     grids = sorted(p.name for p in (tmp_path / "new" / "grids").iterdir())
     assert grids == ["TOWER.png", "a lion.png"]
+    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["TOWER.html", "a lion.html"]
+    assert "data:image/jpeg;base64," in (tmp_path / "pages" / "TOWER.html").read_text("utf-8")
     with Image.open(tmp_path / "new" / "grids" / "TOWER.png") as picture:
         assert min(picture.size) > 600
 
