@@ -40,7 +40,7 @@ space:
 	cp -R captioner docs $(SPACE)
 	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
 	cp -R assets/checkpoint assets/examples assets/*.png $(SPACE)/assets
-	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' '*.webp' > $(SPACE)/.gitattributes
+	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' '*.jpg' '*.webp' > $(SPACE)/.gitattributes
 
 clean:
 	rm -rf .venv build

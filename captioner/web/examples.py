@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import matplotlib
@@ -14,25 +16,46 @@ from captioner.data.images import load_image
 _THUMBNAIL = 160  # pixels, the longer side
 
 
-def example_photos() -> list[Path]:
-    """A photo of ours, and those that ship inside gradio and matplotlib, if they are installed."""
-    gradio = Path(gr.__file__).parent
+@dataclass(frozen=True)
+class Example:
+    """A photo that the page offers; with `goes_wrong`, to show what the model cannot do."""
+
+    path: Path
+    goes_wrong: bool = False
+
+
+def examples() -> list[Example]:
+    """Photos of ours (`assets/examples/README.md` says whose), and some that ship inside Gradio and
+    Matplotlib, as far as they are installed."""
+    ours = Path(__file__).parents[2] / "assets" / "examples"
     candidates = [
-        Path(__file__).parents[2] / "assets" / "examples" / "photographer.png",
-        Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"),
-        gradio / "media_assets" / "images" / "lion.jpg",
-        gradio / "test_data" / "cheetah2.jpg",
+        Example(ours / "cat.jpg"),
+        Example(ours / "motorcycle.jpg"),
+        Example(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")),
+        Example(Path(gr.__file__).parent / "media_assets" / "images" / "tower.jpg"),
+        Example(ours / "pavilion.jpg"),
+        Example(ours / "flower.jpg"),
+        Example(ours / "coffee.jpg"),
+        Example(ours / "photographer.png", goes_wrong=True),
+        Example(ours / "rocket.jpg", goes_wrong=True),
     ]
-    return [path for path in candidates if path.is_file()]
+    return [example for example in candidates if example.path.is_file()]
 
 
-def example_thumbnails() -> list[str]:
-    """A small picture of each example, as a data URL, so that the page needs no further request."""
-    urls = []
-    for path in example_photos():
-        photo = load_image(path)
+def example_photos() -> list[Path]:
+    """The files of `examples`."""
+    return [example.path for example in examples()]
+
+
+def example_thumbnails() -> list[dict[str, Any]]:
+    """For each example a small picture as a data URL, so that the page needs no further request,
+    and whether the model gets it wrong."""
+    thumbnails = []
+    for example in examples():
+        photo = load_image(example.path)
         photo.thumbnail((_THUMBNAIL, _THUMBNAIL))
         file = io.BytesIO()
         photo.save(file, "JPEG", quality=80)
-        urls.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
-    return urls
+        url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        thumbnails.append({"src": url, "goesWrong": example.goes_wrong})
+    return thumbnails

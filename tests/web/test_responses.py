@@ -20,7 +20,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from captioner.web.examples import example_photos
+from captioner.web.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -290,13 +290,18 @@ def test_a_data_url(app: App, portrait: Image.Image, tmp_path: Path) -> None:
     assert len(data[0]["captions"]) == 3
 
 
-def test_example_photos_are_one_of_ours_and_those_of_dependencies() -> None:
-    ours, *others = example_photos()
-    assert ours == ROOT / "assets" / "examples" / "photographer.png"  # CC0: see README.md
-    assert len(others) >= 2
-    for path in others:
-        assert not path.is_relative_to(ROOT) or ".venv" in path.parts
-    for path in (ours, *others):
+def test_the_example_photos_are_all_there_and_their_origin_is_told() -> None:
+    folder = ROOT / "assets" / "examples"
+    origins = (folder / "README.md").read_text(encoding="utf-8")
+    paths = [example.path for example in examples()]
+    ours = [path.name for path in paths if path.is_relative_to(folder)]
+    assert len(paths) == 9 and {*ours} == {p.name for p in folder.iterdir()} - {"README.md"}
+    assert all(f"`{name}`" in origins for name in ours)
+    assert [example.path.stem for example in examples() if example.goes_wrong] == [
+        "photographer",
+        "rocket",
+    ]
+    for path in paths:
         with Image.open(path) as image:
             image.load()
 

@@ -46,9 +46,13 @@ for (const input of findAll("input[type=file]")) {
 }
 
 find(".examples").append(
-  ...props.examples.map((src, i) => {
+  ...props.examples.map(({ src, goesWrong }, i) => {
     const button = make("button", { type: "button" }, make("img", { src, alt: "" }));
     button.ariaLabel = `Example photo ${i + 1}`;
+    if (goesWrong) {
+      button.title = button.ariaDescription = "The model gets this one wrong.";
+      button.append(make("span", { className: "wrong", ariaHidden: "true", textContent: "goes wrong" }));
+    }
     button.addEventListener("click", () => tell("photo", { number: i + 1 }));
     return button;
   }),
