@@ -22,7 +22,8 @@ from captioner.checkpoint.checkpoint_folder import read_checkpoint
 from captioner.data.vocabulary import PAD
 from captioner.model.decoding import DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
-from captioner.model.features import FeatureCache, FeatureExtractor
+from captioner.model.feature_cache import FeatureCache
+from captioner.model.features import FeatureExtractor
 from captioner.training import cross_entropy, finetuning, self_critical
 from captioner.training.training_state import load_weights
 

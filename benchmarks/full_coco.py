@@ -29,7 +29,8 @@ import numpy as np
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import Vocabulary
-from captioner.model.features import SHARD_IMAGES, FeatureCache, Stamp, write_shard
+from captioner.model.feature_cache import FeatureCache, Stamp, write_shard
+from captioner.model.features import SHARD_IMAGES
 from captioner.training.batches import CaptionBatches
 from captioner.training.mirroring import MirroredAtTimes
 

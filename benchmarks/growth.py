@@ -57,7 +57,7 @@ def choose(data_dir: Path, features: Path, images: int) -> tuple[list, list[Path
 
 def add_copy(number: int, index_files: list[Path], folder: Path) -> None:
     """Shards with the features of the given ones, for images called "ID~NUMBER"."""
-    from captioner.model.features import write_shard
+    from captioner.model.feature_cache import write_shard
 
     for index_file in index_files:
         ids = json.loads(index_file.read_text())["ids"]
@@ -71,7 +71,7 @@ def measure(records: list, features: Path, batch_size: int | None) -> Cost:
     from captioner.data.vocabulary import Vocabulary
     from captioner.model.backend import compiles_whole_steps
     from captioner.model.caption_model import CaptionModel
-    from captioner.model.features import FeatureCache, Stamp
+    from captioner.model.feature_cache import FeatureCache, Stamp
     from captioner.training.batches import CaptionBatches
     from captioner.training.cross_entropy import make_optimizer
 

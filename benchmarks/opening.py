@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from captioner.model.features import VERIFIED, FeatureCache, Stamp
+from captioner.model.feature_cache import VERIFIED, FeatureCache, Stamp
 
 
 def main() -> None:

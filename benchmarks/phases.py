@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from captioner.captioner import Captioner
 from captioner.data.datasets import Record, read_dataset
 from captioner.evaluation.caption_scores import evaluate
-from captioner.model.features import FeatureCache, Stamp
+from captioner.model.feature_cache import FeatureCache, Stamp
 from captioner.training import cross_entropy, finetuning
 from captioner.training.training_state import load_weights
 

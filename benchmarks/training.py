@@ -47,7 +47,7 @@ KEEPING = ("+ freed memory kept", OURS, BEST, JAX)
 def load(data_dir: Path, features: Path):
     from captioner.data.datasets import read_dataset
     from captioner.data.vocabulary import Vocabulary
-    from captioner.model.features import FeatureCache, Stamp
+    from captioner.model.feature_cache import FeatureCache, Stamp
 
     stamp = Stamp(**json.loads((features / "stamp.json").read_text()))
     cache = FeatureCache(features, stamp)

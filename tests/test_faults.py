@@ -20,7 +20,7 @@ from captioner.checkpoint.checkpoint_folder import (
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 from captioner.data.vocabulary import Vocabulary
 from captioner.model.caption_model import CaptionModel
-from captioner.model.features import FeatureCache, Stamp, write_shard
+from captioner.model.feature_cache import FeatureCache, Stamp, write_shard
 
 SIZES = ModelConfig(9, rows=2, columns=2, channels=4, embedding_dim=3, units=5, attention_units=2)
 STAMP = Stamp("inception_v3", "0" * 64, 75)

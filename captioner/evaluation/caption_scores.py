@@ -38,7 +38,7 @@ from captioner.evaluation.diversity import diversity, unknown_words, vices
 from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
 from captioner.evaluation.report import write_report
 from captioner.model.decoding_options import STRATEGIES, DecodingOptions
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 
 # What of the decoding options a strategy depends on.
 SEARCH = {

@@ -24,7 +24,8 @@ from captioner.data.datasets import DATASETS, DatasetError, Record, read_split
 from captioner.data.images import ImageError
 from captioner.data.mixture import Source
 from captioner.files import write_bytes
-from captioner.model.features import FeatureCache, FeatureError, extract
+from captioner.model.feature_cache import FeatureCache, FeatureError
+from captioner.model.features import extract
 
 logger = logging.getLogger(__name__)
 

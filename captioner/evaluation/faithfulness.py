@@ -44,7 +44,7 @@ from captioner.evaluation.cli import (
     save_result,
 )
 from captioner.model.decoding_options import DecodingOptions
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 from captioner.model.function_words import FUNCTION_WORDS
 
 SHARE = 1 / 4  # of the cells of a photo that are blanked

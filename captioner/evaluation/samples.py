@@ -39,7 +39,7 @@ from captioner.evaluation.cli import (
 )
 from captioner.evaluation.diversity import vices
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 from captioner.model.function_words import FUNCTION_WORDS
 
 TEMPERATURES = (0.3, 0.5, 0.7)

@@ -12,7 +12,7 @@ from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model.backend import wants_few_shapes
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 from captioner.training.mirroring import MirroredAtTimes
 from captioner.training.resident import ResidentFeatures, RowNumbers
 

@@ -22,7 +22,7 @@ from captioner.data.mixture import by_dataset
 from captioner.data.vocabulary import Vocabulary
 from captioner.model.backend import compiles_whole_steps
 from captioner.model.caption_model import CaptionModel
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 from captioner.training.batches import CaptionBatches
 from captioner.training.device_steps import DeviceSteps
 from captioner.training.distribution import Distribution

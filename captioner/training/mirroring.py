@@ -13,7 +13,7 @@ import numpy as np
 
 from captioner.data.datasets import Record
 from captioner.data.words import split_words
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from captioner.model import backend
-from captioner.model.features import FeatureCache
+from captioner.model.feature_cache import FeatureCache
 from captioner.training.mirroring import MirroredAtTimes
 
 logger = logging.getLogger(__name__)

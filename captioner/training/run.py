@@ -43,7 +43,8 @@ from captioner.files import write_bytes
 from captioner.model import backend
 from captioner.model.backbone import IMAGENET, build_backbone
 from captioner.model.caption_model import CaptionModel
-from captioner.model.features import SHARD_IMAGES, FeatureCache, FeatureExtractor, extract
+from captioner.model.feature_cache import FeatureCache
+from captioner.model.features import SHARD_IMAGES, FeatureExtractor, extract
 from captioner.training.cross_entropy import BEST, STATE, RunContext, fit_cross_entropy
 from captioner.training.distribution import Distribution
 from captioner.training.finetuning import fit_end_to_end, polish

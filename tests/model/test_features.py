@@ -16,14 +16,8 @@ import pytest
 
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
-from captioner.model.features import (
-    VERIFIED,
-    FeatureCache,
-    FeatureError,
-    FeatureExtractor,
-    Stamp,
-    extract,
-)
+from captioner.model.feature_cache import VERIFIED, FeatureCache, FeatureError, Stamp
+from captioner.model.features import FeatureExtractor, extract
 
 SHARD = 4  # photos; ten photos are two full shards and a short one
 

@@ -22,9 +22,10 @@ from test_features import (
     whole,
 )
 
-import captioner.model.features
+import captioner.model.feature_cache
 from captioner.data.datasets import Record
-from captioner.model.features import VERIFIED, FeatureCache, FeatureError, extract
+from captioner.model.feature_cache import VERIFIED, FeatureCache, FeatureError
+from captioner.model.features import extract
 
 __all__ = ["extractor", "records", "whole"]  # fixtures
 
@@ -100,9 +101,9 @@ def test_what_was_verified_is_not_read_again(
         "captioner.model.hash_cache.SETTLED", -(10**18)
     )  # as if all were written long ago
     read: list[int] = []
-    sha256 = captioner.model.features._sha256
+    sha256 = captioner.model.feature_cache._sha256
     monkeypatch.setattr(
-        "captioner.model.features._sha256", lambda a: read.append(len(a)) or sha256(a)
+        "captioner.model.feature_cache._sha256", lambda a: read.append(len(a)) or sha256(a)
     )
     for expected in (10, 10, 10):
         extract(records, extractor, folder, SHARD)

@@ -19,14 +19,8 @@ import pytest
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import Vocabulary
-from captioner.model.features import (
-    VERIFIED,
-    FeatureCache,
-    FeatureError,
-    FeatureExtractor,
-    Stamp,
-    extract,
-)
+from captioner.model.feature_cache import VERIFIED, FeatureCache, FeatureError, Stamp
+from captioner.model.features import FeatureExtractor, extract
 from captioner.training.batches import CaptionBatches
 from captioner.training.distribution import Distribution, DistributionError, distribute
 

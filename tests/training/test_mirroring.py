@@ -9,7 +9,8 @@ import pytest
 from PIL import ImageOps
 
 from captioner.data.datasets import Record
-from captioner.model.features import FeatureCache, FeatureError, FeatureExtractor, extract
+from captioner.model.feature_cache import FeatureCache, FeatureError
+from captioner.model.features import FeatureExtractor, extract
 from captioner.training.mirroring import MirroredAtTimes, names_a_side
 
 
