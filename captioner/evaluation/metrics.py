@@ -9,6 +9,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _JAVA = "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, ends of lines
+METEOR_SECONDS = 1800.0  # for a whole data set, which takes minutes
 ORDERS = 4  # BLEU-4: n-grams of one to four words
 
 
@@ -78,7 +80,6 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
     """
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.rouge.rouge import Rouge
 
     truth = tokenize({k: references[k] for k in captions})
@@ -86,10 +87,10 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
     try:
         with _quiet():
             bleu, _ = Bleu(ORDERS).compute_score(truth, ours)
-            meteor, _ = Meteor().compute_score(truth, ours)
+            meteor = _meteor(truth, ours)
             rouge, _ = Rouge().compute_score(truth, ours)
             cider, by_image = Cider().compute_score(truth, ours)
-    except (OSError, ValueError) as error:  # METEOR's Java has ended, for want of memory perhaps
+    except (OSError, ValueError) as error:
         raise MetricsUnavailable(f"pycocoevalcap failed ({error}).") from error
     values = [*bleu, meteor, rouge, cider]
     names = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
@@ -109,6 +110,38 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
     return Assessment(
         scores, {name: [round(end, 2) for end in both] for name, both in ends.items()}, by_image
     )
+
+
+def _meteor(truth: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[str]]) -> float:
+    """METEOR of tokenized captions. Its Java ends with this call, and after `METEOR_SECONDS`."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    meteor = Meteor()
+    java, late = meteor.meteor_p, threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        java.kill()  # whoever waits for its answer then reads the end of the pipe
+
+    watch = threading.Timer(METEOR_SECONDS, give_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        return meteor.compute_score(truth, ours)[0]
+    except (OSError, ValueError) as error:
+        why = "ended early, perhaps because memory was short"
+        if late.is_set():
+            why = f"was not done after {METEOR_SECONDS:g} seconds"
+        raise MetricsUnavailable(f"METEOR's Java {why}. Score again, or fewer photos.") from error
+    finally:
+        watch.cancel()
+        java.kill()
+        java.wait()
+        for pipe in filter(None, (java.stdin, java.stdout, java.stderr)):
+            with contextlib.suppress(OSError):  # what was not sent yet can no longer be
+                pipe.close()
+        if meteor.lock.locked():  # after an error; its destructor would wait for the lock for ever
+            meteor.lock.release()
 
 
 def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -147,7 +180,11 @@ def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends, control characters and halves of surrogate pairs."""
+    """`text` without line ends, control characters and halves of surrogate pairs.
+
+    Unlike `captioner.data.text.clean`, it puts a space where half a character was, and leaves the
+    rest of a text as it is.
+    """
     plain = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
     return " ".join(plain.split())
 

@@ -1,5 +1,9 @@
 """Scores with their intervals: the real scorers, and our arithmetic against theirs."""
 
+import gc
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -37,9 +41,6 @@ def random_captions(seed: int, images: int) -> tuple[list[list[str]], list[str]]
     return references, captions
 
 
-# pycocoevalcap leaves the pipes to its Java process open.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_scores_of_right_and_wrong_captions(metrics):
     references = {
         "1": ["A dog runs through the tall grass.", "The dog is running in a field of grass."],
@@ -73,8 +74,6 @@ def test_a_line_end_in_a_caption_moves_no_other_caption(metrics, end: str) -> No
     assert tokenize(plain) == tokenize(odd) == expected
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_photo_has_no_cider(metrics, caplog: pytest.LogCaptureFixture) -> None:
     found = assess({"a": ["a dog runs on the grass"]}, {"a": "a dog runs on the grass"})
     assert found.scores["BLEU-4"] == 100
@@ -98,6 +97,28 @@ def test_java_that_does_not_run(tmp_path, monkeypatch, script: str | None, reaso
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MetricsUnavailable, match=reason):
         require_metrics()
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [("exec sleep 600", "not done after 1 seconds"), ("exit 1", "ended early")],
+)
+def test_java_that_stops_in_the_middle(metrics, tmp_path, monkeypatch, then, reason) -> None:
+    java, started = tmp_path / "java", tmp_path / "pid"
+    java.write_text(
+        f"""#!/bin/sh
+case "$*" in *meteor*) echo $$ > {started}; {then};; esac
+exec {shutil.which("java")} "$@"
+"""
+    )
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("captioner.evaluation.metrics.METEOR_SECONDS", 1.0)
+    with pytest.raises(MetricsUnavailable, match=reason):
+        score({"a": ["a dog runs"], "b": ["a man"]}, {"a": "a dog", "b": "a man"})
+    gc.collect()  # pycocoevalcap's destructor, which once waited for ever
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
