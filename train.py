@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +15,12 @@ ALL = "all"
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
+    _add_data_options(parser.add_argument)
+    _add_training_options(parser.add_argument)
+    return parser.parse_args(arguments)
+
+
+def _add_data_options(add: Callable[..., object]) -> None:
     add(
         "--dataset",
         action="append",
@@ -33,6 +39,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="N|all",
         help="how many of each data set to train on (default: coco 6000, others all)",
     )
+    add(
+        "--skip-unreadable",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="leave up to N photos out that cannot be read (default: 0, all must be readable)",
+    )
+
+
+def _add_training_options(add: Callable[..., object]) -> None:
     add(
         "--recipe",
         choices=("best", "finetuned", "gpu", "tutorial"),
@@ -73,7 +89,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="train on all devices of this host, or of several (needs JAX; see docs/training.md)",
     )
     add("--mixed-precision", action="store_true", default=None, help="bfloat16, for GPUs")
-    return parser.parse_args(arguments)
 
 
 def _count(text: str) -> int | str:
@@ -82,12 +97,18 @@ def _count(text: str) -> int | str:
     return text if text == ALL else int(text)
 
 
-def main() -> int:
-    options = parse()
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of photos')
+    return int(text)
+
+
+def _prepare(deterministic: bool) -> bool:
+    """Sets up the log and the environment; False if that cannot be, which it says."""
     logging.basicConfig(level="INFO", format="%(message)s")
     for chatty in ("httpx", "jax"):
         logging.getLogger(chatty).setLevel("WARNING")
-    if options.deterministic:
+    if deterministic:
         # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     # Here and not above, so that --help and mistakes in the options answer at once.
@@ -98,10 +119,18 @@ def main() -> int:
         environment.settle()
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def main() -> int:
+    options = parse()
+    if not _prepare(options.deterministic):
         return 1
     from captioner import config
     from captioner.checkpoint import hub
     from captioner.data import mixture
+    from captioner.errors import CaptionerError
     from captioner.model import backend
     from captioner.training import distribution, recipes, run
 
@@ -130,6 +159,7 @@ def main() -> int:
                 backbone_weights=options.backbone_weights,
                 backbone_note=options.backbone_note,
                 features=options.features,
+                skip_unreadable=options.skip_unreadable,
                 training=settings,
                 model=recipe.model,
                 distribution=processes,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError, load_image, to_square
+from captioner.files import system_fault
 from captioner.model.backbone import FoldedBackbone, fingerprint
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard
 from captioner.model.hash_cache import Digests
@@ -28,6 +30,14 @@ logger = logging.getLogger(__name__)
 
 SHARD_IMAGES = 256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
 STALLED = 600.0  # seconds without a new shard after which other hosts are given up
+
+
+class Unreadable(NamedTuple):
+    """A photo without features; the error itself would keep the file's content in memory."""
+
+    image_id: str
+    why: str
+    fault: str | None  # of the system, where the photo may be whole
 
 
 class FeatureExtractor:
@@ -79,6 +89,7 @@ def extract(
     part: int = 0,
     parts: int = 1,
     stalled: float = STALLED,
+    skip: int = 0,
 ) -> FeatureCache:
     """The cache of `records`' features in `folder`: what is there is kept, the rest is extracted,
     and so are photos that were replaced.
@@ -86,9 +97,16 @@ def extract(
     `parts` processes, on any hosts that share the folder, split the work: each is called with the
     same records and its own `part`, and returns when the work of all is done.
 
-    Raises `FeatureError` after everything else is done if some photos cannot be read, naming them,
+    Up to `skip` photos that cannot be read are reported and left out of the cache; only one process
+    may do so, because none knows what the others left out.
+
+    Raises `FeatureError` after everything else is done if more photos cannot be read, naming them,
     or if the other processes have left some undone and written nothing for `stalled` seconds.
     """
+    if skip and parts > 1:
+        raise FeatureError(
+            "--skip-unreadable works on one host alone: leave it out, or the others."
+        )
     stamp = extractor.stamp()
     if part:  # the first process writes the stamp: two at once would be in each other's way
         _wait_for(folder, set(), set(), stalled)
@@ -107,8 +125,29 @@ def extract(
     # the same way. Alone, one rather has full shards.
     cut = missing if parts == 1 else distinct
     chunks = [cut[i : i + shard_images] for i in range(0, len(cut), shard_images)][part::parts]
+    unreadable = _extract_chunks(chunks, cache, extractor, workers)
+    _report(unreadable, len(distinct), skip)
+    if parts > 1:
+        _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
+    done = FeatureCache(folder, stamp, distinct)
+    left_out = {photo.image_id for photo in unreadable}
+    if replaced := [image_id for image_id in done.replaced if image_id not in left_out]:
+        raise FeatureError(
+            f"{len(replaced)} photos were replaced while features were made: "
+            f"{abbreviate(replaced)}. Run again."
+        )
+    return done
+
+
+def _extract_chunks(
+    chunks: Sequence[Sequence[Record]],
+    cache: FeatureCache,
+    extractor: FeatureExtractor,
+    workers: int | None,
+) -> list[Unreadable]:
+    """Writes a shard for what is missing of each chunk, and returns what cannot be read."""
     mine = [[r for r in chunk if r.image_id not in cache] for chunk in chunks]
-    unreadable: list[str] = []
+    unreadable: list[Unreadable] = []
     total = sum(map(len, chunks))
     left = sum(map(len, mine))
     with tqdm(total=total, initial=total - left, unit="image", disable=None) as progress:
@@ -118,23 +157,28 @@ def extract(
                 chunk, extractor, cache.digests, workers, unreadable, progress.update
             )
             if photos:
-                write_shard(folder, photos, features)
+                write_shard(cache.folder, photos, features)
             cache.digests.save()
-    if unreadable:
-        shown = "; ".join(unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
-        raise FeatureError(
-            f"{len(unreadable)} of {len(records)} photos cannot be read: {shown} Replace or remove "
-            "them and run again; the features of all others are kept."
-        )
-    if parts > 1:
-        _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
-    done = FeatureCache(folder, stamp, distinct)
-    if done.replaced:
-        raise FeatureError(
-            f"{len(done.replaced)} photos were replaced while features were made: "
-            f"{abbreviate(done.replaced)}. Run again."
-        )
-    return done
+    return unreadable
+
+
+def _report(unreadable: Sequence[Unreadable], total: int, skip: int) -> None:
+    """Names the photos that cannot be read: as a warning if they may be left out."""
+    if not unreadable:
+        return
+    count = f"{len(unreadable)} of {total} photos cannot be read"
+    lines = [photo.why for photo in unreadable]
+    faults = [photo.fault for photo in unreadable if photo.fault]
+    if faults and skip:  # the photos may be whole, and are too good to be left out
+        raise FeatureError(f"{count}, {len(faults)} of them by a fault of the system: {faults[0]}")
+    if len(lines) <= skip:
+        logger.warning("%s and are left out:\n%s", count, "\n".join(lines))
+        return
+    shown = "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else "")
+    raise FeatureError(
+        f"{count}: {shown} Replace or remove them and run again; the features of all others are "
+        "kept."
+    )
 
 
 def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> None:
@@ -167,7 +211,7 @@ def _features_of(
     extractor: FeatureExtractor,
     digests: Digests,
     workers: int | None,
-    unreadable: list[str],
+    unreadable: list[Unreadable],
     done: Callable[[int], object],
 ) -> tuple[dict[str, str | None], np.ndarray]:
     """The SHA-256 of the photos' files by image id, and their features in that order."""
@@ -175,7 +219,11 @@ def _features_of(
     parts: list[np.ndarray] = []
     for batch in _decoded_batches(records, extractor, digests, workers):
         good = [(r, *found) for r, found in batch if not isinstance(found, ImageError)]
-        unreadable += [f"{r.path}: {e}" for r, e in batch if isinstance(e, ImageError)]
+        unreadable += [
+            Unreadable(r.image_id, f"{r.path}: {e}", system_fault(e.__cause__ or e, Path(r.path)))
+            for r, e in batch
+            if isinstance(e, ImageError)
+        ]
         if good:
             parts.append(extractor.padded(np.stack([pixels for _, _, pixels in good])))
             photos |= {r.image_id: photo for r, photo, _ in good}

@@ -80,6 +80,7 @@ class RunOptions:
     backbone_note: str = ""
     features: Path | None = None  # default: a folder of the output
     shard_images: int = SHARD_IMAGES
+    skip_unreadable: int = 0  # photos that may be left out because they cannot be read
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distribution: Distribution = field(default_factory=Distribution)
     model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
@@ -116,29 +117,20 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     training, output, distribution = options.training, options.output, options.distribution
     check_no_leak(records)
     check_trainable(records, training.min_count)
-    train = [r for r in records if r.split == "train"]
-    val = [r for r in records if r.split == "val"]
     keras.utils.set_random_seed(training.seed)
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
     features = options.features or output / "features"
-    cache, mirrored = _extract(train, val, extractor, features, options, distribution)
+    cache, mirrored = _extract(records, extractor, features, options, distribution)
+    records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
+    check_trainable(records, training.min_count)  # what is left of them
+    train = [r for r in records if r.split == "train"]
+    val = [r for r in records if r.split == "val"]
     vocabulary = Vocabulary.build(
         (caption for r in train for caption in r.captions),
         training.vocabulary_limit,
         training.min_count,
     )
-    own = options.backbone_weights != IMAGENET
-    config = CaptionerConfig(
-        model=ModelConfig(vocabulary_size=len(vocabulary), **options.model),
-        backbone=BackboneConfig(
-            image_size=extractor.image_size,
-            weights="bundled" if own else IMAGENET,
-            fingerprint=extractor.stamp().fingerprint,
-            note=options.backbone_note,
-        ),
-        training=training,
-        dataset=options.dataset,
-    )
+    config = _config(options, extractor, vocabulary)
     described = _describe(config, records, vocabulary.rule)
     if distribution.is_main:
         _check_same_run(output / RUN, described)
@@ -159,29 +151,62 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
         load_weights(output / BEST, model, output / STATE)
         context = replace(context, distribution=Distribution())
-    tuning_history = []
+    tuning_history: list[dict[str, Any]] = []
     if training.finetune_from:
-        tuning_history += fit_end_to_end(model, extractor.backbone, context)
-        extractor = FeatureExtractor(extractor.backbone)  # of its new weights
-        tuned = extractor.stamp().fingerprint
-        backbone = replace(config.backbone, weights="bundled", fingerprint=tuned)
-        config = replace(config, backbone=backbone)
-        features = output / f"features-{tuned[:12]}"
-        cache, mirrored = _extract(train, val, extractor, features, options, Distribution())
-        context = replace(context, config=config, cache=cache, mirrored=mirrored).on_device()
-        tuning_history += polish(model, context)
+        tuning_history, context = _finetune(model, extractor.backbone, context, records, options)
     cider_history = fit_cider(model, context) if training.cider_epochs else []
     served = CaptionModel(config.model)  # in float32, whatever the precision of training
     backend.copy_weights(served, model)
-    checkpoint = Checkpoint(config, vocabulary, served, extractor.backbone)
+    checkpoint = Checkpoint(context.config, vocabulary, served, extractor.backbone)
     metrics = {
         "data": summary(records),
         "history": history,
         "tuning_history": tuning_history,
         "cider_history": cider_history,
     }
-    _export(folder, checkpoint, metrics, val, cache)
+    _export(folder, checkpoint, metrics, val, context.cache)
     return folder
+
+
+def _config(
+    options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
+) -> CaptionerConfig:
+    own = options.backbone_weights != IMAGENET
+    return CaptionerConfig(
+        model=ModelConfig(vocabulary_size=len(vocabulary), **options.model),
+        backbone=BackboneConfig(
+            image_size=extractor.image_size,
+            weights="bundled" if own else IMAGENET,
+            fingerprint=extractor.stamp().fingerprint,
+            note=options.backbone_note,
+        ),
+        training=options.training,
+        dataset=options.dataset,
+    )
+
+
+def _finetune(
+    model: CaptionModel,
+    network: keras.Model,
+    context: RunContext,
+    records: Sequence[Record],
+    options: RunOptions,
+) -> tuple[list[dict[str, Any]], RunContext]:
+    """Trains the network too, then the model alone on the features that it gives from then on."""
+    history = fit_end_to_end(model, network, context)
+    extractor = FeatureExtractor(network)  # of its new weights
+    tuned = extractor.stamp().fingerprint
+    backbone = replace(context.config.backbone, weights="bundled", fingerprint=tuned)
+    folder = options.output / f"features-{tuned[:12]}"
+    options = replace(options, skip_unreadable=0)  # all were readable when the run began
+    cache, mirrored = _extract(records, extractor, folder, options, Distribution())
+    context = replace(
+        context,
+        config=replace(context.config, backbone=backbone),
+        cache=cache,
+        mirrored=mirrored,
+    ).on_device()
+    return [*history, *polish(model, context)], context
 
 
 def _export(
@@ -213,8 +238,7 @@ def _export(
 
 
 def _extract(
-    train: Sequence[Record],
-    val: Sequence[Record],
+    records: Sequence[Record],
     extractor: FeatureExtractor,
     folder: Path,
     options: RunOptions,
@@ -222,10 +246,14 @@ def _extract(
 ) -> tuple[FeatureCache, FeatureCache | None]:
     """The features of all photos and, if they are wanted, of training photos mirrored."""
     share = {"part": distribution.part, "parts": distribution.parts}
-    cache = extract([*train, *val], extractor, folder, options.shard_images, **share)
+    used = [r for split in ("train", "val") for r in records if r.split == split]
+    cache = extract(
+        used, extractor, folder, options.shard_images, skip=options.skip_unreadable, **share
+    )
     if not options.training.mirror:
         return cache, None
     mirror = FeatureExtractor(extractor.backbone, extractor.batch_size, mirrored=True)
+    train = [r for r in used if r.split == "train" and r.image_id in cache]
     either = [r for r in train if not names_a_side(r)]
     return cache, extract(either, mirror, folder / "mirrored", options.shard_images, **share)
 

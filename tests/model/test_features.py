@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
@@ -347,3 +349,42 @@ def test_unreadable_photos_are_named_after_all_others_are_cached(
             photo(99).save(record.path)
     assert len(extract(mine, extractor, folder, SHARD)) == 10
     assert extractor.images == 10
+
+
+def test_a_few_unreadable_photos_may_be_left_out(
+    records, extractor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for record in records[:4]:
+        (photos / record.path.name).write_bytes(record.path.read_bytes())
+    mine, folder = records_in(photos), tmp_path / "features"
+    extract(mine[2:], extractor, folder, SHARD)
+    (photos / "photo1.jpg").write_bytes(b"<html>404</html>")
+    damage(photos / "photo2.jpg", "half")  # after its features were made
+    for _ in range(2):  # the same again at the next run
+        caplog.clear()
+        cache = extract(mine, extractor, folder, SHARD, skip=2)
+        assert [r.image_id for r in mine if r.image_id in cache] == ["photo0", "photo3"]
+        (said,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+        assert said.startswith("2 of 4 photos cannot be read and are left out:\n")
+        assert "photo1.jpg is not a picture" in said and "photo2.jpg is damaged" in said
+    with pytest.raises(FeatureError, match=r"2 of 4 photos cannot be read: .*photo1.*photo2"):
+        extract(mine, extractor, folder, SHARD, skip=1)
+    with pytest.raises(FeatureError, match="--skip-unreadable works on one host alone"):
+        extract(mine, extractor, folder, SHARD, parts=2, skip=2)
+
+
+def test_a_fault_of_the_system_leaves_no_photo_out(
+    records, extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Image.open
+
+    def full(path, *more, **options):
+        if Path(path).name == "photo1.jpg":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(FeatureError, match=r"photo1\.jpg cannot be read \(Too many open files\)"):
+        extract(records[:3], extractor, tmp_path / "features", SHARD, skip=3)

@@ -273,6 +273,19 @@ def test_features_on_a_disk_that_cannot_be_written_are_read(command, data, outpu
     command(data, output, "--features", disk)
 
 
+def test_unreadable_photos_are_left_out_of_the_run(command, data, tmp_path):
+    photos, output = tmp_path / "data", tmp_path / "output"
+    shutil.copytree(data, photos)
+    for name in ("03.png", "10.png"):  # one to train on, one to validate
+        (photos / name).write_bytes(b"<html>404</html>")
+    message = command(photos, output, "--skip-unreadable", 1, fails=True)
+    assert "2 of 12 photos cannot be read" in message and "03.png" in message
+    log = command(photos, output, "--skip-unreadable", 2, "--mirror")
+    assert "2 of 12 photos cannot be read and are left out" in log and "10.png" in log
+    (counted,) = json.loads((output / "checkpoint/metrics.json").read_text())["data"]
+    assert (counted["train_images"], counted["val_images"]) == (8, 2)
+
+
 def test_captions_of_missing_images(command, data, tmp_path):
     mine = tmp_path / "data"
     mine.mkdir()
