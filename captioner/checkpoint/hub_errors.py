@@ -51,16 +51,13 @@ def reason(
         DisabledRepoError,
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
-        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RevisionNotFoundError,
     )
 
     root, access = _root(error), "write" if writing else "read"
-    status = _status(root)
     token = token or get_token()
     log_in = f"log in with `hf auth login`, or set HF_TOKEN to a token with {access} access"
     match root:
@@ -81,6 +78,14 @@ def reason(
             pass
         case EntryNotFoundError():
             return "it is no checkpoint of this program, or not all of one: files are missing."
+    return _reason_of_status(root, access, log_in, token)
+
+
+def _reason_of_status(root: BaseException, access: str, log_in: str, token: str | None) -> str:
+    """`reason` of what has no type of its own: by the status of the answer, or its absence."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    status = _status(root)
     if status == 401 and token:
         return f"the Hub does not accept the access token, which may have expired: {log_in}."
     if status in (401, 404):

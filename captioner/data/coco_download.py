@@ -87,13 +87,7 @@ def download_coco(
     if not re.match(r"https?://[^/]", base_url):
         raise DownloadError(f'"{base_url}" is not a http or https address of a COCO mirror')
     try:
-        with httpx.Client(
-            timeout=timeout,
-            limits=httpx.Limits(max_connections=workers),
-            follow_redirects=True,
-            # A compressed body could be neither resumed nor compared with its announced length.
-            headers={"Accept-Encoding": "identity"},
-        ) as client:
+        with _client(timeout, workers) as client:
             session = DownloadSession(client, threading.Event(), attempts, backoff, not progress)
             _fetch_annotations(session, base_url, data_dir, split)
             if split == "train":
@@ -108,6 +102,16 @@ def download_coco(
     except OSError as error:
         raise _disk_error(error, data_dir) from error
     return present
+
+
+def _client(timeout: float, workers: int) -> httpx.Client:
+    return httpx.Client(
+        timeout=timeout,
+        limits=httpx.Limits(max_connections=workers),
+        follow_redirects=True,
+        # A compressed body could be neither resumed nor compared with its announced length.
+        headers={"Accept-Encoding": "identity"},
+    )
 
 
 class _AbsentNote:

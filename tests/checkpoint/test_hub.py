@@ -206,7 +206,7 @@ def test_pushes_that_fail_say_why(hub, client, checkpoint, repo_id, code, header
 
 
 def test_pushes_survive_a_bad_day(hub, client, checkpoint, repo_id):
-    hub.on("POST", "/api/repos/create", status(429, Retry_After="1"))
+    hub.on("POST", "/api/repos/create", status(429, Retry_After="3"))
     hub.on("PUT", weights_path(checkpoint), cut)
     hub.on("PUT", weights_path(checkpoint, "backbone.safetensors"), status(500))
     hub.on("POST", f"/api/models/{repo_id}/commit/main", lost_answer)
@@ -216,7 +216,7 @@ def test_pushes_survive_a_bad_day(hub, client, checkpoint, repo_id):
     assert pushed.result == f"{hub.url}/{repo_id}/commit/{repository.refs['main']}"
     assert len(repository.commits) == 2
     assert contents(checkpoint).items() <= repository.files.items()
-    assert "(429): trying again in 1 s" in pushed.notes
+    assert "(429): trying again in 3 s" in pushed.notes
 
 
 def test_pushes_that_cannot_begin(hub, client, clients, stranded, checkpoint, repo_id):
