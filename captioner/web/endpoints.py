@@ -24,11 +24,14 @@ MAX_PHOTOS = 16  # in one call of /caption_batch
 TILE = 128  # pixels, of the attention grid: writing a PNG is what takes longest of it
 
 
-def add_endpoints(captioner: Captioner, **work: Any) -> None:
-    """Adds the endpoints to the `gr.Blocks` that is being built; `work` is Gradio's options for
-    events that run the network."""
+class _Endpoints:
+    """What the endpoints run; Gradio publishes the docstrings of the methods."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        self.captioner = captioner
 
     def caption(
+        self,
         image: dict,
         num_captions: int = DEFAULTS.num_captions,
         strategy: str = DEFAULTS.strategy,
@@ -49,9 +52,13 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
             Captions: text, words, and for each word the logarithm of its probability and a map.
             The attention of the best caption, drawn over the photo, as a PNG.
         """
-        return _single(image, CaptionRequest(options(num_captions, strategy, temperature, seed)))
+        return self._single(
+            image,
+            CaptionRequest(responses.search_options(num_captions, strategy, temperature, seed)),
+        )
 
     def complete(
+        self,
         image: dict,
         prefix: str,
         num_captions: int = DEFAULTS.num_captions,
@@ -75,10 +82,13 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
         """
         if not isinstance(prefix, str):
             raise responses.refusal("prefix must be text.", "This option")
-        asked = CaptionRequest(options(num_captions, strategy, temperature, seed), prefix[:1000])
-        return _single(image, asked, alternatives=True)
+        asked = CaptionRequest(
+            responses.search_options(num_captions, strategy, temperature, seed), prefix[:1000]
+        )
+        return self._single(image, asked, alternatives=True)
 
     def caption_region(
+        self,
         image: dict,
         left: float,
         top: float,
@@ -107,10 +117,13 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
             The attention of the best caption, drawn over the photo, as a PNG.
         """
         region = responses.box(left, top, right, bottom)
-        asked = CaptionRequest(options(num_captions, strategy, temperature, seed), region=region)
-        return _single(image, asked)
+        asked = CaptionRequest(
+            responses.search_options(num_captions, strategy, temperature, seed), region=region
+        )
+        return self._single(image, asked)
 
     def caption_batch(
+        self,
         images: list,
         num_captions: int = DEFAULTS.num_captions,
         strategy: str = DEFAULTS.strategy,
@@ -129,7 +142,7 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
         Returns:
             Photos, in the order sent: the file's name, and captions as of `/caption` or an error.
         """
-        asked = options(num_captions, strategy, temperature, seed)
+        asked = responses.search_options(num_captions, strategy, temperature, seed)
         images = images if isinstance(images, list) else []
         if not 1 <= len(images) <= MAX_PHOTOS:
             raise responses.refusal(f"Send 1 to {MAX_PHOTOS} photos.", "These photos")
@@ -137,25 +150,31 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
             photos, pixels = [], []
             for image in images:
                 try:
-                    pixels.append(captioner.pixels(responses.source(image)))
+                    pixels.append(self.captioner.pixels(responses.source(image)))
                     photos.append({"name": _name(image)})
                 except ImageError as error:
                     photos.append({"name": _name(image), "error": str(error)})
             good = [photo for photo in photos if "error" not in photo]
             if good:
-                features = captioner.features_of_pixels(np.stack(pixels))
-                found = captioner.caption_features(features, asked)
+                features = self.captioner.features_of_pixels(np.stack(pixels))
+                found = self.captioner.caption_features(features, asked)
                 for photo, captions in zip(good, found, strict=True):
                     photo["captions"] = [responses.to_json(c) for c in captions]
         return {"photos": photos}
 
-    def _single(image: Any, asked: CaptionRequest, alternatives: bool = False) -> tuple[dict, str]:
-        photo, features = responses.read_photo(captioner, image)
-        captions = responses.answer(captioner, features, asked)
+    def _single(
+        self, image: Any, asked: CaptionRequest, alternatives: bool = False
+    ) -> tuple[dict, str]:
+        photo, features = responses.read_photo(self.captioner, image)
+        captions = responses.answer(self.captioner, features, asked)
         content = {"captions": [responses.to_json(c, alternatives) for c in captions]}
         return content, responses.draw_grid(photo, captions[0], TILE)
 
-    options = responses.search_options
+
+def add_endpoints(captioner: Captioner, **work: Any) -> None:
+    """Adds the endpoints to the `gr.Blocks` that is being built; `work` is Gradio's options for
+    events that run the network."""
+    calls = _Endpoints(captioner)
     image = gr.Image(label="Photo", alt_text="Photo", type="filepath", visible=False)
     files = gr.File(label="Photos", file_count="multiple", visible=False)
     example = example_address()
@@ -168,10 +187,10 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
     grid = gr.Image(label="Attention grid", alt_text="Attention grid", format="png", visible=False)
     search = _search()
     for run, inputs, outputs in (
-        (caption, [image, *search], [content, grid]),
-        (complete, [image, prefix, *search], [content, grid]),
-        (caption_region, [image, *sides, *search], [content, grid]),
-        (caption_batch, [files, *search], [content]),
+        (calls.caption, [image, *search], [content, grid]),
+        (calls.complete, [image, prefix, *search], [content, grid]),
+        (calls.caption_region, [image, *sides, *search], [content, grid]),
+        (calls.caption_batch, [files, *search], [content]),
     ):
         gr.Button(visible=False).click(run, inputs, outputs, api_name=run.__name__, **work)
 
