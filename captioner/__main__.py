@@ -214,16 +214,10 @@ def _write_html(target: Path, path: Path, caption: Caption) -> None:
 
 def _grid_names(photos: Sequence[Path]) -> dict[Path, str]:
     """A name for each photo's grid: its own, with a number if another has it already."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in photos:
-        name, number = path.stem, 1
-        while name.lower() in taken:  # some file systems take upper and lower case for the same
-            number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name.lower())
-        names[path] = f"{name}.png"
-    return names
+    from captioner.files import unique_names
+
+    names = unique_names(path.stem for path in photos)
+    return {path: f"{name}.png" for path, name in zip(photos, names, strict=True)}
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

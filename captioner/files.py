@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -126,3 +126,17 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names in their order, with a number behind each that another has already."""
+    unique: list[str] = []
+    taken: set[str] = set()
+    for given in names:
+        name, number = given, 1
+        while name.lower() in taken:  # some file systems take upper and lower case for the same
+            number += 1
+            name = f"{given}-{number}"
+        taken.add(name.lower())
+        unique.append(name)
+    return unique

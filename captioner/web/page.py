@@ -1,5 +1,5 @@
 """The Gradio page as a whole: its frame, its looks and its limits. What is on it stands in
-`one_photo`; the endpoints for programs stand in `endpoints`."""
+`one_photo` and `many_photos`; the endpoints for programs stand in `endpoints`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from captioner.web import responses
 from captioner.web.about import add_about
 from captioner.web.api_snippets import RunnableSnippets
 from captioner.web.endpoints import add_endpoints
+from captioner.web.many_photos import add_many_photos
 from captioner.web.one_photo import add_one_photo
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,21 @@ _STYLE = """<style>
 .gradio-container { max-width: 1240px !important; width: 100% !important;
   margin: 0 auto !important; }
 #viewer .html-container, #intake .html-container, #about .html-container { padding: 0 !important; }
+.gradio-container [role="tab"] { color: var(--body-text-color) !important; }
+.tabitem { padding: 12px 0 0 !important; border: 0 !important; }
+#many-table .html-container { padding: 0 !important; }
+#many-table table { width: 100%; border-collapse: collapse; }
+#many-table :is(table, thead, tbody, tr, th, td) { border: 0; }
+#many-table :is(th, td) { padding: 8px 10px; text-align: start; overflow-wrap: anywhere;
+  border-bottom: 1px solid var(--border-color-primary); }
+#many-table :is(th, td):last-child:not([colspan]) { width: 1%; text-align: end;
+  white-space: nowrap; }
+#many-table tbody th { width: 30%; font-weight: 500; }
+#many-table .problem { color: var(--body-text-color-subdued); font-style: italic; }
+#many-table progress { width: 100%; height: 8px; margin-bottom: 8px; appearance: none; }
+#many-table progress::-webkit-progress-bar { background: var(--border-color-primary); }
+#many-table progress::-webkit-progress-value { background: var(--color-accent); }
+#many-table progress::-moz-progress-bar { background: var(--color-accent); }
 #about { font-size: 13px; }
 #about p { margin: 0; color: var(--body-text-color-subdued); }
 #about a { color: inherit; text-decoration: underline; }
@@ -63,7 +79,11 @@ def build_page(captioner: Captioner) -> gr.Blocks:
         delete_cache=(600, 3600),  # seconds: look every ten minutes, delete after an hour
     ) as page:
         gr.Markdown(_INTRODUCTION, elem_id="introduction")
-        add_one_photo(page, captioner, **work)
+        with gr.Tabs():
+            with gr.Tab("One photo"):
+                add_one_photo(page, captioner, **work)
+            with gr.Tab("Many photos"):
+                add_many_photos(captioner)
         add_about(captioner)
         add_endpoints(captioner, **work)
     return page.queue(max_size=_MAX_WAITING)

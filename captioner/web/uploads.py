@@ -36,7 +36,7 @@ def sent_file(name: str) -> Path | None:
         return None
 
 
-def refuse_addresses(component: gr.Image | gr.File) -> None:
+def refuse_addresses(component: gr.Image | gr.File | gr.UploadButton) -> None:
     """Gradio would fetch a picture whose address is sent in place of a file, so that strangers
     could make this server call others; no option turns that off. The address of a file that was
     sent here stands for that file."""

@@ -1,0 +1,255 @@
+"""The part of the page for many photos: they are captioned one group after another, and the results
+can be taken away as a table, as JSON, and as drawings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import PurePosixPath
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from captioner.captioner import Caption, Captioner
+from captioner.data.images import ImageError, load_image
+from captioner.drawing.overlay import attention_grid_png
+from captioner.files import unique_names
+from captioner.model.decoding_options import DEFAULTS
+from captioner.web import responses
+from captioner.web.uploads import refuse_addresses
+from captioner.web.viewer import MAX_MEGABYTES
+
+MAX_PHOTOS = 100  # at a time
+CSV_COLUMNS = ("name", "rank", "caption", "probability", "mean_log_prob", "grid", "problem")
+_GROUP = 8  # photos that go through the network together
+_TILE = 200  # pixels, of the attention grids
+_AT_ONCE = 2  # visitors; each holds the drawings of a hundred photos, about 60 MB
+_FORMULAS = tuple("=+-@\t\r")
+
+_HINT = (
+    f"Up to {MAX_PHOTOS} photos at a time, each of at most {MAX_MEGABYTES} MB. Each gets "
+    f"{DEFAULTS.num_captions} captions; the best is shown here, with the mean probability of its "
+    "words. Nothing is kept on the server for more than two hours."
+)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A file that was given: its captions, best first, or what is wrong with it."""
+
+    name: str  # as it was sent
+    grid: str  # what its drawing is called in the archive
+    captions: Sequence[Caption] = ()
+    problem: str = ""
+
+
+def add_many_photos(captioner: Captioner) -> None:
+    """Adds the part to the page that is being built."""
+    files = gr.File(label="Photos", file_count="multiple", height=150, elem_id="many-files")
+    folder = gr.UploadButton("Choose a folder", file_count="directory", elem_id="many-folder")
+    gr.Markdown(_HINT, elem_id="many-hint")
+    table = gr.HTML("", elem_id="many-table")
+    with gr.Row():
+        taken = [
+            gr.DownloadButton(label, visible=False, elem_id=f"many-{kind}")
+            for label, kind in (
+                ("Captions as CSV", "csv"),
+                ("Captions as JSON lines", "jsonl"),
+                ("Attention grids as ZIP", "zip"),
+            )
+        ]
+    ways = [files, folder]
+
+    def caption_folder(given: Any) -> Iterator[list[Any]]:
+        """`caption_all` by name: browsers send a folder in the order of its disk."""
+        yield from caption_all(sorted(given or [], key=lambda file: _name(file).lower()))
+
+    def caption_all(given: Any) -> Iterator[list[Any]]:
+        """The table while it grows, and in the end the files."""
+        for content, paths in answer(captioner, given):
+            busy = paths is None
+            buttons = [gr.update(visible=bool(p), value=p) for p in paths or (None,) * len(taken)]
+            inputs = [gr.update(value=None, interactive=not busy) for _ in ways]
+            yield [content, *buttons, *inputs]
+
+    for way, run in ((files, caption_all), (folder, caption_folder)):
+        refuse_addresses(way)
+        way.upload(
+            run,
+            [way],
+            [table, *taken, *ways],
+            preprocess=False,
+            concurrency_id="many photos",
+            concurrency_limit=_AT_ONCE,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+
+def answer(captioner: Captioner, given: Any) -> Iterator[tuple[str, list[str | None] | None]]:
+    """The table as HTML after each group of photos, and with the last one the files' paths: CSV,
+    JSON lines, and a ZIP of the attention grids, which is None if there are none.
+
+    Args:
+        captioner: What captions them.
+        given: The uploaded files, as Gradio hands them over unprocessed.
+    """
+    files = given if isinstance(given, list) else [given] if given else []
+    total, rest = min(len(files), MAX_PHOTOS), len(files) - MAX_PHOTOS
+    note = f"{rest} more files were left out: send {MAX_PHOTOS} at a time." if rest > 0 else ""
+    rows: list[Captioned] = []
+    drawings = io.BytesIO()
+    yield table_html(rows, total, note), None
+    try:
+        for found, photos in _groups(captioner, files[:MAX_PHOTOS]):
+            with responses.messages_for_visitors():
+                _draw(drawings, found, photos)
+            rows += found
+            yield table_html(rows, total, note), None
+    except gr.Error as error:  # what is done by now is not lost
+        note = f"It stopped here. {error.message} {note}"
+    try:
+        paths = _write_files(rows, drawings.getvalue())
+    except gr.Error as error:
+        note, paths = f"{error.message} {note}", []
+    yield table_html(rows, total, note), paths
+
+
+def _groups(
+    captioner: Captioner, files: Sequence[Any]
+) -> Iterator[tuple[list[Captioned], list[Image.Image | None]]]:
+    names = [_name(file) for file in files]
+    # Folders in a folder may have photos of the same name, but a ZIP has one place for each.
+    grids = [f"{name}.png" for name in unique_names(PurePosixPath(name).stem for name in names)]
+    for start in range(0, len(files), _GROUP):
+        group = slice(start, start + _GROUP)
+        blank = [Captioned(*both) for both in zip(names[group], grids[group], strict=True)]
+        with responses.messages_for_visitors():
+            found = _caption_group(captioner, blank, files[group])
+        yield found
+
+
+def _draw(
+    drawings: io.BytesIO, rows: Sequence[Captioned], photos: Sequence[Image.Image | None]
+) -> None:
+    """Adds the attention of the best captions to an archive."""
+    with zipfile.ZipFile(drawings, "a") as archive:  # PNGs are compressed already
+        for row, photo in zip(rows, photos, strict=True):
+            if photo is not None:
+                png = attention_grid_png(photo, row.captions[0], _TILE)
+                archive.writestr(row.grid, png)
+
+
+def _write_files(rows: Sequence[Captioned], drawings: bytes) -> list[str | None]:
+    contents = {
+        "captions.csv": to_csv(rows),
+        "captions.jsonl": to_json_lines(rows),
+        "attention.zip": drawings if any(row.captions for row in rows) else b"",
+    }
+    with responses.messages_for_visitors():
+        return [
+            save_bytes_to_cache(content, name, get_upload_folder()) if content else None
+            for name, content in contents.items()
+        ]
+
+
+def _caption_group(
+    captioner: Captioner, blank: Sequence[Captioned], files: Sequence[Any]
+) -> tuple[list[Captioned], list[Image.Image | None]]:
+    """The rows of some files, and their photos, small enough to be kept and drawn."""
+    photos: list[Image.Image | None] = []
+    problems: list[str] = []
+    pixels: list[np.ndarray] = []
+    for file in files:
+        try:
+            photo = load_image(responses.source(file))
+            pixels.append(captioner.pixels(photo))
+            photo.thumbnail((1024, 1024))
+            photos.append(photo)
+            problems.append("")
+        except ImageError as error:
+            photos.append(None)
+            problems.append(str(error))
+    found: Iterator[list[Caption]] = iter(())
+    if pixels:
+        features = captioner.features_of_pixels(np.stack(pixels))
+        found = iter(captioner.caption_features(features, DEFAULTS))
+    rows = [
+        replace(row, problem=problem) if problem else replace(row, captions=next(found))
+        for row, problem in zip(blank, problems, strict=True)
+    ]
+    return rows, photos
+
+
+def table_html(rows: Sequence[Captioned], total: int, left_out: str) -> str:
+    """What the page shows: how far it is, each photo's best caption with its words' mean
+    probability, and the odd files."""
+    odd = sum(bool(row.problem) for row in rows)
+    state = f"{len(rows)} of {total} files are done"
+    state += f", {odd} of which could not be captioned." if odd else "."
+    lines = []
+    for row in rows:
+        cells = f'<th scope="row">{escape(row.name)}</th>'
+        if row.problem:
+            cells += f'<td class="problem" colspan="2">{escape(row.problem)}</td>'
+        else:
+            best = row.captions[0]
+            cells += f"<td>{escape(best.text)}</td><td>{math.exp(best.mean_log_prob):.0%}</td>"
+        lines.append(f"<tr>{cells}</tr>")
+    head = "".join(f'<th scope="col">{h}</th>' for h in ("Photo", "Caption", "Per word"))
+    return (
+        f'<p role="status">{state} {escape(left_out)}</p>'
+        f'<progress aria-label="Files done" value="{len(rows)}" max="{max(total, 1)}"></progress>'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def to_csv(rows: Sequence[Captioned]) -> bytes:
+    """A table of all captions in UTF-8 with a byte order mark, by which spreadsheets know it; odd
+    files have the reason in the last column."""
+    file = io.StringIO(newline="")
+    table = csv.writer(file)
+    table.writerow(CSV_COLUMNS)
+    for row in rows:
+        if row.problem:
+            table.writerow([_cell(row.name), "", "", "", "", "", _cell(row.problem)])
+        for rank, caption in enumerate(row.captions, start=1):
+            per_word = caption.mean_log_prob
+            grid = _cell(row.grid) if rank == 1 else ""  # only the best is drawn
+            numbers = (round(math.exp(per_word), 4), round(per_word, 6))
+            table.writerow([_cell(row.name), rank, _cell(caption.text), *numbers, grid, ""])
+    return file.getvalue().encode("utf-8-sig", "backslashreplace")
+
+
+def to_json_lines(rows: Sequence[Captioned]) -> bytes:
+    """One object a line and file: its name, and its captions with attention or the problem."""
+    lines = []
+    for row in rows:
+        captions = [responses.to_json(caption) for caption in row.captions]
+        content = {"grid": row.grid, "captions": captions}
+        if row.problem:
+            content = {"problem": row.problem}
+        lines.append(json.dumps({"name": row.name} | content) + "\n")
+    return "".join(lines).encode()
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULAS) else text
+
+
+def _name(file: Any) -> str:
+    """The file's name as the sender had it, without folders."""
+    file = file if isinstance(file, dict) else {}
+    name = str(file.get("orig_name") or file.get("path") or "")
+    return PurePosixPath(name.replace("\\", "/")).name or "photo"

@@ -1,0 +1,100 @@
+"""The tab for many photos, in a real browser; and what its files hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from conftest import DESKTOP
+from PIL import Image
+from playwright.sync_api import Page, expect
+from test_accessibility import violations
+from test_browser import PHONE
+
+from captioner.captioner import Caption
+from captioner.web.examples import example_photos
+from captioner.web.many_photos import MAX_PHOTOS, Captioned, answer, to_csv, to_json_lines
+
+
+def taken(page: Page, label: str) -> bytes:
+    with page.expect_download() as download:
+        page.get_by_role("link", name=label).or_(page.get_by_role("button", name=label)).click()
+    return download.value.path().read_bytes()
+
+
+def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    names = ["first.jpg", "=second.png", "First.png", "odd.jpg"]
+    for name, photo in zip(names, example_photos(), strict=False):
+        with Image.open(photo) as image:
+            image.convert("RGB").resize((320, 240)).save(tmp_path / name)
+    (tmp_path / "odd.jpg").write_text("no picture")
+    page = open_page()
+    page.get_by_role("tab", name="Many photos").click()
+    expect(page.locator("#viewer")).to_be_hidden()
+    page.set_input_files("#many-files input[type=file]", [tmp_path / name for name in names])
+    expect(page.get_by_text("4 of 4 files are done, 1 of which could not")).to_be_visible()
+    rows = page.locator("#many-table tbody tr")
+    shown = [row.locator("th, td").all_inner_texts() for row in rows.all()]
+    assert [row[0] for row in shown] == names
+    assert all(len(row) == 3 and row[2].endswith("%") for row in shown[:3])
+    assert len(shown[3]) == 2 and "picture" in shown[3][1]
+
+    table = list(csv.DictReader(io.StringIO(taken(page, "Captions as CSV").decode("utf-8-sig"))))
+    best = [row for row in table if row["rank"] in ("1", "")]
+    assert [row["name"] for row in best] == ["first.jpg", "'=second.png", "First.png", "odd.jpg"]
+    assert [row["caption"] for row in best[:3]] == [row[1] for row in shown[:3]]
+    assert [f"{float(row['probability']):.0%}" for row in best[:3]] == [r[2] for r in shown[:3]]
+    assert best[3]["problem"] == shown[3][1] and len(table) == 3 * 3 + 1
+    lines = taken(page, "Captions as JSON lines").decode().splitlines()
+    objects = [json.loads(line) for line in lines]
+    assert [o["name"] for o in objects] == names
+    assert [o["captions"][0]["text"] for o in objects[:3]] == [row[1] for row in shown[:3]]
+    with zipfile.ZipFile(io.BytesIO(taken(page, "Attention grids as ZIP"))) as archive:
+        assert archive.namelist() == ["first.png", "=second.png", "First-2.png"]
+        for name in archive.namelist():
+            assert Image.open(archive.open(name)).width >= 200
+    assert violations(page) == []
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.set_viewport_size(DESKTOP)
+    page.get_by_role("tab", name="One photo").click()
+    expect(page.locator("#viewer")).to_be_visible()
+
+
+def test_cells_are_no_formulas() -> None:
+    caption = Caption("@sum", ["@sum"], [-1.0], np.ones((1, 1, 1), np.float32))
+    rows = [Captioned(f"{sign}1", "1.png", [caption]) for sign in "=+-@"]
+    rows.append(Captioned("b.txt", "b.png", problem="-no"))
+    cells = list(csv.reader(io.StringIO(to_csv(rows).decode("utf-8-sig"))))
+    assert [row[0] for row in cells[1:]] == ["'=1", "'+1", "'-1", "'@1", "b.txt"]
+    assert {row[2] for row in cells[1:5]} == {"'@sum"} and cells[5][6] == "'-no"
+    assert json.loads(to_json_lines(rows).splitlines()[0])["name"] == "=1"
+
+
+class Broken:
+    """In place of a captioner whose network fails, behind photos that can be opened."""
+
+    def pixels(self, photo: Image.Image) -> np.ndarray:
+        return np.zeros((1, 1, 3), np.float32)
+
+    def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no device")
+
+
+def test_limits_and_faults(tmp_path: Path) -> None:
+    (tmp_path / "odd.jpg").write_text("no picture")
+    odd = {"path": str(tmp_path / "odd.jpg"), "orig_name": "<b>.jpg"}
+    *_, (content, paths) = answer(Broken(), [odd] * (MAX_PHOTOS + 2))
+    assert "2 more files were left out" in content and content.count("<tr>") == MAX_PHOTOS + 1
+    assert "&lt;b&gt;.jpg" in content and "<b>" not in content
+    assert paths[2] is None, "there is nothing to draw"
+    good = {"path": str(example_photos()[0]), "orig_name": "good.jpg"}
+    *_, (content, paths) = answer(Broken(), [odd] * 8 + [good])
+    assert "8 of 9 files are done" in content and "It stopped here." in content
+    assert "no device" not in content
+    assert len(Path(paths[1]).read_text().splitlines()) == 8
