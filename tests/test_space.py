@@ -50,7 +50,12 @@ def test_nothing_is_missing_and_nothing_too_many(space: Path) -> None:
     docs = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.*") if path.is_file()}
     found -= {path for path in found if path.startswith("assets/") and path.endswith(".png")}
     checkpoint -= {"assets/checkpoint/loss.png"}
-    assert found == top | checkpoint | package | docs
+    examples = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "assets" / "examples").iterdir()
+        if path.suffix != ".png"
+    }
+    assert found == top | checkpoint | package | docs | examples
     pictures = [
         {str(path.relative_to(root)) for path in (root / "assets").rglob("*.png")}
         for root in (space, ROOT)
