@@ -30,8 +30,8 @@ def examples() -> list[Example]:
     ours = Path(__file__).parents[2] / "assets" / "examples"
     candidates = [
         Example(ours / "motorcycle.jpg"),
-        Example(ours / "cat.jpg"),
         Example(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")),
+        Example(ours / "cat.jpg"),
         Example(Path(gr.__file__).parent / "media_assets" / "images" / "tower.jpg"),
         Example(ours / "pavilion.jpg"),
         Example(ours / "flower.jpg"),
