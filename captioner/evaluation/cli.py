@@ -79,11 +79,12 @@ def load_subject(options: argparse.Namespace) -> Subject:
     )
     records = records[: options.limit]
     cache = options.features and extract(records, captioner.extractor, options.features)
-    if options.dataset != config.dataset:
-        train_captions = []  # it was trained on others
+    trained_on = config.dataset.split(" + ")
     name = options.dataset
-    if " + " in config.dataset:  # there, a folder goes by its own name
+    if len(trained_on) > 1:  # there, a folder goes by its own name
         name = Source(options.dataset, options.data_dir).name
+    if name not in trained_on:
+        train_captions = []  # it was trained on others
     return Subject(captioner, records, cache, name, train_captions)
 
 
