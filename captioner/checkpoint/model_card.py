@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from captioner.config import CaptionerConfig
 from captioner.data.datasets import DATASETS, title_of
+from captioner.data.mixture import names_in
 
 METRIC_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -113,14 +114,14 @@ def is_untouched(card: str) -> bool:
 def card_data(config: CaptionerConfig, metrics: Mapping[str, Any]) -> ModelCardData:
     """The card's metadata. The model index has one result for every metric of every score."""
     results = list(_eval_results(metrics.get("scores", ())))
-    name = "-".join(filter(None, ("captioner", *_names(config.dataset))))
+    name = "-".join(filter(None, ("captioner", *names_in(config.dataset))))
     return ModelCardData(
         language="en",
         license="mit",
         library_name="keras",
         pipeline_tag="image-to-text",
         tags=["image-captioning", "visual-attention", "show-attend-and-tell"],
-        datasets=[n for n in _names(config.dataset) if n in DATASETS and DATASETS[n].public]
+        datasets=[n for n in names_in(config.dataset) if n in DATASETS and DATASETS[n].public]
         or None,
         metrics=list(dict.fromkeys(r.metric_type for r in results)) or None,
         model_name=name if results else None,
@@ -194,9 +195,9 @@ def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
 
 def _limits(config: CaptionerConfig) -> str:
     scenes = ""
-    shown = [DATASETS[name].scenes for name in _names(config.dataset) if name in DATASETS]
+    shown = [DATASETS[name].scenes for name in names_in(config.dataset) if name in DATASETS]
     if any(shown):
-        few = shown[0] if len(_names(config.dataset)) == 1 else ""
+        few = shown[0] if len(names_in(config.dataset)) == 1 else ""
         scenes = f", {few or 'above all people, animals and everyday things'}"
     return f"""\
 It knows the words and the scenes of its training captions{scenes}. It names what it has seen often
@@ -305,13 +306,8 @@ def _value(entry: Mapping[str, Any], metric: str) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _names(dataset: str) -> list[str]:
-    """The names of the data sets that `mixture.title_of` has put together."""
-    return [name for name in dataset.split(" + ") if name]
-
-
 def _title(dataset: str) -> str:
-    return " + ".join(map(title_of, _names(dataset))) or "unnamed data"
+    return " + ".join(map(title_of, names_in(dataset))) or "unnamed data"
 
 
 def _published(dataset: str) -> Mapping[str, Mapping[str, float]]:
@@ -320,7 +316,7 @@ def _published(dataset: str) -> Mapping[str, Mapping[str, float]]:
 
 def _licences(dataset: str) -> str:
     """What the publishers of the training data allow."""
-    entries = [DATASETS[name] for name in _names(dataset) if name in DATASETS]
+    entries = [DATASETS[name] for name in names_in(dataset) if name in DATASETS]
     lines = [f"{entry.title}: {entry.licence}." for entry in entries if entry.licence]
     return "\n\nLicences of the data. " + " ".join(lines) if lines else ""
 

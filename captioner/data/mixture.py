@@ -18,6 +18,9 @@ from captioner.data.datasets import DATASETS, Record, dataset, read_dataset
 ALL = "all"
 
 
+_PLUS = " + "  # between the names of several data sets
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set to train on: its kind, one of `DATASETS`, and where it lies."""
@@ -52,7 +55,12 @@ def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[So
 def title_of(sources: Iterable[Source]) -> str:
     """What a model is said to be trained on: the kind of its data set, or the names of several."""
     sources = list(sources)
-    return sources[0].kind if len(sources) == 1 else " + ".join(source.name for source in sources)
+    return sources[0].kind if len(sources) == 1 else _PLUS.join(source.name for source in sources)
+
+
+def names_in(title: str) -> list[str]:
+    """The names of the data sets that `title_of` has put together."""
+    return [name for name in title.split(_PLUS) if name]
 
 
 def read_mixture(

@@ -22,7 +22,7 @@ from captioner.checkpoint.checkpoint_folder import (
 from captioner.checkpoint.model_card import is_untouched, model_card
 from captioner.data.datasets import DATASETS, DatasetError, Record, read_split
 from captioner.data.images import ImageError
-from captioner.data.mixture import Source
+from captioner.data.mixture import Source, names_in
 from captioner.files import write_bytes
 from captioner.model.feature_cache import FeatureCache, FeatureError
 from captioner.model.features import extract
@@ -79,7 +79,7 @@ def load_subject(options: argparse.Namespace) -> Subject:
     )
     records = records[: options.limit]
     cache = options.features and extract(records, captioner.extractor, options.features)
-    trained_on = config.dataset.split(" + ")
+    trained_on = names_in(config.dataset)
     name = options.dataset
     if len(trained_on) > 1:  # there, a folder goes by its own name
         name = Source(options.dataset, options.data_dir).name
