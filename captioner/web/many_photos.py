@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -26,6 +25,7 @@ from captioner.drawing.overlay import attention_grid_png
 from captioner.files import unique_names
 from captioner.model.decoding_options import DEFAULTS
 from captioner.web import responses
+from captioner.web.downloads import add_to_zip, file_name
 from captioner.web.uploads import refuse_addresses
 from captioner.web.viewer import MAX_MEGABYTES
 
@@ -143,11 +143,14 @@ def _draw(
     drawings: io.BytesIO, rows: Sequence[Captioned], photos: Sequence[Image.Image | None]
 ) -> None:
     """Adds the attention of the best captions to an archive."""
-    with zipfile.ZipFile(drawings, "a") as archive:  # PNGs are compressed already
-        for row, photo in zip(rows, photos, strict=True):
-            if photo is not None:
-                png = attention_grid_png(photo, row.captions[0], _TILE)
-                archive.writestr(row.grid, png)
+    add_to_zip(
+        drawings,
+        (
+            (row.grid, attention_grid_png(photo, row.captions[0], _TILE))
+            for row, photo in zip(rows, photos, strict=True)
+            if photo is not None
+        ),
+    )
 
 
 def _write_files(rows: Sequence[Captioned], drawings: bytes) -> list[str | None]:
@@ -251,5 +254,4 @@ def _cell(text: str) -> str:
 def _name(file: Any) -> str:
     """The file's name as the sender had it, without folders."""
     file = file if isinstance(file, dict) else {}
-    name = str(file.get("orig_name") or file.get("path") or "")
-    return PurePosixPath(name.replace("\\", "/")).name or "photo"
+    return file_name(str(file.get("orig_name") or file.get("path") or ""))

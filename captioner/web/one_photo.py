@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from captioner.captioner import Captioner
+from captioner.web.about import model_name
 from captioner.web.confidence import read_calibration
 from captioner.web.controls import COPY_LINK, READ_LINK, add_options
 from captioner.web.page_events import PageEvents
@@ -41,7 +42,7 @@ def add_one_photo(page: gr.Blocks, captioner: Captioner, **work: Any) -> None:
     history = gr.BrowserState([], storage_key=_HISTORY_KEY, secret=_HISTORY_SECRET)
     with gr.Row(equal_height=False, elem_id="one-photo"):
         with gr.Column(scale=2, min_width=440):
-            viewer = add_viewer()
+            viewer = add_viewer(model_name(captioner))
         with gr.Column(scale=1, min_width=300):
             intake = add_intake()
             options, link = add_options()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from captioner.captioner import Caption, Captioner
 from captioner.data.images import load_image
-from captioner.drawing.embed import caption_html
-from captioner.drawing.overlay import write_attention_film
 from captioner.model.decoding_options import Bounds, DecodingOptions
 from captioner.web import responses
 from captioner.web.confidence import Calibration, confidence_note
 from captioner.web.controls import search_plan
+from captioner.web.downloads import write_download
 from captioner.web.examples import example_photos
 from captioner.web.responses import CaptionRequest, KeptPhoto
 
@@ -67,20 +63,10 @@ class PageEvents:
             yield _written(wish, refused), kept
 
     def write_file(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
-        """The attention of the caption that the page has sent, as a grid, a film or a page."""
+        """A file with the attention of the caption that the page has sent."""
         wish = event._data if isinstance(event._data, dict) else {}
         photo = load_image(self._photo(wish, kept).preview)
-        caption = responses.from_json(wish.get("caption"))
-        if wish.get("form") == "html":
-            with responses.messages_for_visitors():
-                html = caption_html(photo, caption).encode()
-                return save_bytes_to_cache(html, "caption.html", get_upload_folder())
-        if wish.get("form") != "film":
-            return responses.draw_grid(photo, caption, tile=600)
-        file = io.BytesIO()
-        with responses.messages_for_visitors():
-            write_attention_film(file, photo, caption)
-            return save_bytes_to_cache(file.getvalue(), "attention.gif", get_upload_folder())
+        return write_download(photo, responses.from_json(wish.get("caption")), wish)
 
     def _show(
         self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple

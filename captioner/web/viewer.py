@@ -34,9 +34,9 @@ def add_intake() -> gr.HTML:
     )
 
 
-def add_viewer() -> gr.HTML:
+def add_viewer(model: str) -> gr.HTML:
     """Where captions are shown; `viewer/state.js` describes its value. Added to the `gr.Blocks`
-    being built."""
+    being built. `model` is the name that captions are taken away with."""
     return gr.HTML(
         None,
         label="Captions",
@@ -49,6 +49,7 @@ def add_viewer() -> gr.HTML:
         unattended=UNATTENDED,
         colour_maps={name: _colours(name) for name in COLOUR_MAPS},
         max_megabytes=MAX_MEGABYTES,
+        model=model,
     )
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,9 +155,32 @@ def test_grid_and_captions_can_be_taken_away(open_page: OpenPage, tmp_path: Path
     assert f"<title>{' '.join(words(page))}</title>" in html and "http" not in html
     with page.expect_download() as download:
         page.get_by_role("button", name="Captions as JSON").click()
-    captions = json.loads(Path(download.value.path()).read_text())["captions"]
-    assert captions[0]["words"] == words(page)
-    assert len(captions) == 3
+    written = json.loads(Path(download.value.path()).read_text())
+    assert written["captions"][0]["words"] == words(page)
+    assert len(written["captions"]) == 3
+
+
+def test_all_of_a_photo_is_one_archive(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(path="?seed=7")
+    photo = tmp_path / "two: dogs.äö.jpg"
+    photo.write_bytes(example_photos()[1].read_bytes())
+    give(page, photo)
+    page.locator("#viewer .captions [role=radio]").nth(1).click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all").click()
+    assert download.value.suggested_filename == "two dogs.äö.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.testzip() is None
+        captions, grid, html = map(archive.read, archive.namelist())
+    written = json.loads(captions)
+    assert written["photo"] == photo.name and written["model"].startswith("captioner-")
+    assert written["options"] == {
+        "num_captions": 3, "strategy": "sample", "temperature": 0.5, "top_p": 1, "seed": 7
+    }  # fmt: skip
+    assert [caption["words"] for caption in written["captions"]][1] == words(page)
+    with Image.open(io.BytesIO(grid)) as picture:
+        assert max(picture.size) > 1200
+    assert f"<title>{' '.join(words(page))}</title>" in html.decode()
 
 
 @pytest.mark.parametrize("number", [1, 2])  # ours, and one that a package ships

@@ -19,10 +19,15 @@ const copyText = async (text, button, place) => {
 const escaped = (text) =>
   text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 
+// All that is on the page, with what makes it again.
+const written = () => {
+  const { name, region } = shown;
+  const options = Object.fromEntries(OPTIONS.map((option, i) => [option, shown.options?.[i]]));
+  return JSON.stringify({ photo: name, model: props.model, options, region, captions }, null, 1);
+};
+
 const saveJson = () => {
-  const { name, options, region } = shown;
-  const text = JSON.stringify({ photo: name, options, region, captions }, null, 1);
-  const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  const href = URL.createObjectURL(new Blob([written()], { type: "application/json" }));
   make("a", { href, download: "captions.json" }).click();
   URL.revokeObjectURL(href);
 };
@@ -30,7 +35,9 @@ const saveJson = () => {
 const take = (form) => {
   const { words, log_probs: logProbs, attention } = caption();
   const photo = shown.key ? undefined : shown.photo;
-  trigger("take", { form, key: shown.key, photo, caption: { words, log_probs: logProbs, attention } });
+  const one = { words, log_probs: logProbs, attention };
+  const all = form === "all" ? { name: shown.name, captions: written() } : {};
+  trigger("take", { form, key: shown.key, photo, caption: one, ...all });
 };
 
 find(".alt").addEventListener("click", ({ target }) => {
@@ -40,6 +47,7 @@ find(".picture").addEventListener("click", () => take("grid"));
 find(".gif").addEventListener("click", () => take("film"));
 find(".html").addEventListener("click", () => take("html"));
 find(".json").addEventListener("click", saveJson);
+find(".all").addEventListener("click", () => take("all"));
 find(".again").addEventListener("click", () => trigger("reseed"));
 find(".empty").addEventListener("click", () => tell("choose"));
 find(".another").addEventListener("click", () => tell("choose"));

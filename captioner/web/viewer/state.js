@@ -5,6 +5,7 @@
 //   {text, words, log_probs, attention, alternatives, source, region, note}, and except for a
 //   completion options: the values of the controls, and sources: all searches that are planned;
 //   for a new photo, too, photo: a data URL, size: [width, height], example: its number or null.
+const OPTIONS = ["num_captions", "strategy", "temperature", "top_p", "seed"]; // of the controls
 const SECONDS_PER_WORD = 0.8;
 const MOST_OWN = 5; // captions that the visitor has had a word in, kept on the page
 
