@@ -69,8 +69,9 @@ def _add_training_options(add: Callable[..., object]) -> None:
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="see half of the training photos mirrored, in each epoch others",
+        help="see training photos mirrored, too, in some epochs",
     )
+    add("--crops", type=int, help="see training photos in so many random parts, too")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")

@@ -32,7 +32,7 @@ from captioner.data.vocabulary import Vocabulary
 from captioner.model.feature_cache import FeatureCache, Stamp, write_shard
 from captioner.model.features import SHARD_IMAGES
 from captioner.training.batches import CaptionBatches
-from captioner.training.mirroring import MirroredAtTimes
+from captioner.training.views import ViewsInTurn
 
 clock = time.process_time  # not that of other programs on the machine
 
@@ -70,7 +70,7 @@ def main() -> None:
         training, encoded = TrainingConfig(batch_size=options.batch_size), {}
         for epoch in (0, 1):
             start = clock()
-            view = MirroredAtTimes(*caches, seed=0, epoch=epoch)
+            view = ViewsInTurn(caches, seed=0, epoch=epoch)
             batches = CaptionBatches(records, view, vocabulary, training, epoch, encoded=encoded)
             rows.append((f"epoch {epoch}: captions encoded", clock() - start))
             start = clock()

@@ -107,7 +107,8 @@ class TrainingConfig:
     min_count: int = 1  # words that occur less often in the training captions are unknown
     seed: int = 0
     mixed_precision: bool = False
-    mirror: bool = False  # half of the training photos, others in each epoch, are mirrored
+    mirror: bool = False  # each training photo is seen mirrored too, in other epochs
+    crops: int = 0  # and in so many random parts of it
     finetune_from: str = ""  # "mixed0" to "mixed10": the backbone learns too, from this block on
     finetune_epochs: int = 2
     finetune_image_size: int = 299  # pixels, both sides; fewer cost less, see `finetuning`
@@ -136,6 +137,7 @@ class TrainingConfig:
         _check_range("training", self, 1, 1_000_000, "finetune_epochs", "polish_epochs")
         _check_range("training", self, 75, 2048, "finetune_image_size")
         _check_range("training", self, 0, 1_000_000, "cider_epochs")
+        _check_range("training", self, 0, 16, "crops")
         if self.finetune_from and self.finetune_from not in BLOCKS:
             raise ConfigError(
                 f"training.finetune_from is {self.finetune_from!r}: one of {', '.join(BLOCKS)}"

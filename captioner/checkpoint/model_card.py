@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from captioner.config import CaptionerConfig
+from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import DATASETS, title_of
 from captioner.data.mixture import names_in
 
@@ -154,7 +154,6 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     training, history = config.training, metrics.get("history", ())
     best = min((h["val_nll"] for h in history), default=None)
     loss = "" if best is None else f" ({best:.3f} nats per word)"
-    mirrored = " Photos were seen mirrored half of the time, unless a caption named a side."
     tuned = f"""
 
 Then the backbone learnt too, from the block {training.finetune_from} on, from photos of
@@ -170,10 +169,22 @@ validation photos."""
 Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
 batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
 loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
-the training captions.{mirrored if training.mirror else ""}\
+the training captions.{_views_note(training)}\
 {tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}\
 {_rewarded_note(config) if rewarded > 0 else ""}{_data_table(metrics.get("data", ()))}\
 {_licences(config.dataset)}"""
+
+
+def _views_note(training: TrainingConfig) -> str:
+    views = ["as they are"]
+    if training.mirror:
+        views.append("mirrored, unless a caption names a side")
+    if training.crops:
+        count = "a random part" if training.crops == 1 else f"{training.crops} random parts"
+        views.append(f"in {count} of 55 to 100%")
+    if len(views) == 1:
+        return ""
+    return f" Training photos were seen in turns {', '.join(views[:-1])} and {views[-1]}."
 
 
 def _rewarded_note(config: CaptionerConfig) -> str:

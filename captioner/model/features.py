@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
-from captioner.data.images import ImageError, load_image, to_square
+from captioner.data.images import ImageError, load_image
+from captioner.data.views import AS_IT_IS, View
 from captioner.files import system_fault
 from captioner.model.backbone import FoldedBackbone, fingerprint
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard
@@ -47,15 +48,15 @@ class FeatureExtractor:
     same to the last bit.
 
     float16 here too, not only in the cache: a caption made from a photo and one made from its
-    cached features then come from the same numbers. With `mirrored`, they are those of the photos'
-    mirror images.
+    cached features then come from the same numbers. `view` says how `extract` shows the photos to
+    it, and stands in the stamp.
     """
 
-    def __init__(self, backbone: keras.Model, batch_size: int = 32, mirrored: bool = False) -> None:
+    def __init__(self, backbone: keras.Model, batch_size: int = 32, view: View = AS_IT_IS) -> None:
         self.backbone = backbone  # as trained: what the stamp is of
         self.network = FoldedBackbone(backbone)
         self.batch_size = batch_size
-        self.mirrored = mirrored
+        self.view = view
         self.image_size = backbone.input_shape[1]
         self.shape = (
             backbone.output_shape[1] * backbone.output_shape[2],
@@ -64,13 +65,9 @@ class FeatureExtractor:
 
     def stamp(self) -> Stamp:
         stamp = Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
-        if not self.mirrored:
-            return stamp
-        return replace(stamp, preprocessing=f"{stamp.preprocessing}, mirrored")
+        return replace(stamp, preprocessing=stamp.preprocessing + self.view.description)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        if self.mirrored:
-            images = images[:, :, ::-1]
         features = self.network.predict_on_batch(images)  # (batch, rows, columns, channels)
         return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
 
@@ -244,7 +241,8 @@ def _decoded_batches(
         try:
             # In this order: a photo that is replaced in between is extracted again the next time.
             photo = digests.of(record.path)
-            return photo, to_square(load_image(record.path), extractor.image_size)
+            shown = extractor.view.show(record, load_image(record.path), extractor.image_size)
+            return photo, shown
         except ImageError as error:
             return error
 

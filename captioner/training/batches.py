@@ -13,8 +13,8 @@ from captioner.data.datasets import Record
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model.backend import wants_few_shapes
 from captioner.model.feature_cache import FeatureCache
-from captioner.training.mirroring import MirroredAtTimes
 from captioner.training.resident import ResidentFeatures, RowNumbers
+from captioner.training.views import ViewsInTurn
 
 # The images of a batch and, for each, which of its captions stand in each row.
 Rows = list[list[int]]
@@ -42,7 +42,7 @@ class CaptionBatches(keras.utils.PyDataset):
     def __init__(
         self,
         records: Sequence[Record],
-        cache: FeatureCache | MirroredAtTimes | RowNumbers,
+        cache: FeatureCache | ViewsInTurn | RowNumbers,
         vocabulary: Vocabulary,
         training: TrainingConfig,
         epoch: int | None = None,

@@ -26,7 +26,6 @@ from captioner.model.feature_cache import FeatureCache
 from captioner.training.batches import CaptionBatches
 from captioner.training.device_steps import DeviceSteps
 from captioner.training.distribution import Distribution
-from captioner.training.mirroring import MirroredAtTimes
 from captioner.training.resident import ResidentFeatures, make_resident
 from captioner.training.training_state import (
     History,
@@ -36,6 +35,7 @@ from captioner.training.training_state import (
     save_state,
     save_weights,
 )
+from captioner.training.views import ViewsInTurn
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RunContext:
     val: Sequence[Record]
     output: Path
     distribution: Distribution = field(default_factory=Distribution)
-    mirrored: FeatureCache | None = None  # of the training photos' mirror images
+    views: Sequence[FeatureCache] = ()  # of training photos, mirrored or cropped
     resident: ResidentFeatures | None = None  # where they fit on the device
     encoded: dict[str, list[list[int]]] = field(default_factory=dict)  # captions, by image
 
@@ -61,18 +61,18 @@ class RunContext:
         """The same, with the validation photos of one data set each."""
         return {name: replace(self, val=some) for name, some in by_dataset(self.val).items()}
 
-    def features(self, epoch: int | None) -> FeatureCache | MirroredAtTimes:
+    def features(self, epoch: int | None) -> FeatureCache | ViewsInTurn:
         """What a training epoch, or validation, reads its features from."""
-        if epoch is None or self.mirrored is None:
+        if epoch is None or not self.views:
             return self.cache
-        return MirroredAtTimes(self.cache, self.mirrored, self.config.training.seed, epoch)
+        return ViewsInTurn((self.cache, *self.views), self.config.training.seed, epoch)
 
     def on_device(self) -> RunContext:
         """The same, with all features on the device if it is one and has room for them."""
         if not has_loops(self.distribution):
             return self
         ids = list(dict.fromkeys(r.image_id for r in (*self.train, *self.val)))
-        return replace(self, resident=make_resident(ids, self.cache, self.mirrored))
+        return replace(self, resident=make_resident(ids, (self.cache, *self.views)))
 
     def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
         """Training batches of an epoch from number `first` on, or those of validation."""

@@ -21,18 +21,16 @@ from PIL import Image, ImageEnhance, ImageOps
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
+from captioner.data.views import names_a_side, random_crop
 from captioner.model.backbone import copy_of, round_weights
 from captioner.model.backend import copy_weights
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.training.batches import CaptionBatches
 from captioner.training.cross_entropy import Phase, RunContext, fit, make_optimizer
-from captioner.training.mirroring import names_a_side
 from captioner.training.training_state import History
 
 TUNED_STATE, TUNED_BEST = "tuned_state.safetensors", "tuned_best.safetensors"
 POLISHED_STATE, POLISHED_BEST = "polished_state.safetensors", "polished_best.safetensors"
-AREA = (0.6, 1.0)  # of a crop, as a share of the photo
-ASPECT = (0.8, 1.25)  # of a crop, as a share of the photo's own
 COLOUR = (0.8, 1.2)  # factors on brightness, contrast and saturation
 
 
@@ -129,11 +127,7 @@ class Photos:
 
 def augmented(photo: Image.Image, rng: np.random.Generator, may_mirror: bool) -> Image.Image:
     """A part of the photo, perhaps mirrored, in slightly other colours."""
-    area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
-    shares = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
-    size = np.maximum(1, np.rint(shares * photo.size)).astype(int)
-    left, top = rng.integers(0, np.array(photo.size) - size + 1)
-    photo = photo.crop((left, top, left + size[0], top + size[1]))
+    photo = random_crop(photo, rng)
     if rng.random() < 0.5 and may_mirror:
         photo = ImageOps.mirror(photo)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
@@ -152,7 +146,7 @@ def batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) ->
     records = context.val if epoch is None else context.train
     training = context.config.training
     photos = Photos(records, training.finetune_image_size, training.seed, epoch)
-    return replace(context, cache=photos, mirrored=None, resident=None).batches(epoch, first)
+    return replace(context, cache=photos, views=(), resident=None).batches(epoch, first)
 
 
 def _after_the_stem(backbone: keras.Model) -> int:

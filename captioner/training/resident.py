@@ -1,6 +1,6 @@
 """All features of a run in the memory of the device, where they fit.
 
-Flickr8k's take 1.6 GB, and as much again for those of mirrored photos. Batches are then numbers of
+Flickr8k's take 1.6 GB, and as much again for each further view. Batches are then numbers of
 rows, and nothing else has to reach the device.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from captioner.model import backend
 from captioner.model.feature_cache import FeatureCache
-from captioner.training.mirroring import MirroredAtTimes
+from captioner.training.views import ViewsInTurn
 
 logger = logging.getLogger(__name__)
 SHARE = 0.6  # of the device's free memory, which features may take
@@ -24,16 +24,15 @@ BLOCK = 4096  # images that are gathered at a time
 
 @dataclass(frozen=True)
 class ResidentFeatures:
-    """`pool`, float16 (rows, locations, channels) on the device, and the row of each image; those
-    of mirrored photos come behind the others."""
+    """`pool`, float16 (rows, locations, channels) on the device, and the row of each image in each
+    view: the photos as they are come first."""
 
     pool: Any
-    upright: dict[str, int]
-    mirrored: dict[str, int]
+    rows: Sequence[dict[str, int]]
 
-    def seen_by(self, cache: FeatureCache | MirroredAtTimes) -> RowNumbers:
+    def seen_by(self, cache: FeatureCache | ViewsInTurn) -> RowNumbers:
         """What stands where `cache` does, and gives the numbers of its rows."""
-        return RowNumbers(self, cache if isinstance(cache, MirroredAtTimes) else None)
+        return RowNumbers(self, cache if isinstance(cache, ViewsInTurn) else None)
 
 
 @dataclass(frozen=True)
@@ -41,34 +40,37 @@ class RowNumbers:
     """Stands where a feature cache does: for each image, the number of its row in the pool."""
 
     resident: ResidentFeatures
-    view: MirroredAtTimes | None
+    views: ViewsInTurn | None
 
     def gather(self, image_ids: Sequence[str]) -> np.ndarray:
         """int32 (n,), in the order of `image_ids`."""
-        resident, view = self.resident, self.view
-        rows = [
-            (resident.mirrored if view and view.is_mirrored(i) else resident.upright)[i]
-            for i in image_ids
-        ]
-        return np.array(rows, np.int32)
+        rows, views = self.resident.rows, self.views
+        found = [rows[views.view_of(i) if views else 0][i] for i in image_ids]
+        return np.array(found, np.int32)
 
 
 def make_resident(
-    image_ids: Sequence[str], cache: FeatureCache, mirrored: FeatureCache | None
+    image_ids: Sequence[str], caches: Sequence[FeatureCache]
 ) -> ResidentFeatures | None:
-    """The features of the images on the device, or None where they would not fit."""
+    """The features of the images on the device, or None where they would not fit.
+
+    The first of `caches` has all images, as they are; the others hold further views of some.
+    """
     room = backend.free_device_memory() * SHARE
-    turned = [i for i in image_ids if mirrored is not None and i in mirrored]
-    one = cache.gather(image_ids[:1])
-    rows = len(image_ids) + len(turned)
-    if one.nbytes * rows > room:
+    held = [[i for i in image_ids if i in cache] for cache in caches]
+    count = sum(map(len, held))
+    one = caches[0].gather(image_ids[:1])
+    if one.nbytes * count > room:
         return None
     blocks = [
-        source.gather(ids[start : start + BLOCK])
-        for source, ids in ((cache, list(image_ids)), (mirrored or cache, turned))
+        cache.gather(ids[start : start + BLOCK])
+        for cache, ids in zip(caches, held, strict=True)
         for start in range(0, len(ids), BLOCK)
     ]
-    logger.info("%d features, %.1f GB, lie on the device", rows, one.nbytes * rows / 1e9)
-    upright = {image_id: row for row, image_id in enumerate(image_ids)}
-    behind = {image_id: len(image_ids) + row for row, image_id in enumerate(turned)}
-    return ResidentFeatures(backend.on_device(np.concatenate(blocks)), upright, behind)
+    logger.info("%d features, %.1f GB, lie on the device", count, one.nbytes * count / 1e9)
+    first = [sum(map(len, held[:n])) for n in range(len(held))]
+    rows = [
+        {image_id: start + row for row, image_id in enumerate(ids)}
+        for start, ids in zip(first, held, strict=True)
+    ]
+    return ResidentFeatures(backend.on_device(np.concatenate(blocks)), rows)

@@ -35,6 +35,7 @@ from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, Train
 from captioner.data.checks import check_trainable
 from captioner.data.datasets import Record, check_no_leak
 from captioner.data.mixture import by_dataset, summary
+from captioner.data.views import further_views
 from captioner.data.vocabulary import Vocabulary
 from captioner.data.words import UNICODE
 from captioner.errors import CaptionerError
@@ -48,7 +49,6 @@ from captioner.model.features import SHARD_IMAGES, FeatureExtractor, extract
 from captioner.training.cross_entropy import BEST, STATE, RunContext, fit_cross_entropy
 from captioner.training.distribution import Distribution
 from captioner.training.finetuning import fit_end_to_end, polish
-from captioner.training.mirroring import names_a_side
 from captioner.training.self_critical import fit_cider
 from captioner.training.training_state import StateError, load_weights
 
@@ -120,7 +120,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     keras.utils.set_random_seed(training.seed)
     extractor = FeatureExtractor(build_backbone(options.backbone_weights))
     features = options.features or output / "features"
-    cache, mirrored = _extract(records, extractor, features, options, distribution)
+    cache, views = _extract(records, extractor, features, options, distribution)
     records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
     check_trainable(records, training.min_count)  # what is left of them
     train = [r for r in records if r.split == "train"]
@@ -134,7 +134,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     described = _describe(config, records, vocabulary.rule)
     if distribution.is_main:
         _check_same_run(output / RUN, described)
-    context = RunContext(config, vocabulary, cache, train, val, output, distribution, mirrored)
+    context = RunContext(config, vocabulary, cache, train, val, output, distribution, views)
     context = context.on_device()
     with distribution.scope():
         if distribution.parts > 1:
@@ -199,12 +199,12 @@ def _finetune(
     backbone = replace(context.config.backbone, weights="bundled", fingerprint=tuned)
     folder = options.output / f"features-{tuned[:12]}"
     options = replace(options, skip_unreadable=0)  # all were readable when the run began
-    cache, mirrored = _extract(records, extractor, folder, options, Distribution())
+    cache, views = _extract(records, extractor, folder, options, Distribution())
     context = replace(
         context,
         config=replace(context.config, backbone=backbone),
         cache=cache,
-        mirrored=mirrored,
+        views=views,
     ).on_device()
     return [*history, *polish(model, context)], context
 
@@ -243,19 +243,20 @@ def _extract(
     folder: Path,
     options: RunOptions,
     distribution: Distribution,
-) -> tuple[FeatureCache, FeatureCache | None]:
-    """The features of all photos and, if they are wanted, of training photos mirrored."""
+) -> tuple[FeatureCache, list[FeatureCache]]:
+    """The features of all photos, and those of the further views of training photos."""
     share = {"part": distribution.part, "parts": distribution.parts}
     used = [r for split in ("train", "val") for r in records if r.split == split]
     cache = extract(
         used, extractor, folder, options.shard_images, skip=options.skip_unreadable, **share
     )
-    if not options.training.mirror:
-        return cache, None
-    mirror = FeatureExtractor(extractor.backbone, extractor.batch_size, mirrored=True)
     train = [r for r in used if r.split == "train" and r.image_id in cache]
-    either = [r for r in train if not names_a_side(r)]
-    return cache, extract(either, mirror, folder / "mirrored", options.shard_images, **share)
+    views = []
+    for view in further_views(options.training.mirror, options.training.crops):
+        viewer = FeatureExtractor(extractor.backbone, extractor.batch_size, view)
+        suited = [r for r in train if view.suits(r)]
+        views.append(extract(suited, viewer, folder / view.name, options.shard_images, **share))
+    return cache, views
 
 
 def _scores(

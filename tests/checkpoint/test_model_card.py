@@ -156,7 +156,13 @@ def test_training_in_words():
     assert "Then self-critical training on CIDEr-D" in model_card(config(), rewarded)
     assert "mirrored" not in text
     training = replace(config().training, mirror=True)
-    assert "seen mirrored" in model_card(replace(config(), training=training), metrics())
+    assert "in turns as they are and mirrored, unless" in model_card(
+        replace(config(), training=training), metrics()
+    )
+    training = replace(config().training, mirror=True, crops=2)
+    assert "names a side and in 2 random parts" in model_card(
+        replace(config(), training=training), metrics()
+    )
     training = replace(config().training, finetune_from="mixed8")
     tuned = model_card(replace(config("bundled"), training=training), metrics())
     assert "from the block mixed8 on" in tuned and "--backbone-weights" not in tuned

@@ -21,6 +21,7 @@ from conftest import Mount
 
 import train
 from captioner import Captioner
+from captioner.data.views import AS_IT_IS, View, further_views
 from captioner.model.backbone import build_backbone
 from captioner.model.features import FeatureExtractor
 from captioner.training import run
@@ -49,12 +50,13 @@ def command(backbone_file: Path) -> Command:
     `command(..., fails=True)` expects one line on standard error that explains."""
     backbone = build_backbone(backbone_file, image_size=107)  # 2 x 2 features
     # Of photos as they are, and mirrored: each compiled once for all runs.
-    extractors = [FeatureExtractor(backbone, 4, mirrored) for mirrored in (False, True)]
+    views = (AS_IT_IS, *further_views(mirror=True, crops=0))
+    extractors = {view: FeatureExtractor(backbone, 4, view) for view in views}
     sizes = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
     real = run.RunOptions
 
-    def extractor(_, batch_size: int = 4, mirrored: bool = False) -> FeatureExtractor:
-        return extractors[mirrored]
+    def extractor(_, batch_size: int = 4, view: View = AS_IT_IS) -> FeatureExtractor:
+        return extractors[view]
 
     def small(**options) -> run.RunOptions:
         model = options.pop("model", {}) | sizes

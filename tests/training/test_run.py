@@ -34,7 +34,7 @@ if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
     training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4)
 else:
     training = TrainingConfig(
-        epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True)
+        epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True, crops=1)
 try:
     run_training(read_dataset("flickr8k", Path(data)), RunOptions(
         "flickr8k", Path(output), backbone, shard_images=8, training=training, model=model))
