@@ -16,35 +16,30 @@ from captioner.web.viewer import add_intake, add_viewer
 
 # The parts of the page speak to each other by events of the document, each with a `detail`:
 # captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
-# (such an entry), captioner:options (the values of the controls), captioner:history (all entries),
-# captioner:refused and captioner:say (a message), captioner:link, captioner:choose.
+# (such an entry), captioner:options (the values of the controls), captioner:refused and
+# captioner:say (a message), captioner:link, captioner:choose.
 _TELL = """(...values) => {
     document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
 }"""
 _OPTIONS_CHANGED = _TELL % ("options", "values")
-_HISTORY_READ = _TELL % ("history", "values[0]")
 _LINK_READ = _TELL % ("link", "null")
 _FAILED = _TELL % ("failed", "null")
-_KEEP_HISTORY = """() => [document.querySelector("#intake .intake").history]"""
 # The viewer has sent the file; Gradio checks that it has, before it is opened.
 _GIVEN = """(image, ...others) => [
     document.querySelector("#viewer .result").given ?? null, ...others
 ]"""
 _NEW_SEED = "() => Math.floor(Math.random() * 1e5)"
-# Fixed, so that what a browser has kept can still be read when the server has been started anew.
-_HISTORY_KEY, _HISTORY_SECRET = "captioner-history", "kept in this browser"
 
 
 def add_one_photo(page: gr.Blocks, captioner: Captioner, **work: Any) -> None:
     """Adds the part to the page that is being built; `work` is Gradio's options for events that
     run the network."""
     kept = gr.State(None)
-    history = gr.BrowserState([], storage_key=_HISTORY_KEY, secret=_HISTORY_SECRET)
     with gr.Row(equal_height=False, elem_id="one-photo"):
         with gr.Column(scale=2, min_width=440):
             viewer = add_viewer(model_name(captioner))
         with gr.Column(scale=1, min_width=300):
-            intake = add_intake()
+            add_intake()
             options, link = add_options()
     image = gr.Image(type="filepath", visible="hidden", elem_id="given")
     refuse_addresses(image)
@@ -56,7 +51,6 @@ def add_one_photo(page: gr.Blocks, captioner: Captioner, **work: Any) -> None:
         fn=None, js=_FAILED
     )
     _add_downloads(viewer, kept, events)
-    _add_history(intake, history)
     _follow_options(page, viewer, options, link)
 
 
@@ -66,14 +60,6 @@ def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
     viewer.take(
         events.write_file, [kept], [taken], api_visibility="private", show_progress="hidden"
     ).success(fn=None, js="() => document.querySelector('#taken').click()")
-
-
-def _add_history(intake: gr.HTML, history: gr.BrowserState) -> None:
-    """Photos and captions go to the browser's own memory and come back; never to the server."""
-    intake.keep(fn=None, outputs=[history], js=_KEEP_HISTORY)
-    # Either part may be there first.
-    intake.recall(fn=None, inputs=[history], js=_HISTORY_READ)
-    history.change(fn=None, inputs=[history], js=_HISTORY_READ)
 
 
 def _follow_options(

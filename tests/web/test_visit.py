@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from app_process import App
+from conftest import DESKTOP
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from test_browser import give, layer, words
 
 from captioner.web.examples import example_photos
@@ -200,6 +202,44 @@ def test_the_history_survives_a_reload_and_stays_here(open_page: OpenPage) -> No
     page.reload()
     page.wait_for_timeout(500)
     expect(page.locator("#intake .past")).to_be_hidden()
+
+
+def test_what_was_shown_or_cleared_is_kept_so_at_once(app: App, chromium: Browser) -> None:
+    """However soon the page is closed, and whatever another page of this browser has kept."""
+    context = chromium.new_context(viewport=DESKTOP, reduced_motion="reduce")
+
+    def opened(change: str = "") -> Page:
+        page = context.new_page()
+        if change:
+            page.add_init_script(change)
+        page.goto(app.url)
+        page.wait_for_selector("#viewer .result, #viewer .empty", state="attached")
+        return page
+
+    kept = "JSON.stringify(Object.entries(localStorage))"
+    # Whatever is in the browser's memory the moment that the list has changed.
+    first = opened(
+        "new MutationObserver(() => { window.atOnce ??= "
+        "document.querySelector('#intake .entries button') ? " + kept + " : undefined; })"
+        ".observe(document, { childList: true, subtree: true });"
+    )
+    second = opened()
+    give(first, example_photos()[1])
+    expect(first.locator("#intake .entries button")).to_have_count(1)
+    rest(first)
+    assert first.evaluate("atOnce.length") > 1000
+    give(second, example_photos()[0])
+    rest(second)
+    give(first, example_photos()[2])
+    expect(first.locator("#intake .entries button")).to_have_count(3)
+    assert (
+        first.evaluate(
+            f"() => {{ document.querySelector('#intake .clear').click(); return {kept}.length; }}"
+        )
+        < 200
+    )
+    expect(first.locator("#intake .past")).to_be_hidden()
+    context.close()
 
 
 def test_a_caption_can_be_marked_and_copied(open_page: OpenPage) -> None:

@@ -1,10 +1,12 @@
-// The photos and captions of this browser, the last ones first. They are in the browser's own memory
-// (`gr.BrowserState`), which holds a few megabytes; attention is kept with 256 levels.
+// The photos and captions of this browser, the last ones first. They are in the browser's own memory,
+// which holds a few megabytes; attention is kept with 256 levels. Gradio's BrowserState would write
+// them some time later, when the page may have been closed, and one page over what another has kept.
+const PLACE = "captioner-history"; // in localStorage
 const MOST_PHOTOS = 12;
 const MOST_CAPTIONS = 12; // of one photo
 const MOST_CHARACTERS = 900_000; // of all
 const LONGEST_SIDE = 400; // pixels of a photo that is kept
-let entries = [];
+let entries = []; // as they are listed
 
 const pack = (map) => {
   const largest = Math.max(...map.flat()) || 1;
@@ -34,11 +36,24 @@ const shrink = async (src) => {
   return canvas.toDataURL("image/jpeg", 0.75);
 };
 
-const save = () => {
-  entries = entries.slice(0, MOST_PHOTOS);
+// Other pages of this browser may have written since.
+const read = () => {
+  try {
+    const kept = JSON.parse(localStorage.getItem(PLACE));
+    return Array.isArray(kept) ? kept : [];
+  } catch {
+    return entries; // the visitor has forbidden it, or somebody else has written there
+  }
+};
+
+const save = (kept) => {
+  entries = kept.slice(0, MOST_PHOTOS);
   while (entries.length > 1 && JSON.stringify(entries).length > MOST_CHARACTERS) entries.pop();
-  find(".intake").history = entries;
-  trigger("keep");
+  try {
+    localStorage.setItem(PLACE, JSON.stringify(entries));
+  } catch {
+    // Forbidden or full: the list lasts as long as this page.
+  }
   list();
 };
 
@@ -60,25 +75,20 @@ const list = () => {
 
 // What is on the page joins what was there of the same photo before.
 hear("shown", async ({ captions, photo, key, ...rest }) => {
-  const known = () => entries.find(({ id }) => id === rest.id);
+  const known = () => read().find(({ id }) => id === rest.id);
   const small = known()?.photo ?? (await shrink(photo));
   const before = known(); // it may have come while the photo was made smaller
   const now = captions.map((caption) => withMaps(caption, pack));
   const isNow = (c) => now.some((n) => n.text === c.text && n.source === c.source);
   const earlier = (before?.captions ?? []).filter((c) => !isNow(c));
   const kept = [...now, ...earlier].slice(0, MOST_CAPTIONS);
-  const others = entries.filter(({ id }) => id !== rest.id);
-  entries = [{ ...rest, photo: small, captions: kept }, ...others];
-  save();
+  const others = read().filter(({ id }) => id !== rest.id);
+  save([{ ...rest, photo: small, captions: kept }, ...others]);
 });
-hear("history", (kept) => {
-  // What this page has made since is not in what was read before.
-  if (!Array.isArray(kept) || entries.length) return;
-  entries = kept;
+const refresh = () => {
+  entries = read();
   list();
-});
-find(".clear").addEventListener("click", () => {
-  entries = [];
-  save();
-});
-trigger("recall");
+};
+addEventListener("storage", refresh); // another page of this browser has written
+find(".clear").addEventListener("click", () => save([]));
+refresh();
