@@ -1,10 +1,10 @@
 """What each choice of the recipe `best` brings: the recipe with one of them undone at a time.
 
-    python benchmarks/ablation.py --data-dir FLICKR8K --features CACHE --output OUTPUT
+    python benchmarks/ablation.py --dataset KIND:FOLDER ... --features CACHE --output OUTPUT
 
 Trains each row of the table with cross-entropy, on a part of the photos for a few epochs, and
-scores it on the dev photos. Prints its table: what there is of it, if it
-is stopped. The same command goes on from there. Needs Java, as all caption scores.
+scores it on the validation photos of all data sets together. Prints its table: what there is of
+it, if it is stopped. The same command goes on from there. Needs Java, as all caption scores do.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ CHANGES = {
     "no dropout": ({"dropout": 0.0}, {}),
     "no label smoothing": ({}, {"label_smoothing": 0.0}),
     "no mirrored photos": ({}, {"mirror": False}),
+    "no crops": ({}, {"crops": 0}),
+    "dropout of 0.4, not 0.3": ({"dropout": 0.4}, {}),
     "no context and embedding in the output layer": ({"deep_output": False}, {}),
     "no gate on the context": ({"gate": False}, {}),
     "initial state of zeros, not from the mean feature": ({"initial_state": "zeros"}, {}),
@@ -43,13 +45,13 @@ RESULT = "result.json"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--dataset", action="append", required=True, metavar="KIND:FOLDER")
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(
         "--backbone-weights", default="assets/checkpoint/backbone.safetensors", metavar="FILE"
     )
-    parser.add_argument("--images", type=int, default=3000, help="to train on")
+    parser.add_argument("--images", type=int, default=3000, help="of each data set, to train on")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument(
         "--workers", type=int, default=1, help="runs at once, which share the cores"
@@ -66,7 +68,7 @@ def folder_of(row: str, options: argparse.Namespace) -> Path:
 def train(row: str, options: argparse.Namespace) -> None:
     """Leaves the row's loss and scores in its folder."""
     from captioner import allocator
-    from captioner.data import datasets
+    from captioner.data import mixture
     from captioner.training import run
 
     allocator.keep_freed_memory()
@@ -74,11 +76,12 @@ def train(row: str, options: argparse.Namespace) -> None:
     recipe = RECIPES["best"]
     whole = {"epochs": options.epochs, "cider_epochs": 0}
     folder = folder_of(row, options)
+    sources = mixture.parse_sources(options.dataset)
     start = time.monotonic()
     checkpoint = run.run_training(
-        datasets.read_dataset("flickr8k", options.data_dir, num_images=options.images),
+        mixture.read_mixture(sources, options.images),
         run.RunOptions(
-            dataset="flickr8k",
+            dataset=mixture.title_of(sources),
             output=folder,
             backbone_weights=options.backbone_weights,
             features=options.features,
@@ -92,7 +95,7 @@ def train(row: str, options: argparse.Namespace) -> None:
     result = {
         "minutes": (time.monotonic() - start) / 60,  # of the last start, if it was stopped before
         "loss": min(epoch["val_nll"] for epoch in metrics["history"]),
-        "scores": {s["strategy"]: s for s in metrics["scores"]},
+        "scores": {s["strategy"]: s for s in metrics["scores"]},  # the last are of all together
     }
     (folder / RESULT).write_text(json.dumps(result))
 

@@ -1,15 +1,18 @@
 """Between the weights before self-critical training and those after it: scores and variety.
 
-    python benchmarks/blend.py --output OUTPUT --data-dir FLICKR8K --features CACHE
+    python benchmarks/blend.py --output OUTPUT --features CACHE --dataset KIND:FOLDER ...
 
-OUTPUT is where `train.py --dataset flickr8k` has finished. Prints the table of
-`docs/results.md`: CIDEr-D of one caption of each dev photo, the share of distinct captions and
-the number of words that they use.
+OUTPUT is where `train.py` has finished with the same `--dataset` options, and CACHE is the folder
+of its features. Prints the tables of `docs/results.md`: for each search, CIDEr-D of one caption of
+each validation photo (the mean over the data sets, then each data set), the share of distinct
+captions and the number of words that they use.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -19,12 +22,14 @@ import numpy as np
 
 from benchmarks.phases import finished_run
 from captioner.checkpoint.checkpoint_folder import read_checkpoint
+from captioner.data.datasets import Record
 from captioner.data.vocabulary import PAD
-from captioner.model.decoding import DecodingLoop, chooser_for, decode
+from captioner.model.decoding import Decoded, DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor
 from captioner.training import cross_entropy, finetuning, self_critical
+from captioner.training.rewards import CiderD
 from captioner.training.training_state import load_weights
 
 SEARCHES = {
@@ -32,41 +37,78 @@ SEARCHES = {
     "beam of 5": DecodingOptions("beam", num_captions=1, beam_width=5),
     "sample at 0.5": DecodingOptions("sample", num_captions=1, temperature=0.5),
 }
+BLENDS = (0, 0.25, 0.5, 0.75, 1)
 BATCH = 32
+
+# Word ids of one caption each for a data set's photos.
+Captions = list[tuple[int, ...]]
 
 
 def main() -> None:
-    options, records = finished_run(__doc__)
+    options, groups = finished_run(__doc__)
     checkpoint = read_checkpoint(options.output / "checkpoint")
     model = checkpoint.model
     cache = FeatureCache(options.features, FeatureExtractor(checkpoint.backbone).stamp())
-    features = cache.gather([r.image_id for r in records])
-    reward = self_critical.make_reward(records, checkpoint.vocabulary)
-    loops = {n: DecodingLoop(model, chooser_for(o), o.rows) for n, o in SEARCHES.items()}
-    ends = []
+    rewards = {
+        name: self_critical.make_reward(records, checkpoint.vocabulary)
+        for name, records in groups.items()
+    }
     before = cross_entropy.BEST, cross_entropy.STATE
     if checkpoint.config.training.finetune_from:
         before = finetuning.POLISHED_BEST, finetuning.POLISHED_STATE
+    ends = []
     for name, state in (before, (self_critical.BEST, self_critical.STATE)):
         load_weights(options.output / name, model, options.output / state)
         ends.append([keras.ops.convert_to_numpy(v).copy() for v in model.weights])
+    for search, how in SEARCHES.items():
+        loop = DecodingLoop(model, chooser_for(how), how.rows)
+        print(f"\n{search}\n\n| weights | mean | {' | '.join(groups)} | distinct | words |")
+        print("|" + " --- |" * (len(groups) + 4))
+        for blend in BLENDS:
+            for variable, start, end in zip(model.weights, *ends, strict=True):
+                variable.assign(start + blend * (end - start))
+            said = {
+                name: captions_of(records, partial(decode, loop, options=how), cache)
+                for name, records in groups.items()
+            }
+            print(f"| {blend} | {' | '.join(cells(groups, rewards, said))} |", flush=True)
 
-    def row_of(search: str) -> str:
-        scores, captions = [], []
-        for i in range(0, len(records), BATCH):
-            words = decode(loops[search], features[i : i + BATCH], SEARCHES[search]).words
-            for record, row in zip(records[i : i + BATCH], words[:, 0], strict=True):
-                captions.append(tuple(int(w) for w in row if w != PAD))
-                scores += list(reward.scores(record.image_id, [list(captions[-1])]))
-        distinct, used = len(set(captions)) / len(captions), {w for c in captions for w in c}
-        return f"{100 * np.mean(scores):.1f} | {distinct:.0%} | {len(used)}"
 
-    heads = " | ".join(f"{search} | distinct | words" for search in SEARCHES)
-    print(f"| weights | {heads} |\n|{' --- |' * (1 + 3 * len(SEARCHES))}")
-    for blend in (0, 0.25, 0.5, 0.75, 1):
-        for variable, before, after in zip(model.weights, *ends, strict=True):
-            variable.assign(before + blend * (after - before))
-        print(f"| {blend} | {' | '.join(map(row_of, SEARCHES))} |", flush=True)
+def captions_of(
+    records: Sequence[Record], search: Callable[[np.ndarray], Decoded], cache: FeatureCache
+) -> Captions:
+    """The first caption of each photo. Every batch is full, so that one compiled graph serves."""
+    captions: Captions = []
+    for i in range(0, len(records), BATCH):
+        ids = [r.image_id for r in records[i : i + BATCH]]
+        features = cache.gather(ids)
+        words = search(np.pad(features, [(0, BATCH - len(ids)), (0, 0), (0, 0)])).words
+        captions += [tuple(int(w) for w in row if w != PAD) for row in words[: len(ids), 0]]
+    return captions
+
+
+def cells(
+    groups: dict[str, list[Record]], rewards: dict[str, CiderD], said: dict[str, Captions]
+) -> list[str]:
+    """The cells of a row behind its name."""
+    scores = {
+        name: float(
+            np.mean(
+                [
+                    rewards[name].scores(record.image_id, [caption])[0]
+                    for record, caption in zip(records, said[name], strict=True)
+                ]
+            )
+        )
+        for name, records in groups.items()
+    }
+    every = [caption for captions in said.values() for caption in captions]
+    mean = float(np.mean([*scores.values()]))
+    return [
+        *(f"{100 * score:.1f}" for score in (mean, *scores.values())),
+        f"{len(set(every)) / len(every):.0%}",
+        str(len({word for caption in every for word in caption})),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What each phase of a run brings: dev scores of the weights that it left.
+"""What each phase of a run brings: validation scores of the weights that it left.
 
-    python benchmarks/phases.py --output OUTPUT --data-dir FLICKR8K --features CACHE
+    python benchmarks/phases.py --output OUTPUT --features CACHE --dataset KIND:FOLDER ...
 
-OUTPUT is where `train.py --dataset flickr8k` has finished, CACHE the features that it began with.
-Prints its tables. Needs Java, as all caption scores.
+OUTPUT is where `train.py` has finished with the same `--dataset` options, and CACHE is the folder
+of the features that it began with. Prints one table with a part for each data set. It needs Java,
+as all caption scores do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioner.captioner import Captioner
-from captioner.data.datasets import Record, read_dataset
+from captioner.data.datasets import Record
+from captioner.data.mixture import by_dataset, parse_sources, read_mixture
 from captioner.evaluation.caption_scores import evaluate
 from captioner.model.feature_cache import FeatureCache, Stamp
 from captioner.training import cross_entropy, finetuning
@@ -29,46 +31,55 @@ PHASES = {  # what its weights and their state are called
 }
 
 
-def finished_run(description: str) -> tuple[argparse.Namespace, list[Record]]:
-    """The options of a benchmark that looks at a run's output, and the dev photos."""
-    parser = argparse.ArgumentParser(description=description)
+def finished_run(description: str | None) -> tuple[argparse.Namespace, dict[str, list[Record]]]:
+    """The options of a benchmark that looks at a run's output, and the validation photos of each
+    data set."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--dataset", action="append", required=True, metavar="KIND:FOLDER")
     options = parser.parse_args()
-    records = read_dataset("flickr8k", options.data_dir)
-    return options, [r for r in records if r.split == "val"]
+    records = read_mixture(parse_sources(options.dataset))
+    return options, by_dataset(r for r in records if r.split == "val")
+
+
+def after_phase(options: argparse.Namespace, phase: str) -> tuple[Captioner, FeatureCache]:
+    """The captioner with the weights that a phase left, and the features that it was trained on."""
+    captioner = Captioner.from_pretrained(options.output / "checkpoint")
+    if files := PHASES[phase]:
+        weights, state = (options.output / name for name in files)
+        load_weights(weights, captioner.model, state)
+    stamp = captioner.extractor.stamp()
+    tuned = options.output / f"features-{stamp.fingerprint[:12]}"
+    if phase == "cross-entropy" or not tuned.exists():
+        first = Stamp(**json.loads((options.features / "stamp.json").read_text()))
+        return captioner, FeatureCache(options.features, first)
+    return captioner, FeatureCache(tuned, stamp)
 
 
 def main() -> None:
-    options, records = finished_run(__doc__)
-    first = Stamp(**json.loads((options.features / "stamp.json").read_text()))
+    options, groups = finished_run(__doc__)
     print(
-        "| after | search | CIDEr | BLEU-4 | distinct | words | break off | a phrase twice |"
-        "\n|" + " --- |" * 8
+        "| photos | after | search | CIDEr | BLEU-4 | distinct | words | break off "
+        "| a phrase twice |\n|" + " --- |" * 9
     )
     for phase, files in PHASES.items():
         if files and not (options.output / files[0]).exists():
             continue  # not every run is fine-tuned
-        captioner = Captioner.from_pretrained(options.output / "checkpoint")
-        if files:
-            weights, state = (options.output / name for name in files)
-            load_weights(weights, captioner.model, state)
-        stamp = captioner.extractor.stamp()
-        tuned = options.output / f"features-{stamp.fingerprint[:12]}"
-        if phase == "cross-entropy" or not tuned.exists():
-            cache = FeatureCache(options.features, first)
-        else:
-            cache = FeatureCache(tuned, stamp)
-        for strategy in ("greedy", "beam"):
-            scores = evaluate(captioner, records, strategy, cache)
-            captions = scores["captions"]
-            print(
-                f"| {phase} | {strategy} | {scores['CIDEr']:.1f} | {scores['BLEU-4']:.1f} "
-                f"| {captions['distinct']:.0f}% | {captions['words_used']} "
-                f"| {captions['unfinished']}% | {captions['phrase_twice']}% |",
-                flush=True,
-            )
+        captioner, cache = after_phase(options, phase)
+        for name, records in groups.items():
+            for strategy in ("greedy", "beam"):
+                scores = evaluate(captioner, records, strategy, cache)
+                captions = scores["captions"]
+                print(
+                    f"| {name} | {phase} | {strategy} | {scores['CIDEr']:.1f} "
+                    f"| {scores['BLEU-4']:.1f} | {captions['distinct']:.0f}% "
+                    f"| {captions['words_used']} | {captions['unfinished']}% "
+                    f"| {captions['phrase_twice']}% |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ their agreement with each other (minimum Bayes risk: Kumar and Byrne, HLT-NAACL 
 their probability; the share of first captions that break off or say a phrase twice; and the share
 that name a person where no reference does.
 
-With `--save`, the checkpoint's metrics get a calibration at the page's own temperature, by which
-the page says when it is unsure: captions in five groups by their mean log-probability per word, and
-the share of each group that is right. A caption counts as right if at least half of its content
-words occur in what people said of the photo. Prints a table, then one JSON object.
+With `--save`, the checkpoint's metrics get the calibration of the captions at the page's own
+temperature (see `calibration`), by which the page says when it is unsure. `--diagram FILE` draws
+it. Prints a table, then one JSON object.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from captioner.captioner import Caption, Captioner
 from captioner.checkpoint.checkpoint_folder import METRICS, read_json, write_json
 from captioner.data.records import Record
 from captioner.data.words import split_words
+from captioner.evaluation.calibration import calibration, reliability_diagram
 from captioner.evaluation.cli import (
     EXPECTED,
     check_options,
@@ -38,13 +38,12 @@ from captioner.evaluation.cli import (
     measuring_parser,
 )
 from captioner.evaluation.diversity import vices
+from captioner.files import write_bytes
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions
 from captioner.model.feature_cache import FeatureCache
-from captioner.model.function_words import FUNCTION_WORDS
 
 TEMPERATURES = (0.3, 0.5, 0.7)
 SHOWN = 3  # captions
-GROUPS = 5
 PEOPLE = frozenset(
     {
         *("man", "men", "woman", "women", "person", "people", "boy", "boys", "girl", "girls"),
@@ -58,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, and gives the exit status."""
     parser = measuring_parser("python -m captioner.evaluation.samples", __doc__)
     parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
+    parser.add_argument("--diagram", type=Path, metavar="FILE", help="the calibration as a PNG")
     options = parser.parse_args(arguments)
     check_options(parser, options)
     try:
@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result: dict[str, Any] = {"dataset": subject.name, "split": options.split, "samples": rows}
     if DEFAULTS.temperature in options.temperatures:
         result["calibration"] = calibration(subject.records, shown)
+        if options.diagram:
+            write_bytes(options.diagram, reliability_diagram(result["calibration"]))
         if options.save:
             path = Path(options.checkpoint) / METRICS
             write_json(path, read_json(path) | {"calibration": result["calibration"]})
@@ -149,35 +151,6 @@ def most_agreed(captions: Sequence[Caption]) -> int:
 def names_a_person(words: Sequence[str]) -> bool:
     """Whether one of the words means a human being."""
     return not PEOPLE.isdisjoint(words)
-
-
-def calibration(
-    records: Sequence[Record], drawn: Sequence[Sequence[Caption]]
-) -> list[dict[str, float]]:
-    """All captions in `GROUPS` of equal size, the least probable first: the highest mean
-    log-probability per word of each, and the share that is right."""
-    pairs = sorted(
-        (caption.mean_log_prob, is_right(caption, record))
-        for record, captions in zip(records, drawn, strict=True)
-        for caption in captions
-    )
-    edges = np.linspace(0, len(pairs), GROUPS + 1).astype(int)
-    groups = [pairs[low:high] for low, high in pairwise(edges) if low < high]
-    return [
-        {
-            "max_mean_log_prob": round(group[-1][0], 4),
-            "share_right": round(float(np.mean([right for _, right in group])), 4),
-            "captions": len(group),
-        }
-        for group in groups
-    ]
-
-
-def is_right(caption: Caption, record: Record) -> bool:
-    """Whether at least half of the content words occur in what people said of the photo."""
-    said = {word for text in record.captions for word in split_words(text)}
-    words = set(caption.words) - FUNCTION_WORDS
-    return 2 * len(words & said) >= len(words)
 
 
 if __name__ == "__main__":
