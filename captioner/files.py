@@ -15,12 +15,12 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write; it appears under `path` only once everything is on disk.
+    """Yields a binary file to write, which appears under `path` only once all of it is on disk.
 
-    After an exception, `path` is as it was. An `OSError` from writing names the file, and says what
-    to do when the disk is full.
+    After an exception, `path` is as it was before. An `OSError` from writing names the file, and
+    says what to do if the disk is full.
     """
-    temporary = path.with_name(f"{path.name}.tmp")  # the same at every try: none are left behind
+    temporary = path.with_name(f"{path.name}.tmp")  # always the same, so that they do not pile up
     try:
         with temporary.open("wb") as file:
             yield file
@@ -41,18 +41,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _disk_is_full(error: OSError, folder: Path) -> bool:
-    if error.errno is None:  # NumPy and Pillow lose the system's reason
+    if error.errno is None:  # NumPy and Pillow drop the system's error number
         return shutil.disk_usage(folder).free < 1 << 16
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """`path.write_bytes(content)`, all or nothing."""
+    """Writes `content` to `path`, all or nothing: see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(content)
 
 
-# What the system lacks or forbids while the file may be whole, and what to do about it.
+# The system errors that do not mean that a file is damaged, and what to do about each.
 _REMEDIES = {
     errno.EMFILE: "Too many files are open at once: raise the limit (`ulimit -n 4096`)",
     errno.ENFILE: "The system has too many open files: close other programs",
@@ -69,16 +69,18 @@ _REMEDIES = {
 
 
 def system_fault(error: BaseException, *paths: Path) -> str | None:
-    """Why the system, and not their content, kept the program from reading files; and the remedy.
+    """Says why the system kept the program from reading files that may be whole.
+
+    Libraries hide the system's reason: safetensors reports every file that it cannot open as
+    missing. This function therefore opens the files again.
 
     Args:
-        error: What reading the file raised. Libraries hide the system's reason (safetensors says
-            of every file that cannot be opened that it is missing), so they are opened here again.
+        error: What reading the files raised.
         paths: The files that were read.
 
     Returns:
-        Two sentences that name the file, or None if the system is not to blame: their content is,
-        or one of them is not there.
+        Two sentences that name the file, the reason and the remedy. None if the system is not the
+        reason, because a file is damaged or missing.
     """
     fault, faulty = _errno(error), paths[0]
     for path in paths:
@@ -96,7 +98,7 @@ def system_fault(error: BaseException, *paths: Path) -> str | None:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The system's number of a fault that has a remedy."""
+    """The number of a system error that is in `_REMEDIES`, or None."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     if isinstance(error, OSError) and error.errno in _REMEDIES:
@@ -105,11 +107,11 @@ def _errno(error: BaseException | None) -> int | None:
 
 
 def allow_open_files(count: int) -> None:
-    """Lets this process have `count` files open besides a few hundred others, if it may.
+    """Lets this process open `count` files besides a few hundred others, if the system allows it.
 
-    Some systems let a program open 256 files unless it asks for more.
+    Some systems limit a program to 256 open files unless it asks for more.
     """
-    if sys.platform == "win32":  # no such limit
+    if sys.platform == "win32":  # it has no such limit
         return
     import resource
 
@@ -118,7 +120,7 @@ def allow_open_files(count: int) -> None:
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # macOS has a limit below the one that it states
+        with suppress(OSError, ValueError):  # the true limit of macOS is below the reported one
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
@@ -129,12 +131,12 @@ def file_sha256(path: Path) -> str:
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """The names in their order, with a number behind each that another has already."""
+    """The names in their order, with a number appended to each that occurred before."""
     unique: list[str] = []
     taken: set[str] = set()
     for given in names:
         name, number = given, 1
-        while name.lower() in taken:  # some file systems take upper and lower case for the same
+        while name.lower() in taken:  # some file systems do not distinguish upper and lower case
             number += 1
             name = f"{given}-{number}"
         taken.add(name.lower())

@@ -1,15 +1,15 @@
-"""The checkpoint directory: write, read, verify.
+"""Writes, reads and verifies the checkpoint directory.
 
     config.json            sizes and options, and the SHA-256 of the three files that follow
     vocabulary.json        the words, by id
     decoder.safetensors    encoder, attention and decoder, float32
     backbone.safetensors   InceptionV3 in float16, unless it is the public ImageNet one
-    metrics.json           losses by epoch and scores
-    loss.png, README.md    for people
+    metrics.json           losses by epoch, and scores
+    loss.png, README.md    the loss curve and the model card, for people
 
-safetensors files hold names, shapes and numbers and nothing that could be executed, and their
-header is compared with the configuration before any memory is allocated: loading a stranger's
-checkpoint is safe.
+Loading a stranger's checkpoint is safe: safetensors files contain names, shapes and numbers, and
+nothing that could be executed, and their header is compared with the configuration before any
+memory is allocated.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class CheckpointError(CaptionerError, ValueError):
 
 
 class CheckpointUnreadable(CheckpointError):
-    """The system kept the program from reading a checkpoint that may be whole: no reason to fetch
-    it again."""
+    """The system kept the program from reading a checkpoint. The files may be whole, so fetching
+    them again would not help."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that captioning needs, as read by `read_checkpoint`."""
+    """Everything that captioning needs, as `read_checkpoint` returns it."""
 
     config: CaptionerConfig
     vocabulary: Vocabulary
@@ -70,10 +70,18 @@ def write_checkpoint(
     metrics: Mapping[str, Any],
     extra: Mapping[str, bytes],
 ) -> None:
-    """Writes the directory beside its final name, then renames it into place.
+    """Writes the directory under a temporary name, then renames it to `folder`.
 
-    `extra` maps names to the contents of further files, as "README.md" and "loss.png". A checkpoint
-    that was in `folder` stays there until the new one is whole.
+    A checkpoint that was in `folder` stays there until the new one is whole.
+
+    Args:
+        folder: The checkpoint directory.
+        checkpoint: What to write.
+        metrics: The content of `metrics.json`.
+        extra: The contents of further files by name, such as "README.md" and "loss.png".
+
+    Raises:
+        OSError: The directory cannot be written.
     """
     new = folder.with_name(folder.name + ".new")
     old = folder.with_name(folder.name + ".old")
@@ -88,7 +96,7 @@ def write_checkpoint(
     except BaseException:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
-        shutil.rmtree(new, ignore_errors=True)  # on a full disk, it would keep it full
+        shutil.rmtree(new, ignore_errors=True)  # it may have filled the disk
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -160,10 +168,17 @@ def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
 
 
 def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Those of `files` (SHA-256 by name, as `read_config` has them) that are missing or changed:
-    the name of each, and what is wrong, in words.
+    """Checks whether the files of a checkpoint are there and unchanged.
 
-    Raises `CheckpointUnreadable` if that cannot be found out.
+    Args:
+        folder: The checkpoint directory.
+        files: The SHA-256 (hex) of each file by name, as `read_config` returns them.
+
+    Yields:
+        For each file that is missing or changed, its name and a sentence that says what is wrong.
+
+    Raises:
+        CheckpointUnreadable: The system does not let the program read a file.
     """
     for name, expected in files.items():
         path = folder / name
@@ -196,8 +211,11 @@ def decoder_arrays(model: CaptionModel) -> dict[str, np.ndarray]:
 
 
 def read_json(path: Path, remedy: str = "Fetch the checkpoint again.") -> dict[str, Any]:
-    """Raises `CheckpointError` naming the file if it is missing, huge or not a JSON object, and the
-    `remedy`."""
+    """The JSON object in a file.
+
+    Raises `CheckpointError`, which names the file and the `remedy`, if the file is missing, huge or
+    not a JSON object.
+    """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError("larger than any real one")
@@ -220,8 +238,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _read_decoder(path: Path, config: ModelConfig) -> CaptionModel:
-    # These tensors between them have every size of the configuration as a dimension. A size that
-    # no tensor of the file has is refused here, before a model of that size is allocated.
+    # Every size of the configuration is a dimension of one of these tensors. If the file has other
+    # sizes, it is refused here, before a model of the configured size is allocated.
     telling = {
         "encoder/dense/kernel": (config.channels, config.embedding_dim),
         "attention/key/kernel": (config.embedding_dim, config.attention_units),

@@ -1,7 +1,7 @@
-"""MS-COCO 2014 fetched into its official layout: the captions, and only the images asked for.
+"""Downloads MS-COCO 2014 into its official layout: the captions, and the images asked for.
 
-Source: https://cocodataset.org/#download. Everything may be interrupted at any time: a file under
-its final name is whole, and the same call goes on from where the last one stopped.
+Source: https://cocodataset.org/#download. A download may be interrupted at any time: a file under
+its final name is whole, and the same call continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _GONE = (404, 410)
 _Done = tuple[Record, Exception | None]
-_MOST_GONE = 0.01  # of the images asked for; where more do not exist, something else is wrong
+_MOST_GONE = 0.01  # share of the images; if more of them do not exist, something else is wrong
 
 
 def download_coco(
@@ -58,29 +58,43 @@ def download_coco(
     backoff: float = 1.0,
     timeout: float = 30.0,
 ) -> list[Record]:
-    """Fetch what is missing of a COCO subset and return its records.
+    """Downloads the missing files of a COCO subset, and returns the subset's records.
 
-    For "train" these are the records of `read_coco_subset(data_dir, ...)`, for "val" those of
-    `sample_records(read_coco(data_dir, "val"), ...)`; `num_images` None means all. Nothing is
-    requested when everything is there. The annotations come from
-    `annotations/annotations_trainval2014.zip` (241 MB, deleted afterwards); the images one by one,
-    `workers` at a time, or, where most of a whole split is missing, from `zips/{split}2014.zip`
-    (train: 13 GB, and as much again while it is unpacked).
+    The annotations come from `annotations/annotations_trainval2014.zip` (241 MB, deleted
+    afterwards). The images come one by one; if most of a whole split is missing, they come from
+    `zips/{split}2014.zip` (train: 13 GB, and as much again while it is unpacked). If no file is
+    missing, nothing is requested. Two downloads into one folder at the same time are not supported.
 
-    `base_url` is a mirror of http://images.cocodataset.org; image addresses on that host are
-    rewritten to it. A request is tried `attempts` times after lost connections, timeouts of
-    `timeout` seconds, damaged content and answers 408, 429 and 5xx; the waits start at `backoff`
-    seconds and double, or are as long as the server asks for. Two downloads into one folder at the
-    same time are not supported.
+    If the server says that an image does not exist (404, 410), the image is left out of the
+    records, as long as that concerns one image in a hundred at most, or a single one. The names of
+    such images are stored in `absent_{split}2014.txt`, so that later calls return the same records
+    without asking again.
 
-    Images that the server says do not exist (404, 410) are left out of the records, if they are one
-    in a hundred at most, or a single one. Their names are kept in `absent_{split}2014.txt`, so that
-    later calls give the same records without asking again.
+    Args:
+        data_dir: The folder for the annotations and images.
+        num_images: How many images the subset has; None for all.
+        seed: Which images are chosen.
+        split: "train" for the records of `read_coco_subset(data_dir, ...)`, or "val" for those of
+            `sample_records(read_coco(data_dir, "val"), ...)`.
+        base_url: A mirror of http://images.cocodataset.org. Image addresses on that host are
+            rewritten to it.
+        workers: How many images are downloaded at the same time.
+        progress: Whether to show a progress bar.
+        attempts: How often a request is tried. Another try follows lost connections, timeouts,
+            damaged content and the statuses 408, 425, 429 and 5xx.
+        backoff: Seconds before the second try; they double before each further one. A server that
+            asks for a longer wait gets it.
+        timeout: Seconds until a request without an answer has failed.
 
-    Raises DownloadError if an image cannot be had for another reason or too many do not exist
-    (after fetching all the others), if none can (after some dozens in a row), or at once if the
-    disk is full or not writable; DatasetError if the captions cannot be read; ValueError if
-    `num_images` is less than 1.
+    Returns:
+        The records of the images that are in `data_dir` now.
+
+    Raises:
+        DownloadError: Some images cannot be downloaded, or too many do not exist; then all others
+            were downloaded first. Or dozens of images in a row failed, or the disk is full or not
+            writable; then the download stops at once.
+        DatasetError: The captions cannot be read.
+        ValueError: `num_images` is less than 1.
     """
     data_dir = Path(data_dir)
     base_url = base_url.rstrip("/")
@@ -115,7 +129,7 @@ def _client(timeout: float, workers: int) -> httpx.Client:
 
 
 class _AbsentNote:
-    """The names of images that do not exist on the server, kept in a file of one name a line."""
+    """The names of images that do not exist on the server, stored in a file, one name per line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -137,9 +151,9 @@ def _fetch_missing(
     whole_split: bool,
     workers: int,
 ) -> None:
-    """Fetches the images that are missing, in an archive if that is most of a whole split."""
+    """Fetches the missing images, as one archive if most of a whole split is missing."""
     images_dir = records[0].path.parent
-    for leftover in images_dir.glob("*.tmp"):  # of a run that was killed
+    for leftover in images_dir.glob("*.tmp"):  # left by a run that was killed
         leftover.unlink()
     missing = _missing(records, note.names)
     if not missing and whole_split:
@@ -158,7 +172,7 @@ def _missing(records: Sequence[Record], absent: set[str]) -> list[Record]:
 
 
 def _present(records: Sequence[Record], base_url: str, note: Path) -> list[Record]:
-    """The records less those of images that do not exist, if these are few."""
+    """The records whose images are on disk. Raises DownloadError if too many are not."""
     present = [r for r in records if r.path.exists()]
     names = [r.path.name for r in records if not r.path.exists()]
     if not names:
@@ -166,7 +180,7 @@ def _present(records: Sequence[Record], base_url: str, note: Path) -> list[Recor
     what = f"{len(names)} of {len(records)} images do not exist on {base_url}: {abbreviate(names)}"
     splits_are_left = {r.split for r in present} == {r.split for r in records}
     if len(names) > max(1, _MOST_GONE * len(records)) or not splits_are_left:
-        note.unlink(missing_ok=True)  # for all of them to be asked for the next time
+        note.unlink(missing_ok=True)  # so that the next call asks for all of them again
         raise DownloadError(
             f"{what}; these are too many to go on without them. The others are in "
             f"{records[0].path.parent}: put the missing ones there, or give another address in "
@@ -214,7 +228,7 @@ def _start_threads(
     workers: int,
     done: queue.SimpleQueue[_Done],
 ) -> list[threading.Thread]:
-    """Threads that fetch the images and put each record, and its error if any, into `done`."""
+    """Starts threads that fetch the images and put each record, and its error if any, in `done`."""
     todo: queue.SimpleQueue[Record] = queue.SimpleQueue()
     for record in records:
         todo.put(record)
@@ -247,9 +261,14 @@ def _follow(
     done: queue.SimpleQueue[_Done],
     most_in_a_row: int,
 ) -> tuple[list[str], list[Record]]:
-    """What failed, in words, and the images that do not exist.
+    """Waits for `count` images to be done.
 
-    Raises DownloadError once `most_in_a_row` have failed one after the other.
+    Returns:
+        A message for each image that failed, and the records of images that do not exist.
+
+    Raises:
+        DownloadError: `most_in_a_row` images have failed one after the other.
+        OSError: The disk is full or not writable.
     """
     failures: list[str] = []
     gone: list[Record] = []
@@ -257,7 +276,7 @@ def _follow(
     with tqdm(total=count, unit="image", disable=session.quiet) as bar:
         for _ in range(count):
             record, error = done.get()
-            if isinstance(error, OSError):  # httpx has its own: this is the disk's
+            if isinstance(error, OSError):  # errors of httpx are no OSErrors: this is the disk's
                 raise error
             if error is None:
                 in_a_row = 0
@@ -280,7 +299,7 @@ def _follow(
 def _fetch_image(session: DownloadSession, url: str, path: Path) -> None:
     def attempt() -> bytes:
         body = bytearray()
-        # The transport raises where the body is shorter than its announced length.
+        # The transport raises an error if the body is shorter than its announced length.
         with get(session, url) as response:
             for chunk in response.iter_raw():
                 if session.stop.is_set():
@@ -320,7 +339,10 @@ def _fetch_annotations(session: DownloadSession, base_url: str, data_dir: Path, 
 def _fetch_image_archive(
     session: DownloadSession, url: str, part: Path, records: Sequence[Record]
 ) -> None:
-    """Unpack those of the records that the archive has, if the server has the archive at all."""
+    """Fetches the archive and unpacks the images of `records` that it contains.
+
+    If the server has no such archive, nothing happens.
+    """
     try:
         with archive_at(session, url, part) as archive:
             records[0].path.parent.mkdir(exist_ok=True)

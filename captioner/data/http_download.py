@@ -1,4 +1,4 @@
-"""Files over HTTP from servers and networks that fail: retries, and zip archives that go on."""
+"""Downloads over HTTP from unreliable servers: requests are retried, zip archives are resumed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DownloadError(CaptionerError, RuntimeError):
 
 @dataclass(eq=False)
 class ResponseError(Exception):
-    """An answer that is not the one asked for."""
+    """A response that does not contain what was asked for."""
 
     reason: str
     status: int = 200
@@ -44,7 +44,7 @@ class DownloadSession:
     """What all requests of a download share."""
 
     client: httpx.Client
-    stop: threading.Event  # set: everything under way ends as soon as it can
+    stop: threading.Event  # once it is set, all requests end as soon as they can
     attempts: int
     backoff: float  # seconds
     quiet: bool
@@ -52,7 +52,12 @@ class DownloadSession:
 
 @contextlib.contextmanager
 def get(session: DownloadSession, url: str, headers: dict[str, str] | None = None) -> Iterator:
-    """The httpx.Response of a request; its body is still to be read."""
+    """Yields the httpx.Response to a request, before its body is read.
+
+    Raises:
+        ResponseError: The server answers with an error, or the session is stopped.
+        httpx.TransportError: The connection fails.
+    """
     if session.stop.is_set():
         raise ResponseError("cancelled", transient=False)
     headers = headers or {}
@@ -77,7 +82,11 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def with_retries(session: DownloadSession, attempt: Callable[[], T]) -> T:
-    """The result of `attempt`, tried again after failures that may pass; the last one is raised."""
+    """Calls `attempt` until it succeeds, and returns its result.
+
+    Failures that may pass are followed by another try. Any other failure, and that of the last try,
+    is raised.
+    """
     return retries.retried(
         attempt,
         session.attempts,
@@ -89,18 +98,24 @@ def with_retries(session: DownloadSession, attempt: Callable[[], T]) -> T:
 
 
 def reason(error: Exception) -> str:
-    """An error in words, also where it has none."""
+    """The message of an error, or the name of its type if it has no message."""
     return str(error) or type(error).__name__
 
 
 @contextlib.contextmanager
 def archive_at(session: DownloadSession, url: str, part: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip archive at `url`, kept in `part` until the block has ended without an error."""
+    """Downloads the zip archive at `url` into the file `part`, and yields it opened.
+
+    A later call resumes the download. `part` is deleted once the block ends without an error.
+
+    Raises:
+        DownloadError: The archive cannot be downloaded, or it is damaged.
+    """
     try:
         while not with_retries(session, lambda: _fetch_more(session, url, part)):
             pass
     except (ResponseError, httpx.HTTPError, httpx.InvalidURL) as error:
-        if getattr(error, "status", None) == 416:  # what we have cannot be a part of it
+        if getattr(error, "status", None) == 416:  # the bytes on disk are not a part of this file
             discard(part)
         message = f"{url} could not be downloaded ({reason(error)}); {AGAIN}"
         raise DownloadError(message) from error
@@ -117,17 +132,20 @@ def archive_at(session: DownloadSession, url: str, part: Path) -> Iterator[zipfi
 
 
 def discard(part: Path) -> None:
-    """Deletes part of an archive, and what is known about it."""
-    # This order, because a tag without its part is harmless.
+    """Deletes a part of an archive, and the tag file beside it."""
+    # The part goes first, because a tag without its part is harmless.
     part.unlink(missing_ok=True)
     part.with_suffix(".tag").unlink(missing_ok=True)
 
 
 def _fetch_more(session: DownloadSession, url: str, part: Path) -> bool:
-    """Go on with `part` by HTTP range (RFC 9110, section 14); True once it is whole.
+    """Resumes the download of `part` with an HTTP range request (RFC 9110, section 14).
 
-    False if the connection was lost after some progress: that is not counted as a failed attempt.
-    The tag file beside `part` keeps the length and the validator of the file it is a part of.
+    The tag file beside `part` stores the length of the whole file and its validator (ETag or date).
+
+    Returns:
+        True once `part` is whole. False if the connection was lost after some progress, which does
+        not count as a failed attempt.
     """
     tag = part.with_suffix(".tag")
     have = part.stat().st_size if part.exists() else 0
@@ -151,7 +169,7 @@ def _fetch_more(session: DownloadSession, url: str, part: Path) -> bool:
         units = {"total": length, "initial": have, "unit": "B", "unit_scale": True}
         bar = tqdm(desc=part.stem, disable=session.quiet, **units)
         with bar, part.open("ab" if resumed else "wb") as file:
-            if not resumed:  # only now: the old tag belongs to the bytes just dropped
+            if not resumed:  # not before `open`: the old tag belongs to the bytes that it dropped
                 tag.write_text(f"{length}\n{_validator(response.headers)}")
             try:
                 for chunk in response.iter_raw():

@@ -1,7 +1,6 @@
-"""Any picture to the network's input: one loader for the trainer and the app.
+"""Loads any picture and turns it into the network's input, for the trainer and the app alike.
 
-The app could not be trusted if it saw other pixels than the trainer did, so both call
-`load_image` and `to_network_input` and nothing else.
+Both must see the same pixels, so both call `load_image` and `to_network_input` and nothing else.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from captioner.errors import CaptionerError
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; phones and cameras stay below, decompression bombs do not
 
-# Formats decoded by libraries inside Pillow; "JPEG" opens MPO as well. EPS and the like start other
-# programs, and ICO is decoded before its size can be checked: left out.
+# Formats that libraries inside Pillow decode; "JPEG" opens MPO as well. EPS and the like are left
+# out because they start other programs, ICO because it is decoded before its size can be checked.
 FORMATS = (
     "JPEG",
     "PNG",
@@ -33,7 +32,7 @@ FORMATS = (
     "PPM",
 )
 
-_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+_UPRIGHT = {  # EXIF orientation -> the operation that turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,8 +42,8 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# What the network gets for each value of a pixel. It is a table, because a division that a compiler
-# turns into a product differs in the last bit.
+# The network's input for each value of a pixel. It is a table because a compiler may turn a
+# division into a product, which differs in the last bit.
 NETWORK_INPUT = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
 
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -53,21 +52,30 @@ ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 class ImageError(CaptionerError, ValueError):
     """A picture that cannot be used. The message says which, why, and what to do instead.
 
-    The message never holds a folder, only the file's name, so that it can be shown to a visitor.
+    The message never contains a folder, only the file's name, so it can be shown to a visitor.
     """
 
 
 def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Any picture as an upright 8-bit RGB image of its own size.
+    """Reads any picture as an upright 8-bit RGB image of its own size.
 
-    `source` is a path, the bytes of a file, an open binary file, a PIL image, or a uint8 array
-    (height, width, 3). EXIF orientation is applied, transparency laid over white, CMYK, palette,
-    greyscale and 16-bit pictures converted, and an animation gives its first frame.
+    EXIF orientation is applied. Transparent pictures are laid over white. CMYK, palette, greyscale
+    and 16-bit pictures are converted. An animation gives its first frame.
 
-    What browsers show is accepted: metadata never decides, and of a JPEG or PNG that is cut short,
-    up to a quarter of the rows is filled (`image_repair`).
+    Damaged files that browsers show are repaired (`image_repair`): damaged metadata is ignored, and
+    in a JPEG or PNG that is cut short, up to a quarter of the rows may be missing.
 
-    Raises `ImageError` for anything else: not a picture, cut short, empty, over `max_pixels`.
+    Args:
+        source: A path, the bytes of a file, an open binary file, a PIL image, or a uint8 array
+            (height, width, 3).
+        max_pixels: The most pixels (width times height) that are accepted.
+
+    Returns:
+        The image in mode "RGB", without metadata.
+
+    Raises:
+        ImageError: `source` is not a picture, or it is cut short, empty or larger than
+            `max_pixels`.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -81,7 +89,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
 
 
 def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
-    """The picture without its damaged metadata or with a filled tail, if that makes it one."""
+    """The picture as `image_repair` restores it; None if it cannot be repaired."""
     data = _content(source)
     mended = repaired(data, max_pixels) if data else None
     if mended is None:
@@ -96,7 +104,7 @@ def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
 
 
 def _content(source: Any) -> bytes:
-    """All bytes of a file, of any kind of source; none where there is no file."""
+    """All bytes of the file behind `source`; empty if there is no file."""
     try:
         if isinstance(source, bytes):
             return source
@@ -105,13 +113,13 @@ def _content(source: Any) -> bytes:
             return source.read()
         if isinstance(source, str | os.PathLike) and Path(source).is_file():
             return Path(source).read_bytes()
-    except (OSError, ValueError):  # gone in between, or closed
+    except (OSError, ValueError):  # it was deleted or closed in the meantime
         pass
     return b""
 
 
 def _load(source: Any, max_pixels: int) -> Image.Image:
-    """`load_image` of a file that keeps to its format's rules, or of a PIL image."""
+    """`load_image` without repairs, for a file or a PIL image."""
     name = "the picture"
     if isinstance(source, bytes):
         if not source:
@@ -152,23 +160,24 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
 
 
 def to_square(image: Image.Image, size: int = 299) -> np.ndarray:
-    """An RGB image as uint8 (size, size, 3).
+    """An RGB image, resized to uint8 (size, size, 3).
 
-    The whole photo is squeezed into the square, so that no part of it is out of sight and the
-    attention maps cover all of it.
+    The whole photo is squeezed into the square, so the network sees all of it and the attention
+    maps cover all of it.
     """
     resized = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(resized)
 
 
 def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
-    """`to_square` as float32 in -1..1, what InceptionV3 was trained on."""
+    """`to_square` as float32 (size, size, 3) in -1..1, the range InceptionV3 was trained on."""
     return NETWORK_INPUT[to_square(image, size)]
 
 
-# What files that are often taken for pictures begin with, at which byte, and what to do with them.
-# HEIC is left out of `FORMATS` because its decoder (libheif 1.23) crashes on damaged files, and the
-# whole program with it: one of the first 1,000 files with a few bytes changed did that.
+# Files that are often mistaken for pictures: the byte at which their signature begins, the possible
+# signatures, and what to do with such a file. HEIC is not in `FORMATS` because a damaged file can
+# crash its decoder (libheif 1.23) and the whole program: one of the first 1,000 files that were
+# tried with a few bytes changed did so.
 _OTHERS = (
     (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1"), "It is a HEIC photo. Export it as a "
      "JPEG; an iPhone takes JPEGs if its camera's format is set to Most Compatible."),
@@ -224,23 +233,25 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     rgb = image.convert("RGB")
-    rgb.info = {}  # or its orientation would be applied once more when this image is loaded again
+    rgb.info = {}  # otherwise loading this image again would apply its orientation a second time
     return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Pillow's `exif_transpose`, except that broken EXIF data does not cost us good pixels."""
-    image.load()  # first: damaged pixels are an error all the same
+    """Like Pillow's `exif_transpose`, except that a picture with broken EXIF data is still used."""
+    image.load()  # outside the `try`, because damaged pixels are always an error
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # its parser, too, stumbles in many ways
+    except Exception:  # the EXIF parser raises errors of many kinds
         turn = None
     return image if turn is None else image.transpose(turn)
 
 
 def _to_byte_range(values: np.ndarray) -> np.ndarray:
-    """Greyscale of unstated range (height, width) to 0..255: 0..1, 8-bit and 16-bit are told
-    apart by the largest value."""
+    """Greyscale (height, width) of an unknown range, scaled to 0..255.
+
+    The largest value tells the ranges 0..1, 8-bit and 16-bit apart.
+    """
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     largest = values.max()
     if largest <= 1.0:

@@ -1,5 +1,5 @@
-"""Caption scores against references, as computed by `pycocoevalcap`, the COCO caption evaluation
-(Chen et al. 2015, arXiv 1504.00325), with its own Penn Treebank tokenizer; both need Java.
+"""Scores captions against references with `pycocoevalcap`, the COCO caption evaluation (Chen et al.
+2015, arXiv 1504.00325), and the Penn Treebank tokenizer that it brings. Both need Java.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ import shutil
 import subprocess
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from captioner.data.text import clean
 from captioner.errors import CaptionerError
 from captioner.evaluation.bootstrap import interval
 
 logger = logging.getLogger(__name__)
 
 _JAVA = "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, ends of lines
-METEOR_SECONDS = 1800.0  # for a whole data set, which takes minutes
+METEOR_SECONDS = 1800.0  # limit for a whole data set, which normally takes minutes
 ORDERS = 4  # BLEU-4: n-grams of one to four words
 
 
@@ -33,7 +32,7 @@ class MetricsUnavailable(CaptionerError, RuntimeError):
 
 
 def require_metrics() -> None:
-    """Raises `MetricsUnavailable` unless `pycocoevalcap` and Java are there."""
+    """Raises `MetricsUnavailable` unless `pycocoevalcap` is installed and Java runs."""
     try:
         import pycocoevalcap  # noqa: F401
     except ImportError:
@@ -44,7 +43,7 @@ def require_metrics() -> None:
 
 
 def _require_java() -> None:
-    """Tries it: every Mac has a /usr/bin/java, with or without a Java runtime behind it."""
+    """Runs Java once, because every Mac has a /usr/bin/java even if no Java is installed."""
     if shutil.which("java") is None:
         raise MetricsUnavailable(_JAVA)
     try:
@@ -60,11 +59,11 @@ def _require_java() -> None:
 
 @dataclass(frozen=True)
 class Assessment:
-    """How good captions are, all of them and one by one."""
+    """The scores of a set of captions, and the CIDEr of each one."""
 
     scores: dict[str, float]  # percent; CIDEr: the usual scale times 100
-    intervals: dict[str, list[float]]  # of some scores: lower and upper end, 95% confidence
-    cider: np.ndarray  # float64 (images,), in the order of the captions
+    intervals: dict[str, list[float]]  # BLEU-4 and CIDEr: lower and upper end, 95% confidence
+    cider: np.ndarray  # float64 (images,), times 100, in the order of the captions
 
 
 def score(references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> dict[str, float]:
@@ -73,10 +72,17 @@ def score(references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) 
 
 
 def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> Assessment:
-    """Scores of one caption for each image id, by bootstrap the intervals of BLEU-4 and CIDEr.
+    """Scores one caption for each image, with bootstrap intervals of BLEU-4 and CIDEr.
 
     CIDEr weighs n-grams by how many images of the whole set have them. The resampled data sets keep
-    those weights: their CIDEr is the mean of their images' scores.
+    those weights, so their CIDEr is the mean of their images' scores.
+
+    Args:
+        references: The reference captions of each image, by image id.
+        captions: The caption of each image, by image id.
+
+    Raises:
+        MetricsUnavailable: A scorer or the tokenizer failed.
     """
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -104,7 +110,7 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
     if len(captions) == 1:
         logger.warning(
             "CIDEr is left out: it weighs words by how few of the photos they describe, and there "
-            "is one photo alone."
+            "is only one photo."
         )
         del scores["CIDEr"], ends["CIDEr"]
     return Assessment(
@@ -113,7 +119,10 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
 
 
 def _meteor(truth: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[str]]) -> float:
-    """METEOR of tokenized captions. Its Java ends with this call, and after `METEOR_SECONDS`."""
+    """METEOR of tokenized captions, in 0..1.
+
+    The Java process that computes it ends with this call, after `METEOR_SECONDS` at the latest.
+    """
     from pycocoevalcap.meteor.meteor import Meteor
 
     meteor = Meteor()
@@ -121,7 +130,7 @@ def _meteor(truth: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[str]
 
     def give_up() -> None:
         late.set()
-        java.kill()  # whoever waits for its answer then reads the end of the pipe
+        java.kill()  # then `compute_score`, which waits for its answer, reads the end of the pipe
 
     watch = threading.Timer(METEOR_SECONDS, give_up)
     watch.daemon = True
@@ -138,29 +147,35 @@ def _meteor(truth: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[str]
         java.kill()
         java.wait()
         for pipe in filter(None, (java.stdin, java.stdout, java.stderr)):
-            with contextlib.suppress(OSError):  # what was not sent yet can no longer be
+            with contextlib.suppress(OSError):  # it has bytes that can no longer be sent
                 pipe.close()
-        if meteor.lock.locked():  # after an error; its destructor would wait for the lock for ever
+        if meteor.lock.locked():  # after an error; METEOR's destructor would wait for it forever
             meteor.lock.release()
 
 
 def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Captions by image as the scorers want them: Penn Treebank tokens, lower case, without
-    punctuation.
+    """Tokenizes captions for the scorers: lower-case Penn Treebank tokens without punctuation.
 
-    This calls the tokenizer that pycocoevalcap carries, with its options. pycocoevalcap's own call
-    writes a file beside its code, which may be read-only; and it takes one line for one caption,
-    where Java's idea of a line's end is wider: a caption with a line end inside would move all that
-    follow to the photo before.
+    This calls the tokenizer of pycocoevalcap with pycocoevalcap's options, but not its function.
+    That function writes a file beside its code, which may be read-only. It also takes one line for
+    one caption, although Java ends lines at more characters than Python: a caption with such a
+    character inside would shift all later captions to another photo.
 
-    Raises `MetricsUnavailable` if Java fails, or does not give back as many captions as it got.
+    Args:
+        texts: Captions by image id.
+
+    Returns:
+        The tokens of each caption, joined with spaces, by image id.
+
+    Raises:
+        MetricsUnavailable: Java fails, or returns another number of captions than it got.
     """
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     folder = Path(ptbtokenizer.__file__).parent
     command = ["java", "-Dfile.encoding=UTF-8", "-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    lines = [one_line(text) for some in texts.values() for text in some]
+    lines = [clean(text) for some in texts.values() for text in some]
     content = "".join(f"{line}\n" for line in lines).encode()
     try:
         done = subprocess.run(
@@ -179,20 +194,16 @@ def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {k: [next(plain) for _ in some] for k, some in texts.items()}
 
 
-def one_line(text: str) -> str:
-    """`text` without line ends, control characters and halves of surrogate pairs.
-
-    Unlike `captioner.data.text.clean`, it puts a space where half a character was, and leaves the
-    rest of a text as it is.
-    """
-    plain = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
-    return " ".join(plain.split())
-
-
 def bleu_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
-    """What each image adds to corpus BLEU (Papineni et al. 2002, section 2), int64 (images, 10):
-    its matching n-grams of each order, its n-grams of each order, the caption's length, and the
-    length of the reference nearest to that. Texts are tokenized, with spaces between the tokens.
+    """What each image adds to corpus BLEU (Papineni et al. 2002, section 2).
+
+    Args:
+        references: For each image its references, as tokens with spaces between them.
+        captions: For each image its caption, likewise.
+
+    Returns:
+        int64 (images, 10): four counts of matching n-grams, by order; four counts of the caption's
+        n-grams; the caption's length; and the length of the reference nearest to it in length.
     """
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
@@ -208,10 +219,10 @@ def bleu_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) ->
 
 
 def corpus_bleu(sums: np.ndarray) -> np.ndarray:
-    """BLEU-4 in 0..1 (...,) of `bleu_counts` summed over the images of a data set (..., 10)."""
+    """BLEU-4 in 0..1 (...,) of the sum of `bleu_counts` over the images of a data set (..., 10)."""
     correct, guess = sums[..., :ORDERS], sums[..., ORDERS : 2 * ORDERS]
     length, reference = sums[..., -2], sums[..., -1]
-    # The two small numbers are pycocoevalcap's, against a division by nothing.
+    # pycocoevalcap adds the same small numbers, which prevent a division by zero.
     precisions = (correct + 1e-15) / (guess + 1e-9)
     brevity = np.minimum(0.0, 1 - (reference + 1e-9) / (length + 1e-15))
     return np.exp(np.log(precisions).mean(axis=-1) + brevity)
@@ -219,6 +230,6 @@ def corpus_bleu(sums: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """pycocoevalcap prints its progress on standard output, where the scores belong."""
+    """Sends what pycocoevalcap prints to standard error: standard output is for the scores."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

@@ -1,7 +1,7 @@
 """InceptionV3 without its top (Szegedy et al. 2015, arXiv 1512.00567): photo in, features out.
 
-The backbone is frozen. Local weights are rounded to float16 as they are read, because that is how
-a checkpoint carries them: training and serving then see the very same network.
+The backbone is frozen. Local weights are rounded to float16 when they are read, because a
+checkpoint stores them in float16: training and serving then use exactly the same network.
 """
 
 from __future__ import annotations
@@ -36,26 +36,35 @@ class BackboneError(CaptionerError, ValueError):
 
 @keras.saving.register_keras_serializable("captioner")
 class Blank(keras.initializers.Initializer):
-    """Zeros by NumPy, for weights that a file is about to bring.
+    """Initialises weights with zeros by NumPy, because a file's values replace them at once.
 
-    JAX compiles a program for each shape that is filled with random numbers, or with equal ones.
-    For InceptionV3 that takes ten seconds on a CPU, and more on a GPU.
+    Keras's own initialisers make JAX compile a program for each shape of a weight. For InceptionV3,
+    that takes ten seconds on a CPU, and more on a GPU.
     """
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> np.ndarray:
         return np.zeros(shape, dtype or FLOAT32)
 
 
-# What Keras's layers ask for, by its names in their defaults and in their configurations.
+# Replaces Keras's initialisers, under the names that its layers and their configurations use.
 BLANK = dict.fromkeys(("glorot_uniform", "GlorotUniform", "zeros", "Zeros", "ones", "Ones"), Blank)
 
 
 def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299) -> keras.Model:
-    """The network (batch, size, size, 3) in -1..1 -> (batch, rows, columns, 2048).
+    """Builds the network and loads its weights.
 
-    `weights` is "imagenet" (downloaded by Keras at its first use), a Keras `.weights.h5` file made
-    for `keras.applications.InceptionV3(include_top=False)`, or a `.safetensors` file written by
-    `backbone_arrays`. Raises `BackboneError` if they cannot be had or do not fit.
+    Args:
+        weights: "imagenet" (Keras downloads the file at its first use), a Keras `.weights.h5` file
+            made for `keras.applications.InceptionV3(include_top=False)`, or a `.safetensors` file
+            of the arrays that `backbone_arrays` returns.
+        image_size: Height and width of the photos in pixels, at least 75.
+
+    Returns:
+        A frozen model: float32 photos (batch, size, size, 3) in -1..1 -> (batch, rows, columns,
+        2048).
+
+    Raises:
+        BackboneError: The weights cannot be downloaded or read, or do not fit the network.
     """
     source = IMAGENET if str(weights) == IMAGENET else None
     if source is None and not Path(weights).is_file():
@@ -76,7 +85,7 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
             "network, or give a local file with --backbone-weights FILE."
         ) from error
     if keras.config.dtype_policy().name != FLOAT32:
-        # Another program's own policy: our features are float32 all the same.
+        # Another program has set a global policy. The features must be float32 nevertheless.
         backbone = copy_of(backbone)
     backbone.trainable = False
     if source is None:
@@ -85,21 +94,25 @@ def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299)
 
 
 class FoldedBackbone(keras.Model):
-    """The same function as `backbone`, faster: each batch normalisation is multiplied into the
-    convolution before it, where it is a factor and a bias per channel (Jacob et al. 2017,
-    arXiv 1712.05877, section 3.2).
+    """Computes the same function as `backbone`, but faster.
 
-    float32 (batch, size, size, 3) in -1..1, or uint8 as `images.to_square` gives them, which take a
-    quarter of the way to the device -> (batch, rows, columns, 2048), equal to about 1e-6 of the
-    largest feature. The weights are copies: `backbone` stays what it is, and later changes of
-    it do not show here. Raises `ValueError` unless every normalisation follows a convolution.
+    Each batch normalisation is a factor and a bias per channel, and is folded into the convolution
+    before it (Jacob et al. 2017, arXiv 1712.05877, section 3.2). The results differ from those of
+    `backbone` by about 1e-6 of the largest feature.
+
+    Photos (batch, size, size, 3) -> features (batch, rows, columns, 2048). The photos are float32
+    in -1..1, or uint8 as `images.to_square` returns them, which are a quarter as many bytes to move
+    to the device.
+
+    The weights are copies, so later changes to `backbone` have no effect here. Raises `ValueError`
+    unless every normalisation follows a convolution.
     """
 
     def __init__(self, backbone: keras.Model) -> None:
         super().__init__(dtype="float32")
-        layers = backbone.layers[1:]  # after the input, each behind those that it reads
+        layers = backbone.layers[1:]  # without the input; each comes after the layers it reads
         norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
-        renamed: dict[int, int] = {}  # what a normalisation puts out, the convolution does now
+        renamed: dict[int, int] = {}  # output of a normalisation -> output of its convolution
         self._steps = []  # (layer, its kernel and bias if it is a convolution, inputs, output)
         for layer in layers:
             inputs = layer.input if isinstance(layer.input, list) else [layer.input]
@@ -113,7 +126,7 @@ class FoldedBackbone(keras.Model):
             else:
                 self._steps.append((layer, (), inputs, output))
         if norms:
-            raise ValueError("a batch normalisation follows something that is no convolution")
+            raise ValueError("a batch normalisation does not follow a convolution")
         self._ends = (id(backbone.input), id(backbone.output))
         self.built = True
         self.compile(jit_compile=compiles_whole_steps())
@@ -152,10 +165,14 @@ class FoldedBackbone(keras.Model):
 def copy_of(
     backbone: keras.Model, image_size: int | None = None, mixed_precision: bool = False
 ) -> keras.Model:
-    """The same layers with copies of the weights, for photos of `image_size` pixels (default: as
-    many as `backbone` takes), with products in float32 or, on request, in bfloat16."""
-    size = image_size or backbone.input_shape[1]
+    """A model of the same layers with copies of the weights.
 
+    Args:
+        backbone: What to copy.
+        image_size: Height and width of the photos in pixels; None for those of `backbone`.
+        mixed_precision: Whether products are computed in bfloat16, not in float32.
+    """
+    size = image_size or backbone.input_shape[1]
     policy = precision(mixed_precision)
 
     def copy(layer: keras.Layer) -> keras.Layer:
@@ -169,13 +186,13 @@ def copy_of(
 
 
 def backbone_arrays(backbone: keras.Model) -> dict[str, np.ndarray]:
-    """The weights by name ("000.kernel", ...), in float16 wherever that does not overflow."""
+    """The weights by name ("000.kernel", ...), in float16 unless that overflows."""
     return {name: _to_float16(np.asarray(v)) for name, v in _named(backbone).items()}
 
 
 def fingerprint(backbone: keras.Model) -> str:
-    """SHA-256 (hex) over the values of all weights: equal for equal networks, whatever file they
-    came from."""
+    """SHA-256 (hex) over the values of all weights. Equal networks have equal fingerprints,
+    whatever file they were read from."""
     digest = hashlib.sha256()
     for variable in backbone.variables:
         digest.update(np.ascontiguousarray(variable, dtype=np.float32).tobytes())
@@ -210,7 +227,7 @@ def _load_local(backbone: keras.Model, path: Path) -> None:
             _assign(backbone, arrays)
         else:
             backbone.load_weights(path)
-    except Exception as error:  # h5py, Keras and safetensors each have exceptions of their own
+    except Exception as error:  # h5py, Keras and safetensors each raise exceptions of their own
         raise BackboneError(
             system_fault(error, path)
             or f"{path} does not hold weights of InceptionV3 without its top ({error}). Give a "
@@ -220,7 +237,7 @@ def _load_local(backbone: keras.Model, path: Path) -> None:
 
 
 def round_weights(backbone: keras.Model) -> None:
-    """Rounds them to what `backbone_arrays` keeps of them."""
+    """Rounds the weights to the values that `backbone_arrays` returns."""
     for variable in backbone.variables:
         variable.assign(_to_float16(np.asarray(variable)).astype(np.float32))
 

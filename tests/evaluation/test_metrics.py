@@ -65,7 +65,7 @@ def test_scores_of_right_and_wrong_captions(metrics):
 
 
 @pytest.mark.parametrize(
-    "end", ["\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029", "\ud800"]
+    "end", ["\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029", " \ud800"]
 )
 def test_a_line_end_in_a_caption_moves_no_other_caption(metrics, end: str) -> None:
     plain = {"1": ["a dog runs fast"], "2": ["", "two men"], "3": [".", "it is Sunday, isn't it?"]}
