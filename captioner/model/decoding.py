@@ -123,9 +123,9 @@ class DecodingLoop(keras.Model):
 
     With `alternatives`, it also keeps that many of the likeliest words at each step. Captions do
     not end after the words whose ids are in `unfinished`, such as "the". With `function_words`,
-    they do not say the same two words in a row at two places (Paulus et al. 2017, arXiv 1705.04304,
-    section 2.5, with two words for three), unless both are function words: "in a" may come again,
-    "a sign" may not.
+    they do not say a word twice in a row, nor the same two words in a row at two places (Paulus et
+    al. 2017, arXiv 1705.04304, section 2.5, with two words for three), unless both are function
+    words: "in a" may come again, "a sign" may not.
 
     `xla` makes it faster, a beam twice as fast, and takes two seconds and some 70 MB for each shape
     of inputs. Without, that is done under JAX alone.
@@ -239,7 +239,8 @@ class DecodingLoop(keras.Model):
         end = ops.expand_dims(ops.take(self.no_end, previous, axis=0), -1)
         banned = [ops.zeros_like(end) + np.array([PAD, START, UNK], np.int32), end]
         if self.is_content is not None:
-            banned.append(_repeats(words, previous, self.is_content))
+            repeated = _repeats(words, previous, self.is_content)
+            banned += [ops.expand_dims(previous, -1), repeated]
         return ops.concatenate(banned, axis=-1)
 
 

@@ -321,6 +321,21 @@ def test_no_two_words_are_said_again_unless_both_are_function_words(model, featu
     assert all(set(pair) <= function_words for pair in repeated(function_words=function_words))
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
+def test_no_word_is_said_twice_in_a_row(features, strategy):
+    options = DecodingOptions(strategy, num_captions=20, temperature=2.0, max_words=12)
+    model = seeded_model(tiny_config())
+    model.embedding.embeddings.assign(0 * model.embedding.embeddings)  # it forgets what it said
+
+    def said_twice(**limits) -> bool:
+        loop = DecodingLoop(model, chooser_for(options), options.rows, **limits)
+        words = decode(loop, features, options).words
+        return bool(((words[..., 1:] == words[..., :-1]) & (words[..., 1:] != PAD)).any())
+
+    assert said_twice()
+    assert not said_twice(function_words={UNK + 1, UNK + 2})
+
+
 def test_a_word_that_is_asked_for_may_repeat_a_pair(model, features):
     options = DecodingOptions("beam", num_captions=1, beam_width=3, max_words=6)
     loop = DecodingLoop(model, chooser_for(options), options.rows, function_words=[UNK + 1])
