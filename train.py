@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from captioner.config import TrainingConfig
+    from captioner.data.datasets import Record
 
 ALL = "all"
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, not behind 30 lines that list all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. python train.py --help lists all options.\n")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = _Parser(description=__doc__)
     _add_data_options(parser.add_argument)
     _add_training_options(parser.add_argument)
-    return parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [f"--{name.replace('_', '-')}" for name in vars(options)]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        parser.error(f"there is no option {unknown[0]}{hint}")
+    return options
 
 
 def _add_data_options(add: Callable[..., object]) -> None:
@@ -55,27 +73,36 @@ def _add_training_options(add: Callable[..., object]) -> None:
         default="best",
         help="sizes and training; the options below change single points of it",
     )
-    add("--epochs", type=int, help="at most; stops earlier if validation does not improve")
-    add("--batch-size", type=int, help="images a step, each with its captions")
-    add("--learning-rate", type=float)
+    add(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="SECTION.FIELD=VALUE",
+        help="any field of the configuration, such as model.units=1024; may be given several "
+        'times. "--set help" lists them all',
+    )
+    add("--epochs", type=_whole, help="at most; stops earlier if validation does not improve")
+    add("--batch-size", type=_whole, help="images a step, each with its captions")
+    add("--learning-rate", type=_number, help="of cross-entropy, at its peak")
     add(
         "--finetune-from",
         type=lambda block: "" if block == "none" else block,
         metavar="BLOCK|none",
         help='train the network too, from this block on: "mixed8" for its last three',
     )
-    add("--finetune-epochs", type=int, help="of that, from photos: what takes longest")
-    add("--cider-epochs", type=int, help="of self-critical training on CIDEr-D afterwards")
+    add("--finetune-epochs", type=_whole, help="of that, from photos: what takes longest")
+    add("--cider-epochs", type=_whole, help="of self-critical training on CIDEr-D afterwards")
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
         help="see training photos mirrored, too, in some epochs",
     )
-    add("--crops", type=int, help="see training photos in so many random parts, too")
+    add("--crops", type=_whole, help="see training photos in so many random parts, too")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")
-    add("--seed", type=int)
+    add("--seed", type=_whole, help="of all that is left to chance")
     add(
         "--deterministic",
         action="store_true",
@@ -93,84 +120,50 @@ def _add_training_options(add: Callable[..., object]) -> None:
 
 
 def _count(text: str) -> int | str:
-    if text != ALL and int(text) < 1:
-        raise ValueError
+    if text != ALL and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of photos; give 1 or more, or all')
     return text if text == ALL else int(text)
 
 
 def _natural(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'"{text}" is not a number of photos')
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of photos; give 0 or more')
     return int(text)
 
 
-def _prepare(deterministic: bool) -> bool:
-    """Sets up the log and the environment; False if that cannot be, which it says."""
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number') from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number') from None
+
+
+def _prepare(deterministic: bool) -> None:
     logging.basicConfig(level="INFO", format="%(message)s")
     for chatty in ("httpx", "jax"):
         logging.getLogger(chatty).setLevel("WARNING")
     if deterministic:
         # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    # Here and not above, so that --help and mistakes in the options answer at once.
     from captioner import environment
-    from captioner.errors import CaptionerError
 
-    try:
-        environment.settle()
-    except CaptionerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return False
-    return True
+    environment.prepare()
 
 
 def main() -> int:
     options = parse()
-    if not _prepare(options.deterministic):
-        return 1
-    from captioner import config
-    from captioner.checkpoint import hub
-    from captioner.data import mixture
+    # Here and below, and not above, so that --help and mistakes in the options answer at once.
     from captioner.errors import CaptionerError
-    from captioner.model import backend
-    from captioner.training import distribution, recipes, run
 
-    backend.keep_compiled()
-    given = {k: v for k, v in vars(options).items() if v is not None}
-    known = {f.name for f in fields(config.TrainingConfig)}
     try:
-        sources = mixture.parse_sources(options.datasets or ["coco"], options.data_dir)
-        recipe = recipes.RECIPES[options.recipe]
-        chosen = {k: v for k, v in given.items() if k in known}
-        settings = config.TrainingConfig(**recipe.training | chosen)
-        # First of all: hosts have to find each other before anything is computed.
-        processes = distribution.distribute(options.distribute, settings.batch_size)
-        if options.push_to_hub:
-            hub.require_login()  # now, and not after hours of training
-        seed = given.get("seed", 0)
-
-        records = mixture.read_mixture(
-            sources, options.images, seed, download=True, progress=sys.stderr.isatty()
-        )
-        folder = run.run_training(
-            records,
-            run.RunOptions(
-                dataset=mixture.title_of(sources),
-                output=options.output,
-                backbone_weights=options.backbone_weights,
-                backbone_note=options.backbone_note,
-                features=options.features,
-                skip_unreadable=options.skip_unreadable,
-                training=settings,
-                model=recipe.model,
-                distribution=processes,
-            ),
-        )
-        if not processes.is_main:  # the first one has written the checkpoint
-            return 0
-        print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")
-        if options.push_to_hub:
-            print(f"Published: {hub.push(folder, options.push_to_hub, private=options.private)}")
+        _train(options)
     except (CaptionerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -178,6 +171,67 @@ def main() -> int:
         print("\nstopped. The same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Does what the options say. Raises `CaptionerError` and `OSError`."""
+    from captioner import config
+    from captioner.data import mixture
+    from captioner.training import preflight, recipes
+
+    recipe = recipes.RECIPES[options.recipe]
+    if "help" in options.settings:
+        print(config.describe_settings(recipe))
+        return
+    _prepare(options.deterministic)
+    recipe, training = preflight.settings_of(recipe, options.settings, vars(options))
+    sources = mixture.parse_sources(options.datasets or ["coco"], options.data_dir)
+    preflight.check_places(options)
+
+    records = mixture.read_mixture(
+        sources, options.images, training.seed, download=True, progress=sys.stderr.isatty()
+    )
+    preflight.check_records(records, training)
+    _run(options, mixture.title_of(sources), records, recipe.model, training)
+
+
+def _run(
+    options: argparse.Namespace,
+    title: str,
+    records: list[Record],
+    model: dict[str, Any],
+    training: TrainingConfig,
+) -> None:
+    """What takes long, after everything was checked that can be checked without it."""
+    from captioner import environment
+
+    environment.settle()
+    from captioner.checkpoint import hub
+    from captioner.model import backend
+    from captioner.training import distribution, run
+
+    backend.keep_compiled()
+    # First of all: hosts have to find each other before anything is computed.
+    processes = distribution.distribute(options.distribute, training.batch_size)
+    folder = run.run_training(
+        records,
+        run.RunOptions(
+            dataset=title,
+            output=options.output,
+            backbone_weights=options.backbone_weights,
+            backbone_note=options.backbone_note,
+            features=options.features,
+            skip_unreadable=options.skip_unreadable,
+            training=training,
+            model=model,
+            distribution=processes,
+        ),
+    )
+    if not processes.is_main:  # the first one has written the checkpoint
+        return
+    print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")
+    if options.push_to_hub:
+        print(f"Published: {hub.push(folder, options.push_to_hub, private=options.private)}")
 
 
 if __name__ == "__main__":

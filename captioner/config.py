@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -55,13 +57,13 @@ class ModelConfig:
     annotation vectors, the attention-weighted sum of them is the context vector.
     """
 
-    vocabulary_size: int
+    vocabulary_size: int  # words, the four special tokens included
     rows: int = 8  # of the feature map
-    columns: int = 8
-    channels: int = 2048
+    columns: int = 8  # of the feature map
+    channels: int = 2048  # of a location
     embedding_dim: int = 256  # of a word and of an annotation vector
     units: int = 512  # of the GRU
-    attention_units: int = 512
+    attention_units: int = 512  # of the layer that scores each location
     dropout: float = 0.3  # on features, word embeddings and the output layer
     initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
@@ -92,31 +94,31 @@ class TrainingConfig:
     A field added later must have a default by which nothing changes: see `_parse`.
     """
 
-    epochs: int = 20
+    epochs: int = 20  # of cross-entropy, at most
     batch_size: int = 32  # images; each brings its captions along
-    captions_per_image: int = 5
+    captions_per_image: int = 5  # in each epoch; of more, others are chosen each time
     learning_rate: float = 1e-3  # peak, after the warm-up
     schedule: str = "cosine"  # of the learning rate; or "constant"
     warmup_steps: int = 200  # of the cosine
-    weight_decay: float = 1e-4
-    clip_norm: float = 5.0
-    label_smoothing: float = 0.1
+    weight_decay: float = 1e-4  # of AdamW
+    clip_norm: float = 5.0  # the largest norm of a gradient
+    label_smoothing: float = 0.1  # share of the target that is spread over all words
     patience: int = 4  # epochs without a better validation loss before stopping
     max_words: int = 30  # longer captions are cut
     vocabulary_limit: int = 5000  # words, besides the four special tokens
     min_count: int = 1  # words that occur less often in the training captions are unknown
-    seed: int = 0
-    mixed_precision: bool = False
+    seed: int = 0  # of weights, order, dropout, samples, and of the choice of photos
+    mixed_precision: bool = False  # products in bfloat16, for GPUs
     mirror: bool = False  # each training photo is seen mirrored too, in other epochs
-    crops: int = 0  # and in so many random parts of it
+    crops: int = 0  # of each training photo so many random parts are seen too
     finetune_from: str = ""  # "mixed0" to "mixed10": the backbone learns too, from this block on
-    finetune_epochs: int = 2
+    finetune_epochs: int = 2  # of that, from photos
     finetune_image_size: int = 299  # pixels, both sides; fewer cost less, see `finetuning`
     finetune_learning_rate: float = 5e-5  # of the backbone, at its peak
     decoder_learning_rate: float = 1e-4  # of the decoder, meanwhile and in the epochs after it
     polish_epochs: int = 1  # of the decoder alone, on the features of the tuned backbone
     cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
-    cider_learning_rate: float = 2e-4
+    cider_learning_rate: float = 2e-4  # of self-critical training, throughout
     cider_overuse: float = 0.0  # weight of the penalty on words used more often than people do
     cider_captions: str = "all"  # rewarded is agreement with "all", or with those by "people"
     cider_blend: float = 0.25  # 0 keeps the weights before this phase, 1 those of its best epoch
@@ -190,6 +192,9 @@ FOUND_OUT = {
 }
 
 
+SECTIONS: dict[str, type] = {"model": ModelConfig, "training": TrainingConfig}
+
+
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """`recipe` with the fields that `settings` name, such as "model.units=1024", set anew.
 
@@ -201,11 +206,10 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         ConfigError: There is no such field (the message names the nearest that there is), or the
             value is of another type or out of range.
     """
-    changed: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
-    kinds = {"model": ModelConfig, "training": TrainingConfig}
+    changed: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     known = {
         f"{section}.{name}": hint
-        for section, kind in kinds.items()
+        for section, kind in SECTIONS.items()
         for name, hint in get_type_hints(kind).items()
     }
     for setting in settings:
@@ -221,6 +225,24 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     recipe = Recipe(recipe.model | changed["model"], recipe.training | changed["training"])
     ModelConfig(vocabulary_size=5, **recipe.model), TrainingConfig(**recipe.training)  # in range?
     return recipe
+
+
+def describe_settings(recipe: Recipe) -> str:
+    """What `with_settings` takes: a line for each field, with its value in `recipe` and what it is.
+
+    That is told by the comment behind the field, of which there is no second copy.
+    """
+    lines = []
+    for section, kind in SECTIONS.items():
+        comments = dict(
+            re.findall(r"^ {4}(\w+): .*  # (.+)$", inspect.getsource(kind), re.MULTILINE)
+        )
+        values = {name: getattr(kind, name, None) for name in comments} | getattr(recipe, section)
+        for name, value in values.items():
+            if f"{section}.{name}" not in FOUND_OUT:
+                shown = str(value).lower() if isinstance(value, bool) else value
+                lines.append(f"{f'{section}.{name}={shown}':<40} {comments[name]}")
+    return "\n".join(lines)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

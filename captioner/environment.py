@@ -48,12 +48,12 @@ class EnvironmentUnusable(CaptionerError, RuntimeError):
     """Something that is set on this machine, or missing, without which nothing can be done."""
 
 
-def settle(page: bool = False) -> None:
-    """Makes the process independent of what others have set, then imports Keras.
+def prepare(page: bool = False) -> None:
+    """Makes the process independent of what others have set, as far as that needs no Keras.
 
     Args:
         page: Whether the process serves a page: then it keeps no large pieces of freed memory
-            (`keep_freed_memory`), and imports Keras without a word.
+            (`keep_freed_memory`).
 
     Raises:
         EnvironmentUnusable: There is no backend of Keras that this program can compute with.
@@ -69,6 +69,15 @@ def settle(page: bool = False) -> None:
         os.environ.pop(name, None)
     _drop_unusable_proxies()
     _choose_backend()
+
+
+def settle(page: bool = False) -> None:
+    """`prepare`, then imports Keras, which takes seconds: without a word if it is for the `page`.
+
+    Raises:
+        EnvironmentUnusable: As `prepare`.
+    """
+    prepare(page)
     # TensorFlow's C++ parts write notes about missing GPUs to standard error, past Python and past
     # every setting, because their log is not ready yet. They look like errors.
     with _quiet_until_failure() if page else contextlib.nullcontext():

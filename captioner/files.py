@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,6 +96,50 @@ def system_fault(error: BaseException, *paths: Path) -> str | None:
         f"{faulty} cannot be read ({os.strerror(fault)}). {_REMEDIES[fault]}, then run the same "
         "command again; the file may be whole."
     )
+
+
+# Why a folder cannot be written to, and what to do besides giving another one.
+_WRITE_REMEDIES = {
+    errno.EACCES: "Let your user write there",
+    errno.EPERM: "Let your user write there",
+    errno.ENOTDIR: "Move the file away that is in its place",
+    errno.EEXIST: "Move the file away that is in its place",
+    errno.EROFS: "Mount that disk for writing",
+}
+
+
+def write_fault(folder: Path, error: OSError, option: str) -> str:
+    """Why nothing can be written to a folder, and what to do, which depends on the cause.
+
+    Args:
+        folder: Where something was to be written.
+        error: What was raised.
+        option: The option that names the folder, such as "--output".
+    """
+    why = f"{folder} cannot be written to ({os.strerror(error.errno) if error.errno else error})."
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # no other folder would help
+        return f"{why} {_REMEDIES[error.errno]}, then run the same command again."
+    remedy = (_REMEDIES | _WRITE_REMEDIES).get(error.errno or 0)
+    return (
+        f"{why} {remedy}, or give another {option}." if remedy else f"{why} Give another {option}."
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Writes a file into `folder` and removes it, and whatever folders it had to make for that.
+
+    Raises:
+        OSError: Files cannot be written there.
+    """
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"can this be written?")
+    finally:
+        for path in missing:
+            with suppress(OSError):  # it could not be made, or somebody is using it by now
+                path.rmdir()
 
 
 def _errno(error: BaseException | None) -> int | None:

@@ -15,7 +15,7 @@ from conftest import Mount
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from captioner.files import atomic_file, system_fault, write_bytes
+from captioner.files import atomic_file, check_writable, system_fault, write_bytes, write_fault
 
 ROOT = Path(__file__).parents[1]
 
@@ -154,3 +154,31 @@ def test_too_many_open_files_are_named_and_more_are_allowed(tmp_path: Path) -> N
     assert str(path) in fault and "Too many open files" in fault and "ulimit -n" in fault
     assert "may be whole" in fault and "elete" not in fault
     assert names == "weights", "the limit was raised"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (
+            errno.ENOSPC,
+            "No space left on device). Make room on the disk, or give another --output.",
+        ),
+        (errno.EROFS, "Mount that disk for writing, or give another --output."),
+        (errno.EACCES, "Let your user write there, or give another --output."),
+        (errno.EMFILE, "`ulimit -n 4096`), then run the same command again."),
+        (errno.ENAMETOOLONG, "File name too long). Give another --output."),
+    ],
+)
+def test_the_remedy_comes_from_the_cause(tmp_path: Path, number: int, remedy: str) -> None:
+    message = write_fault(tmp_path, OSError(number, os.strerror(number)), "--output")
+    assert message.startswith(f"{tmp_path} cannot be written to (") and message.endswith(remedy)
+
+
+def test_looking_whether_a_folder_can_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "below")
+    assert names(tmp_path) == []
+    (tmp_path / "file").write_bytes(b"precious")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises((FileExistsError, NotADirectoryError)):
+            check_writable(place)
+    assert names(tmp_path) == ["file"]

@@ -30,9 +30,9 @@ from captioner.checkpoint.checkpoint_folder import (
     read_json,
     write_checkpoint,
 )
+from captioner.checkpoint.hub_access import HubError, require_login
 from captioner.checkpoint.hub_errors import patiently, reason, was_refused
 from captioner.checkpoint.model_card import is_untouched, model_card
-from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -43,10 +43,6 @@ CARD, LOSS_PLOT = "README.md", "loss.png"
 FILES = (CONFIG, VOCABULARY, DECODER, BACKBONE, METRICS, LOSS_PLOT, CARD)
 ATTEMPTS = 4
 TIMEOUT = 10  # seconds until the first answer; the client's own default is to wait for ever
-
-
-class HubError(CaptionerError, RuntimeError):
-    """A push that did not happen; the message says why and what to do."""
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:
@@ -146,17 +142,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, copy_of: Path | None =
         extra = {n: p.read_bytes() for n, p in files.items() if n == CARD or n.endswith(".png")}
         write_checkpoint(folder, checkpoint, read_json(files[METRICS]), extra)
     return folder
-
-
-def require_login(token: str | None = None) -> None:
-    """Raises `HubError` unless there is a token to push with; asks nobody whether it is valid."""
-    from huggingface_hub import get_token
-
-    if not (token or get_token()):
-        raise HubError(
-            "pushing to the Hub needs an access token: log in with `hf auth login`, or set "
-            "HF_TOKEN to a token with write access."
-        )
 
 
 def _cached(repo_id: str, revision: str | None) -> Path | None:

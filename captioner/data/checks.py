@@ -40,7 +40,7 @@ def check_trainable(records: Sequence[Record], min_count: int = 1) -> None:
     if not _occurs(_words(train), min_count):
         raise DatasetError(
             f"no word occurs {min_count} times in the training captions, so none would be learnt; "
-            "give more captions, or learn rarer words (--recipe tutorial learns all of them)."
+            "give more captions, or learn rarer words (--set training.min_count=1)."
         )
 
 

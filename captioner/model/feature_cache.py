@@ -20,7 +20,13 @@ import numpy as np
 
 from captioner.data.datasets import Record
 from captioner.errors import CaptionerError
-from captioner.files import allow_open_files, atomic_file, system_fault, write_bytes
+from captioner.files import (
+    allow_open_files,
+    atomic_file,
+    system_fault,
+    write_bytes,
+    write_fault,
+)
 from captioner.model.hash_cache import Digests
 
 VERIFIED = "verified.jsonl"
@@ -163,10 +169,7 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
-            raise FeatureError(
-                f"{folder} cannot be written to ({error.strerror}). Give another one for the "
-                "features."
-            ) from error
+            raise FeatureError(write_fault(folder, error, "--features")) from error
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -40,7 +40,7 @@ from captioner.data.vocabulary import Vocabulary
 from captioner.data.words import UNICODE
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
-from captioner.files import write_bytes
+from captioner.files import write_bytes, write_fault
 from captioner.model import backend
 from captioner.model.backbone import IMAGENET, build_backbone
 from captioner.model.caption_model import CaptionModel
@@ -103,9 +103,7 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
             f"another run is writing to {output}. Wait for it, or give another --output."
         ) from None
     except OSError as error:
-        raise TrainingError(
-            f"{output} cannot be written to ({error}). Give another --output."
-        ) from error
+        raise TrainingError(write_fault(output, error, "--output")) from error
     with lock:
         try:
             return _run_locked(records, options)

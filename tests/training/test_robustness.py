@@ -182,11 +182,11 @@ def test_scores_that_fail_do_not_cost_the_checkpoint(command, data, output, monk
     assert Captioner.from_pretrained(output / "checkpoint").config.dataset == "folder"
 
 
-def test_two_data_sets_in_one_run(command, data, output, tmp_path, monkeypatch):
+def test_two_data_sets_in_one_run(command, data, backbone_file, tmp_path, monkeypatch):
     shutil.copytree(data, tmp_path / "others")
     arguments = [f"--dataset=folder:{data}", f"--dataset=folder:{tmp_path / 'others'}"]
     arguments += [f"--output={tmp_path / 'out'}", "--epochs=1", "--cider-epochs=1"]
-    arguments += ["--batch-size=4", "--backbone-weights=given"]
+    arguments += ["--batch-size=4", f"--backbone-weights={backbone_file}"]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert train.main() == 0
@@ -261,11 +261,11 @@ def test_feature_folders_that_cannot_be_written(command, data, mount: Mount, tmp
     file = tmp_path / "file"
     file.write_bytes(b"precious")
     message = command(data, tmp_path / "new", "--features", file, fails=True)
-    assert f"{file} cannot be written to" in message and "Give another one" in message
+    assert f"{file} cannot be written to" in message and "another --features" in message
     assert file.read_bytes() == b"precious"
     below = mount("size=1m,ro") / "features"
     message = command(data, tmp_path / "new", "--features", below, fails=True)
-    assert "Read-only file system" in message and "Give another one" in message
+    assert "Read-only file system" in message and "give another --features" in message
 
 
 def test_features_on_a_disk_that_cannot_be_written_are_read(command, data, output, mount: Mount):

@@ -190,19 +190,3 @@ def test_two_runs_at_once_are_refused(data, tmp_path):
     first.kill()
     first.communicate()
     assert second.returncode == 1 and "another run is writing to" in said
-
-
-def test_the_command_line_explains_mistakes(tmp_path):
-    def said(*arguments: str) -> str:
-        process = subprocess.run(
-            [sys.executable, ROOT / "train.py", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert process.returncode != 0
-        assert "Traceback" not in process.stderr
-        return process.stderr
-
-    assert "--epoch-count" in said("--epoch-count", "3")
-    assert "token.txt" in said("--dataset", "flickr8k", "--data-dir", str(tmp_path))

@@ -1,0 +1,37 @@
+"""What a push needs that can be looked at before the training: a name, and a token.
+
+Neither asks the Hub, and importing this module imports neither Keras nor the Hub's client.
+"""
+
+from __future__ import annotations
+
+from captioner.errors import CaptionerError
+
+
+class HubError(CaptionerError, RuntimeError):
+    """A push that did not happen; the message says why and what to do."""
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raises `HubError` if no repository on the Hub can be called `repo_id`."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise HubError(
+            f'no repository on the Hub can be called "{repo_id}": a Hub id has the form USER/NAME, '
+            'with letters, digits, "-", "_" and "." in it, and does not end in ".git".'
+        ) from None
+
+
+def require_login(token: str | None = None) -> None:
+    """Raises `HubError` unless there is a token to push with; asks nobody whether it is valid."""
+    from huggingface_hub import get_token
+
+    if not (token or get_token()):
+        raise HubError(
+            "pushing to the Hub needs an access token: log in with `hf auth login`, or set "
+            "HF_TOKEN to a token with write access."
+        )

@@ -1,0 +1,101 @@
+"""What can be wrong with a run's options, found out before Keras is imported, which takes seconds.
+
+Nothing in here, nor in what it imports, needs Keras.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from captioner.checkpoint import hub_access
+from captioner.config import ConfigError, Recipe, TrainingConfig, with_settings
+from captioner.data.checks import check_trainable
+from captioner.data.datasets import Record, check_no_leak
+from captioner.errors import CaptionerError
+from captioner.files import check_writable, write_fault
+
+IMAGENET = "imagenet"
+
+
+class OptionsError(CaptionerError, ValueError):
+    """Options that cannot be used; the message names them and the remedy."""
+
+
+def settings_of(
+    recipe: Recipe, settings: Sequence[str], given: Mapping[str, Any]
+) -> tuple[Recipe, TrainingConfig]:
+    """A recipe with what the command line changes in it, and its training part checked.
+
+    Args:
+        recipe: What to start from.
+        settings: SECTION.FIELD=VALUE, as `--set` takes it.
+        given: The values of options that are called like fields of `TrainingConfig`, by field;
+            None and other names are left out.
+
+    Raises:
+        ConfigError: A value is out of range, or a field is set twice.
+    """
+    known = {field.name for field in fields(TrainingConfig)}
+    given = {name: v for name, v in given.items() if name in known and v is not None}
+    for setting in settings:
+        section, _, name = setting.partition("=")[0].strip().partition(".")
+        if section == "training" and name in given:
+            raise ConfigError(
+                f"{_option(name)} and --set training.{name} are the same: give one of them."
+            )
+    recipe = with_settings(recipe, settings)
+    recipe = Recipe(recipe.model, recipe.training | given)
+    try:
+        return recipe, TrainingConfig(**recipe.training)
+    except ConfigError as error:
+        message = str(error)
+        for name in given:  # as it was typed
+            message = message.replace(f"training.{name} is", f"{_option(name)} is")
+        raise ConfigError(message) from None
+
+
+def check_places(options: argparse.Namespace) -> None:
+    """Looks at the files, folders and names that train.py's options give.
+
+    Raises:
+        OptionsError: A folder cannot be written to, or a file is not there.
+        HubError: The checkpoint could not be pushed.
+    """
+    if options.push_to_hub is not None:
+        hub_access.check_repo_id(options.push_to_hub)
+        hub_access.require_login()
+    elif options.private:
+        raise OptionsError("--private is of no use without --push-to-hub USER/NAME.")
+    weights = options.backbone_weights
+    if weights != IMAGENET and not Path(weights).is_file():
+        raise OptionsError(
+            f'--backbone-weights {weights} is no file. Give the path of one, or "{IMAGENET}" to '
+            "download the public weights."
+        )
+    if options.distribute == "hosts":  # of which the first one alone writes
+        return
+    _check_folder(options.output, "--output")
+    # Features that are all there may lie where nothing can be written.
+    if options.features is not None and not (options.features / "stamp.json").is_file():
+        _check_folder(options.features, "--features")
+
+
+def check_records(records: Sequence[Record], training: TrainingConfig) -> None:
+    """Counts what was read. Raises `DatasetError` if nothing can be learnt from it."""
+    check_no_leak(records)
+    check_trainable(records, training.min_count)
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise OptionsError(write_fault(folder, error, option)) from error
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"

@@ -1,0 +1,97 @@
+"""Mistakes on train.py's command line are explained at once, before Keras is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Photo
+
+from captioner.config import ConfigError, describe_settings
+from captioner.training.preflight import settings_of
+from captioner.training.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+# What is given, and what the one line says.
+MISTAKES = {
+    "--epochs -1": "--epochs is -1: it must be from 1 to",
+    "--epochs many": 'argument --epochs: "many" is no whole number',
+    "--learning-rate nan": "--learning-rate is nan: it must be from",
+    "--epoch-count 3": "there is no option --epoch-count; the nearest is --epochs",
+    "--images 0": '"0" is no number of photos; give 1 or more, or all',
+    "--skip-unreadable -3": '"-3" is no number of photos; give 0 or more',
+    "--set units=3": "there is no units to set. Did you mean model.units?",
+    "--set training.epochs=many": "training.epochs is 'many': expected a whole number",
+    "--set training.epochs=0": "training.epochs is 0: it must be from 1 to",
+    "--set training.epochs=3 --epochs 4": "the same: give one of them",
+    "--finetune-from mixed11": "--finetune-from is 'mixed11': one of mixed0, mixed1",
+    "--backbone-weights nothing.h5": "--backbone-weights nothing.h5 is no file. Give the path",
+    "--push-to-hub a/b/c": 'called "a/b/c": a Hub id has the form USER/NAME',
+    "--push-to-hub a/b": "hf auth login",
+    "--private": "of no use without --push-to-hub",
+    "--output note.txt": "note.txt cannot be written to (File exists). Move the file away",
+    "--features note.txt/below": "Move the file away that is in its place, or give another --feat",
+    "--dataset coko": 'Did you mean "coco"?',
+    "--dataset folder --data-dir none": "there is no folder none; correct the path",
+    "--dataset flickr8k --data-dir .": "token.txt",
+    "--dataset folder --data-dir .": "0 training and 1 validation photos: both are needed",
+}
+TRY_ALL = """
+import io, json, sys
+import train
+said = {}
+for options in sys.argv[1:]:
+    sys.argv, sys.stderr = ["train.py", *options.split()], io.StringIO()
+    try:
+        code = train.main()
+    except SystemExit as end:
+        code = end.code
+    said[options] = [code, sys.stderr.getvalue()]
+print(json.dumps([said, sorted({"keras", "tensorflow", "jax"} & set(sys.modules))]))
+"""
+
+
+def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: Photo) -> None:
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "note.txt").write_text("precious")
+    (tmp_path / "captions.csv").write_text("image,caption,split\na.png,a dog,val\n")
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", TRY_ALL, *MISTAKES],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said, imported = json.loads(done.stdout)
+    assert imported == []
+    for options, message in MISTAKES.items():
+        code, lines = said[options]
+        assert code in (1, 2) and lines.startswith("error: "), (options, lines)
+        assert lines.count("\n") == 1, "one line"
+        assert message in lines, options
+    assert sorted(tmp_path.iterdir()) == before, "nothing is left behind"
+
+
+def test_all_fields_are_listed_with_what_they_are() -> None:
+    lines = describe_settings(RECIPES["best"]).splitlines()
+    assert "training.epochs=15" in [line.split()[0] for line in lines], "the recipe's value"
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines), "and what it is"
+    # Each line can be given as it stands.
+    recipe, _ = settings_of(RECIPES["best"], [line.split()[0] for line in lines], {})
+    assert describe_settings(recipe).splitlines() == lines
+
+
+def test_options_and_settings_come_together() -> None:
+    given = {"epochs": 2, "mirror": None, "output": "elsewhere"}
+    settings = ["training.cider_captions=people", "model.units=64"]
+    recipe, training = settings_of(RECIPES["best"], settings, given)
+    assert (training.epochs, training.cider_captions, training.mirror) == (2, "people", True)
+    assert recipe.model == {"attention_units": 128, "units": 64}
+    with pytest.raises(ConfigError, match=r"--cider-epochs and --set training\.cider_epochs"):
+        settings_of(RECIPES["best"], ["training.cider_epochs=1"], {"cider_epochs": 1})
