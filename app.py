@@ -1,4 +1,5 @@
-"""The page: `python app.py`, then open the address it prints (`--help` lists the options)."""
+"""Starts the page: run `python app.py` and open the address that it prints. `--help` lists the
+options."""
 
 from __future__ import annotations
 
@@ -6,17 +7,22 @@ import argparse
 import importlib.util
 import logging
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captioner.web.address import AddressUnusable, find_address
 from captioner.web.address import port as read_port
 
+if TYPE_CHECKING:
+    from captioner.web.batching import BatchingCaptioner
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Load, compile, serve until interrupted. Gives the exit status."""
+    """Loads the model and serves the page until it is interrupted. Returns the exit status."""
     options = _parser().parse_args(arguments)
     if options.mcp and importlib.util.find_spec("mcp") is None:
-        print('--mcp needs one package more: pip install "gradio[mcp]"', file=sys.stderr)
+        print('--mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 1
     try:
         host, port = find_address(options.host, options.port)
@@ -24,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Cannot serve the page: {error}", file=sys.stderr)
         return 1
     print("Loading the model ...", flush=True)
-    # Not before the options are read: TensorFlow takes seconds, a typing mistake should not.
+    # TensorFlow takes seconds to import. These imports come after the options have been read, so
+    # that a mistake in them is reported at once.
     from captioner.environment import EnvironmentUnusable, settle_page
 
     try:
@@ -33,7 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Cannot start: {error}", file=sys.stderr)
         return 1
     from captioner import CheckpointError
-    from captioner.model.decoding_options import DEFAULTS
     from captioner.web.batching import BatchingCaptioner
 
     try:
@@ -41,23 +47,30 @@ def main(arguments: list[str] | None = None) -> int:
     except CheckpointError as error:
         print(f"Cannot use this checkpoint: {error}", file=sys.stderr)
         return 1
-    # What the page and the endpoint search for unless told otherwise. Other searches are compiled
-    # at their first use, which takes a second: waiting for all of them here would take many.
-    captioner.warm_up([DEFAULTS])
+    with closing(captioner):
+        return _serve(captioner, host, port, share=options.share, mcp=options.mcp)
+
+
+def _serve(captioner: BatchingCaptioner, host: str, port: int, share: bool, mcp: bool) -> int:
+    """Serves the page until it is interrupted. Returns the exit status."""
+    from captioner.model.decoding_options import DEFAULTS
     from captioner.web.page import build_page, launch_options
 
+    # This is the search that the page and the endpoints do by default. Other searches are compiled
+    # at their first use, which takes a second; compiling all of them here would take many.
+    captioner.warm_up([DEFAULTS])
     page = build_page(captioner)
     try:
         page.launch(
             server_name=host,
             server_port=port,
-            share=options.share or None,
-            mcp_server=options.mcp,
+            share=share or None,
+            mcp_server=mcp,
             prevent_thread_lock=True,
-            quiet=True,  # Gradio's own lines speak of arguments of its functions
+            quiet=True,  # Gradio's own lines name the arguments of its functions
             **launch_options(),
         )
-    except OSError as error:  # Gradio's message speaks of its own arguments
+    except OSError as error:  # Gradio's message names its own arguments
         taken = f"port {port} has been taken meanwhile. Start again, or choose one with --port."
         print(f"Cannot serve the page: {taken}", file=sys.stderr)
         logging.getLogger(__name__).debug("%s", error)
@@ -65,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"* Running on local URL:  {page.local_url}", flush=True)
     if page.share_url:
         print(f"* Running on public URL: {page.share_url} (for a week)", flush=True)
-    if options.mcp:
+    if mcp:
         from captioner.web.mcp_tools import finish_tools
 
         finish_tools(page)
@@ -84,12 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
     parser.add_argument(
-        "--port", type=read_port, help="default: the first free one from 7860; 0: any free one"
+        "--port",
+        type=read_port,
+        help="default: the first free port from 7860; 0: any free port",
     )
     parser.add_argument(
-        "--host", help="0.0.0.0 (or ::) for all the network (default: this machine)"
+        "--host",
+        help="0.0.0.0 (or ::) opens the page to the network (default: this machine only)",
     )
-    parser.add_argument("--share", action="store_true", help="also make a public link, for a week")
+    parser.add_argument(
+        "--share", action="store_true", help="also make a public link that lasts a week"
+    )
     parser.add_argument(
         "--mcp", action="store_true", help="serve the same functions as tools for language models"
     )

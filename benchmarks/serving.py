@@ -88,6 +88,7 @@ def request(options: argparse.Namespace) -> None:
         "- attention grid": lambda: attention_grid_png(image, captions[0], TILE),
     }
     seconds = by_turns(work, options.rounds)
+    captioner.close()
     bare = statistics.median(seconds["bare InceptionV3"])
     print(f"{len(captions[0].words)} words, photo of {image.width} x {image.height}\n")
     print("| | ms, median | min - max | ratio |\n| --- | --- | --- | --- |")

@@ -247,7 +247,8 @@ def _start_threads(
 
     # Daemons, because an executor would hold up Ctrl-C until every pending read times out.
     threads = [
-        threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(records)))
+        threading.Thread(target=work, name="captioner download", daemon=True)
+        for _ in range(min(workers, len(records)))
     ]
     for thread in threads:
         thread.start()

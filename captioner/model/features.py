@@ -248,7 +248,7 @@ def _decoded_batches(
 
     size = extractor.batch_size
     batches = [records[i : i + size] for i in range(0, len(records), size)]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or os.cpu_count(), "captioner decoding") as pool:
         waiting: list[list[Future]] = []
         ahead = iter(batches)
         for batch in batches:

@@ -64,7 +64,7 @@ class Digests:
     ) -> list[str | None]:
         """`of` each file; those that have to be read are read by several threads."""
         unknown = [file for file in dict.fromkeys(files) if not self._knows(file)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count(), "captioner hashing") as pool:
             read = dict(zip(unknown, pool.map(lambda f: self.of(f, compute), unknown), strict=True))
         return [read[file] if file in read else self.of(file, compute) for file in files]
 

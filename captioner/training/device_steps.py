@@ -105,7 +105,7 @@ def _calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]
             starts.append(number)
     spans = list(zip(starts, [*starts[1:], len(batches)], strict=True))
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as threads:
+    with ThreadPoolExecutor(workers, "captioner batches") as threads:
         waiting: list[list[Future]] = []
         ahead = iter(spans)
         for start, end in spans:

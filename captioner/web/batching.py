@@ -1,8 +1,8 @@
 """Captions for many visitors at once: requests that wait go through the network together.
 
-A request's photo is decoded and its picture drawn in the request's own thread. In between, two
-threads of their own, one for the network and one for the search, take what has come in meanwhile
-and carry it out as one batch. Nobody waits for a batch to fill: a lone request is a batch of one.
+Each request decodes its photo and draws its picture in its own thread. One further thread runs the
+network and another one runs the search: each takes all requests that have come in meanwhile and
+computes them as one batch. Nobody waits for a batch to fill: a lone request is a batch of one.
 """
 
 from __future__ import annotations
@@ -28,20 +28,25 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# A waiting crowd is cut into batches of these sizes. Every further size would be one more graph to
-# compile (under JAX), and padding to a size would cost as much as the photos that are missing.
+# The requests that wait are divided into batches of these sizes. Each further size would be one
+# more graph to compile (under JAX), and padding a batch costs as much time as real photos in it.
 BATCH_SIZES = (1, 2, 4, 8)
-# A kind of search is compiled by XLA once it has been asked for this often, one photo each time.
-# The number of kinds is limited, because each takes some 70 MB.
+# XLA compiles a kind of search once this many single photos have been searched in that way. The
+# number of compiled kinds is limited, because each takes some 70 MB.
 OFTEN, MAX_COMPILED = 3, 4
-PAUSE = 1.0  # seconds before it begins: whoever asked has the answer first
+PAUSE = 1.0  # seconds before compiling begins: the request that caused it is answered first
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls from any number of threads, carried out in batches by one thread.
+    """Items from any number of threads, computed in batches by one thread, which `close` ends.
 
-    `run` maps a list of items to a list of results, one per item. Only items with the
-    same `key` share a batch. First come, first served: the oldest item is always in the next batch.
+    The oldest item that waits is always in the next batch, so that items are served in order.
+
+    Args:
+        run: Maps a list of items to their results, one per item.
+        key: Only items with the same key share a batch.
+        sizes: The sizes that a batch may have; 1 must be among them.
+        name: The name of the thread, for logs and debuggers.
     """
 
     def __init__(
@@ -57,24 +62,49 @@ class Batcher(Generic[Item, Result]):
         self._key = key
         self._sizes = sorted(sizes)
         self._waiting: list[tuple[Item, Future[Result]]] = []
+        self._closed = False
         self._changed = threading.Condition()
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name=f"captioner {name}", daemon=True)
+        self._thread.start()
 
     def submit(self, item: Item) -> Future[Result]:
-        """A future of the item's result, or of the exception that `run` raised for it."""
+        """Adds an item to those that wait.
+
+        Returns:
+            A future of its result, or of the exception that `run` raised for it.
+
+        Raises:
+            RuntimeError: The batcher has been closed.
+        """
         future: Future[Result] = Future()
         with self._changed:
+            if self._closed:
+                raise RuntimeError("the batcher has been closed")
             self._waiting.append((item, future))
             self._changed.notify()
         return future
 
+    def close(self) -> None:
+        """Cancels the items that wait, finishes the batch that is being computed, and ends the
+        thread."""
+        with self._changed:
+            self._closed = True
+            cancelled, self._waiting = self._waiting, []
+            self._changed.notify()
+        for _, future in cancelled:
+            future.cancel()
+        self._thread.join()
+
     def _work(self) -> None:
-        while True:
-            self._carry_out(self._next_batch())
+        while batch := self._next_batch():
+            self._carry_out(batch)
 
     def _next_batch(self) -> list[tuple[Item, Future[Result]]]:
+        """The items of the next batch, or an empty list after `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return []
             key = self._key(self._waiting[0][0])
             alike = [i for i, (item, _) in enumerate(self._waiting) if self._key(item) == key]
             size = max(size for size in self._sizes if size <= len(alike))
@@ -93,15 +123,15 @@ class Batcher(Generic[Item, Result]):
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
                 return
-            # Whoever is to blame fails alone.
-            logger.exception("a batch of %d failed; each of it is tried alone", len(batch))
+            # Only the item that caused the error shall fail.
+            logger.exception("a batch of %d failed; its items are tried one by one", len(batch))
             for one in batch:
                 self._carry_out([one])
 
 
 @dataclass(frozen=True)
 class SearchJob:
-    """One photo's part in a batch of searches; arrays without the batch dimension."""
+    """The search for one photo's captions. Its arrays have no batch dimension."""
 
     features: np.ndarray  # float16 (locations, channels)
     options: DecodingOptions
@@ -111,7 +141,7 @@ class SearchJob:
 
     @property
     def kind(self) -> DecodingOptions:
-        """Searches of equal kind may share a batch; each brings the random numbers of its seed."""
+        """Searches with equal kinds may share a batch: `draws` holds what differs by the seed."""
         return replace(self.options, seed=0)
 
 
@@ -119,8 +149,9 @@ class BatchingCaptioner(Captioner):
     """A `Captioner` for many threads: what they ask for at the same time is computed together.
 
     The captions are those that `Captioner` gives, up to the rounding of floating-point sums: where
-    a random number lands within about 1e-6 of the border of two words, a sample may take either.
-    Searches that are often asked for get faster after a while: see `_compile`.
+    a random number lies within about 1e-6 of the border between two words, a sample may take either
+    one. Kinds of search that are often asked for are compiled, and are then faster. `close` ends
+    the threads.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -132,6 +163,12 @@ class BatchingCaptioner(Captioner):
         self._compiler = Batcher(self._compile, sizes=(1,), name="compiler")
         self._asked: Counter[Hashable] = Counter()
         self._compiled: dict[Hashable, Future[DecodingLoop]] = {}
+
+    def close(self) -> None:
+        """Cancels the requests that wait, finishes those that are being computed, and ends the
+        threads. The captioner cannot be used any more."""
+        for batcher in (self._feature_batcher, self._search_batcher, self._compiler):
+            batcher.close()
 
     def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
         return np.stack(
@@ -184,7 +221,8 @@ class BatchingCaptioner(Captioner):
         return future is not None and future.done() and future.exception() is None
 
     def _note(self, options: DecodingOptions) -> None:
-        """Remembers that one photo was searched with `options`, and has that compiled in time."""
+        """Counts the searches of this kind for single photos, and has the kind compiled when there
+        have been `OFTEN` of them."""
         if _gains_by_xla(options) and len(self._compiled) < MAX_COMPILED:
             kind = self._kind(options)
             self._asked[kind] += 1
@@ -192,17 +230,18 @@ class BatchingCaptioner(Captioner):
                 self._compiled[kind] = self._compiler.submit(options)
 
     def _compile(self, options: Sequence[DecodingOptions]) -> list[DecodingLoop]:
-        """The search for one photo, by XLA. Takes seconds, in which visitors have the other one."""
+        """Compiles the search for a single photo by XLA. That takes seconds, during which visitors
+        are served by the search that is not compiled."""
         time.sleep(PAUSE)
         loop = self._new_loop(options[0], xla=True)
         try:
             decode(loop, np.zeros((1, *self.extractor.shape), np.float16), options[0])
         except Exception:
-            logger.exception("a search could not be compiled; it goes on as it is")
+            logger.exception("a search could not be compiled; the uncompiled one is used")
             raise
         return [loop]
 
 
 def _gains_by_xla(options: DecodingOptions) -> bool:
-    # Sorting the vocabulary, for `top_p`, takes XLA longer. Under JAX there is nothing else.
+    # XLA is slower at sorting the vocabulary, which `top_p` needs. JAX always compiles by XLA.
     return backend.name() == "tensorflow" and not options.filtered

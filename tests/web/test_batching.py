@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,8 +51,9 @@ def submit_while_busy(batcher: Batcher, work: Recorder, items: list[int]) -> lis
 
 def test_what_waits_goes_together_in_batches_of_few_sizes() -> None:
     work = Recorder()
-    futures = submit_while_busy(Batcher(work), work, list(range(16)))
-    assert [f.result(10) for f in futures] == [item * 10 for item in range(16)]
+    with closing(Batcher(work)) as batcher:
+        futures = submit_while_busy(batcher, work, list(range(16)))
+        assert [f.result(10) for f in futures] == [item * 10 for item in range(16)]
     # Fifteen waited: 8, then the 4, 2 and 1 that 7 are made of, and each exactly once.
     assert [len(batch) for batch in work.batches] == [1, 8, 4, 2, 1]
     assert [item for batch in work.batches for item in batch] == list(range(16)), (
@@ -60,19 +63,39 @@ def test_what_waits_goes_together_in_batches_of_few_sizes() -> None:
 
 def test_only_what_is_alike_shares_a_batch() -> None:
     work = Recorder()
-    futures = submit_while_busy(Batcher(work, key=lambda i: i % 2), work, [0, 1, 2, 3, 5, 7, 4])
-    assert [f.result(10) for f in futures] == [0, 10, 20, 30, 50, 70, 40]
+    with closing(Batcher(work, key=lambda i: i % 2)) as batcher:
+        futures = submit_while_busy(batcher, work, [0, 1, 2, 3, 5, 7, 4])
+        assert [f.result(10) for f in futures] == [0, 10, 20, 30, 50, 70, 40]
     assert work.batches == [[0], [1, 3, 5, 7], [2, 4]]
 
 
 def test_the_one_that_fails_fails_alone() -> None:
     work = Recorder()
-    futures = submit_while_busy(Batcher(work), work, [1, 12, UNLUCKY, 14, 15])
-    assert [futures[i].result(10) for i in (0, 1, 3, 4)] == [10, 120, 140, 150]
-    with pytest.raises(RuntimeError, match="unlucky"):
-        futures[2].result(10)
+    with closing(Batcher(work)) as batcher:
+        futures = submit_while_busy(batcher, work, [1, 12, UNLUCKY, 14, 15])
+        assert [futures[i].result(10) for i in (0, 1, 3, 4)] == [10, 120, 140, 150]
+        with pytest.raises(RuntimeError, match="unlucky"):
+            futures[2].result(10)
     with pytest.raises(ValueError, match="1 must be among them"):
         Batcher(work, sizes=(2, 4))
+
+
+def test_a_closed_batcher_finishes_its_batch_and_cancels_the_rest() -> None:
+    work = Recorder()
+    batcher = Batcher(work)
+    running = batcher.submit(1)
+    assert work.started.wait(10)
+    waiting = batcher.submit(2)
+    with ThreadPoolExecutor(1) as pool:
+        closed = pool.submit(batcher.close)
+        with pytest.raises(CancelledError):
+            waiting.result(10)
+        assert not closed.done(), "a batch is being computed"
+        work.go_on.set()
+        closed.result(10)
+    assert running.result(0) == 10 and work.batches == [[1]]
+    with pytest.raises(RuntimeError, match="closed"):
+        batcher.submit(3)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +104,16 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def captioner(checkpoint: Checkpoint) -> BatchingCaptioner:
-    return BatchingCaptioner(checkpoint)
+def captioner(checkpoint: Checkpoint) -> Iterator[BatchingCaptioner]:
+    with closing(BatchingCaptioner(checkpoint)) as captioner:
+        yield captioner
+
+
+@pytest.fixture
+def fresh(checkpoint: Checkpoint) -> Iterator[BatchingCaptioner]:
+    """A captioner that nobody has asked for anything yet."""
+    with closing(BatchingCaptioner(checkpoint)) as captioner:
+        yield captioner
 
 
 @pytest.fixture(scope="module")
@@ -140,38 +171,37 @@ def test_beginnings_and_regions_share_batches_too(
 
 
 def test_searches_that_are_often_asked_for_are_compiled_meanwhile(
-    checkpoint: Checkpoint, alone: Captioner, monkeypatch: pytest.MonkeyPatch
+    fresh: BatchingCaptioner, alone: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "PAUSE", 0.0)
     monkeypatch.setattr(batching, "MAX_COMPILED", 1)
-    captioner = BatchingCaptioner(checkpoint)
     photo = example_photos()[0]
-    features = captioner.features([photo])
+    features = fresh.features([photo])
     beam, greedy = DecodingOptions("beam"), DecodingOptions("greedy")
-    assert captioner.is_compiled(replace(beam, strategy="sample", top_p=0.9)), "as fast as can be"
+    assert fresh.is_compiled(replace(beam, strategy="sample", top_p=0.9)), "as fast as can be"
     expected = alone.caption_features(features, beam)[0]
     for _ in range(batching.OFTEN - 1):
-        captioner.caption_features(features, beam)
-    wait_for_compiler(captioner)
-    assert not captioner.is_compiled(beam), "asked for too seldom"
-    captioner.caption_features(features, beam)
-    wait_for_compiler(captioner)
-    assert captioner.is_compiled(beam)
-    compiled = captioner.caption_features(features, beam)[0]
+        fresh.caption_features(features, beam)
+    wait_for_compiler(fresh)
+    assert not fresh.is_compiled(beam), "asked for too seldom"
+    fresh.caption_features(features, beam)
+    wait_for_compiler(fresh)
+    assert fresh.is_compiled(beam)
+    compiled = fresh.caption_features(features, beam)[0]
     assert [c.text for c in compiled] == [c.text for c in expected]
     for one, other in zip(compiled, expected, strict=True):
         np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-4)
         np.testing.assert_allclose(one.attention, other.attention, atol=1e-4)
     # No more than there is memory for; and batches, which come in many sizes, stay as they are.
     for _ in range(batching.OFTEN):
-        captioner.caption_features(features, greedy)
-    wait_for_compiler(captioner)
-    assert not captioner.is_compiled(greedy)
-    assert len(captioner.caption_features(np.repeat(features, 4, 0), beam)) == 4
+        fresh.caption_features(features, greedy)
+    wait_for_compiler(fresh)
+    assert not fresh.is_compiled(greedy)
+    assert len(fresh.caption_features(np.repeat(features, 4, 0), beam)) == 4
 
 
 def test_a_search_that_cannot_be_compiled_goes_on(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fresh: BatchingCaptioner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def decode_unless_compiled(loop: DecodingLoop, *arguments: object) -> Decoded:
         if loop.jit_compile:
@@ -180,13 +210,12 @@ def test_a_search_that_cannot_be_compiled_goes_on(
 
     monkeypatch.setattr(batching, "PAUSE", 0.0)
     monkeypatch.setattr(batching, "decode", decode_unless_compiled)
-    captioner = BatchingCaptioner(checkpoint)
-    features, options = captioner.features([example_photos()[0]]), DecodingOptions("greedy")
+    features, options = fresh.features([example_photos()[0]]), DecodingOptions("greedy")
     for _ in range(batching.OFTEN):
-        captioner.caption_features(features, options)
-    wait_for_compiler(captioner)
-    assert "could not be compiled" in caplog.text and not captioner.is_compiled(options)
-    assert captioner.caption_features(features, options)[0][0].text
+        fresh.caption_features(features, options)
+    wait_for_compiler(fresh)
+    assert "could not be compiled" in caplog.text and not fresh.is_compiled(options)
+    assert fresh.caption_features(features, options)[0][0].text
 
 
 def wait_for_compiler(captioner: BatchingCaptioner) -> None:

@@ -127,4 +127,4 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert done.stderr.strip() == '--mcp needs one package more: pip install "gradio[mcp]"'
+    assert done.stderr.strip() == '--mcp needs one more package: pip install "gradio[mcp]"'
