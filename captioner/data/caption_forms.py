@@ -1,4 +1,4 @@
-"""The forms that captions are published in: CSV, lines of JSON, COCO's, Karpathy's, and others.
+"""Reads the file formats of captions: CSV, JSON Lines, COCO's, Karpathy's, and others.
 
 Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", CVPR
 2015, https://arxiv.org/abs/1412.2306. TextCaps: Sidorov et al., ECCV 2020, arXiv 2003.12462.
@@ -39,10 +39,11 @@ FORMS = "captions.txt, *.csv, *.tsv, *.jsonl, *.token or *.json"
 
 
 def read_captions_file(path: Path) -> CaptionsFile:
-    """Read a captions file; its name's ending and its content tell the form.
+    """Reads a captions file. The file name's extension and the content tell the format.
 
-    Raises DatasetError if it is malformed, naming the lines or entries, if it holds no captions,
-    or if it gives splits to some of its images only.
+    Raises:
+        DatasetError: The file is malformed (the message names the lines or entries), contains no
+            captions, or gives splits to only some of its images.
     """
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
@@ -62,23 +63,15 @@ def read_captions_file(path: Path) -> CaptionsFile:
         return collect(path, *_textcaps(content))
     what = (
         f'{path} has neither "images" and "annotations", as COCO\'s files do, nor "images" with '
-        '"sentences", as Karpathy\'s do; write other forms as JSON lines, one object a line, and '
-        "name the file *.jsonl"
+        '"sentences", as Karpathy\'s do; write other formats as JSON lines, one object per line, '
+        "and name the file *.jsonl"
     )
     hidden = isinstance(content, dict) and isinstance(content.get("images"), list)
     raise NoCaptionsError(what) if hidden else DatasetError(what)
 
 
-def read_karpathy_file(path: Path) -> CaptionsFile:
-    """Read one of Karpathy's `dataset_*.json`; raises DatasetError if it is something else."""
-    content = _json(path)
-    if not _is_karpathy(content):
-        raise DatasetError(f'{path} has no "images" with "sentences", as Karpathy\'s splits do')
-    return collect(path, *_karpathy(content))
-
-
 def read_coco_file(path: Path) -> CaptionsFile:
-    """Read a file in COCO's form; raises DatasetError if it is something else."""
+    """Reads a file in COCO's format. Raises DatasetError if it has another format."""
     content = _json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise DatasetError(f'{path} has no "images" and "annotations", as COCO\'s files do')
@@ -108,7 +101,7 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
 
     def parse(cells: list[str]) -> Row:
         if columns == _KAGGLE and len(cells) == 2:
-            # One row of Kaggle's Flickr30k lacks the separator behind the caption's number.
+            # One row of Kaggle's Flickr30k lacks the separator after the caption's number.
             cells = [cells[0], *re.split(r"(?<=\d)\s+", cells[1], maxsplit=1)]
         if len(cells) < len(columns):
             raise ValueError(
@@ -126,7 +119,7 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
 
 def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     # Strict, because a quote that is not closed would otherwise swallow the rest of the file.
-    # Kaggle's Flickr30k quotes nothing: there, quotes belong to the captions.
+    # Kaggle's Flickr30k does not quote its cells: quotes in it belong to the captions.
     first = [cell.strip().lower() for cell in text.lstrip().split("\n", 1)[0].split(delimiter)]
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -151,7 +144,7 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list
 
 
 def _token(path: Path) -> tuple[Rows, Parse]:
-    """Flickr8k's and Flickr30k's form: NAME#NUMBER, tab, caption."""
+    """The format of Flickr8k and Flickr30k: NAME#NUMBER, tab, caption."""
     lines = enumerate(re.split(r"\r?\n", _text(path)), start=1)
 
     def parse(line: str) -> Row:
@@ -173,7 +166,7 @@ def _json_lines(path: Path) -> tuple[Rows, Parse]:
 
 
 def _narrative(entry: dict) -> Row:
-    """An entry of Localized Narratives, which names the image by its number in another set."""
+    """An entry of Localized Narratives. It names the image by its number in another data set."""
     source, image = str(entry["dataset_id"]).lower(), str(entry["image_id"])
     if source.startswith("mscoco"):
         image = f"{image:0>12}"
@@ -204,7 +197,7 @@ def _karpathy(content: dict) -> tuple[Rows, Parse]:
 
 
 def _coco(path: Path, content: dict) -> tuple[Rows, Parse]:
-    """COCO's form, which nocaps has too, and VizWiz with marks for captions that are no use."""
+    """COCO's format. nocaps has it too; VizWiz adds marks for captions that are unusable."""
     images: dict[int | str, dict] = {}
     names = set()
     for where, entry in _entries("images", content.get("images") or []):
@@ -234,7 +227,7 @@ def _coco(path: Path, content: dict) -> tuple[Rows, Parse]:
 
 
 def _coco_id(value: Any) -> int | str:
-    """An id, given as a number or as text: "7" is 7."""
+    """An id, which is a number or text; "7" becomes 7."""
     if isinstance(value, str) and value.strip():
         return int(value) if value.strip().isdecimal() else value.strip()
     if not isinstance(value, int):
@@ -246,7 +239,7 @@ def _textcaps(content: dict) -> tuple[Rows, Parse]:
     def parse(entry: Any) -> Row:
         entry = _object(entry)
         captions = entry.get("caption_str", entry.get("reference_strs"))
-        if captions is None:  # the test photos', which are kept secret
+        if captions is None:  # a test photo, whose captions are secret
             captions = []
         fields = {"image": f"{entry['image_id']}.jpg", "captions": captions}
         return row_of({**fields, "split": entry.get("set_name")})
@@ -278,7 +271,7 @@ def _json(path: Path) -> Any:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, one after the other: such files can be larger than memory."""
+    """The lines that are not blank, read one by one, because the file may exceed the memory."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):

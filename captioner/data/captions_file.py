@@ -1,4 +1,4 @@
-"""What one captions file says, put together by image. The forms of files are in `caption_forms`."""
+"""The content of one captions file, grouped by image. `caption_forms` reads the file formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ SPLITS = {
     "dev": "val",
     "test": "test",
 }
-AUTHORS = ("people", "model")  # the field "by": one of them, or a list with one for each caption
+AUTHORS = ("people", "model")  # the field "by" is one of them, or a list with one per caption
+_SHOWN = 5  # names in a message
 
 
 class DatasetError(CaptionerError, ValueError):
@@ -32,17 +33,21 @@ class DatasetError(CaptionerError, ValueError):
 
 
 class NoCaptionsError(DatasetError):
-    """A file without captions. Those of hidden test sets are published so."""
+    """The file contains no captions. The files of hidden test sets are published in this way."""
 
 
 @dataclass(frozen=True)
 class CaptionedFile:
-    """An image's relative name, "/" between folders, and what the captions file says of it.
+    """An image of a captions file.
 
-    `image_id` is the number that Karpathy's COCO split gives, else the name without its extension
-    (with it, where two images differ in nothing else). `split` is "train", "val", "test" or, where
-    the file gives none, None. `by` is empty, or says of each caption who wrote it: see `AUTHORS`.
-    `rows` are the entries of the file.
+    Attributes:
+        image_id: The number of the image in Karpathy's COCO split. In other files it is `name`
+            without its extension, or with it if two names differ only in the extension.
+        name: The relative path of the image, with "/" between folders.
+        captions: All captions of the image.
+        split: "train", "val" or "test"; None if the file has no splits.
+        by: Who wrote each caption, see `AUTHORS`; empty if the file does not say.
+        rows: The entries of the file that describe the image.
     """
 
     image_id: str
@@ -55,21 +60,19 @@ class CaptionedFile:
 
 @dataclass(frozen=True)
 class CaptionsFile:
-    """All images of a captions file in the order of their first mention, and what was skipped:
-    the places of captions that are blank, that are of images which the file does not list, and
-    that the file itself marks as not to be used."""
+    """All images of a captions file, and which of its captions were skipped."""
 
-    files: list[CaptionedFile]
-    empty: list[str]
-    orphans: list[str]
-    rejected: list[str]
+    files: list[CaptionedFile]  # in the order in which the file first mentions them
+    empty: list[str]  # where blank captions are, such as "line 7"
+    orphans: list[str]  # where captions are whose image the file does not list
+    rejected: list[str]  # where captions are that the file marks as unusable
 
 
 @dataclass(frozen=True)
 class Row:
     """An entry of a captions file: an image's relative name and some of its captions.
 
-    `number` becomes the image's id, `source` is what the entry says besides.
+    `number` becomes the image's id, if there is one. `source` has all fields of the entry.
     """
 
     name: str
@@ -81,41 +84,50 @@ class Row:
 
 
 class Orphan:
-    """In place of a row: a caption of an image that the file does not list."""
+    """Takes the place of a `Row` for a caption whose image the file does not list."""
 
 
 class Rejected:
-    """In place of a row: a caption that the file marks as not to be used."""
+    """Takes the place of a `Row` for a caption that the file marks as unusable."""
 
 
-# What a form yields: its rows with the places they stand in, and how to understand one. A row that
-# cannot be understood is a ValueError, TypeError, KeyError or the like.
+# The reader of a file format returns its raw entries, each with its place such as "line 7", and a
+# function that parses one. That function raises ValueError, TypeError, KeyError or the like for an
+# entry that it cannot parse.
 Rows = Iterable[tuple[str, Any]]
 Parse = Callable[[Any], Row | Orphan | Rejected]
 
 
-def abbreviate(names: Iterable[str], limit: int = 5) -> str:
-    """The first `limit` names for a message, and how many more there are."""
+def abbreviate(names: Iterable[str]) -> str:
+    """The first names for a message, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def no_captions(path: Path) -> NoCaptionsError:
-    """The error of a file that has no caption in it."""
+    """The error for a file that contains no captions."""
     return NoCaptionsError(f"{path} holds no captions; write an image's name and a caption into it")
 
 
 def collect(path: Path, rows: Rows, parse: Parse) -> CaptionsFile:
-    """The rows put together by image; all malformed ones are named in one error.
+    """Parses the entries of a captions file, and groups them by image.
 
-    Raises DatasetError, also where only some images have a split, or two have the same id.
+    Args:
+        path: The file, for messages.
+        rows: The raw entries and their places.
+        parse: Parses one raw entry.
+
+    Raises:
+        DatasetError: Entries are malformed (one error names all of them), there are no captions,
+            only some images have a split, or two images have the same id.
     """
     groups, skipped = _grouped(path, rows, parse)
     if not groups and skipped[Orphan]:
         raise DatasetError(
-            f"{path}: none of its {len(skipped[Orphan])} captions is of an image that it lists: no "
-            'image_id of "annotations" is an id of "images". Take both from the same release'
+            f"{path}: none of its {len(skipped[Orphan])} captions belongs to an image that it "
+            'lists: no image_id of "annotations" is an id of "images". Take both from the same '
+            "release"
         )
     if not groups:
         raise no_captions(path)
@@ -132,7 +144,7 @@ def collect(path: Path, rows: Rows, parse: Parse) -> CaptionsFile:
 def _grouped(
     path: Path, rows: Rows, parse: Parse
 ) -> tuple[dict[str, list[Row]], dict[type, list[str]]]:
-    """The rows of each image, and the places of those skipped; `Row` stands for blank ones."""
+    """The rows of each image, and the places of skipped captions by type: `Row` if blank."""
     groups: dict[str, list[Row]] = {}
     malformed: list[str] = []
     skipped: dict[type, list[str]] = {Row: [], Orphan: [], Rejected: []}
@@ -143,7 +155,7 @@ def _grouped(
             malformed.append(f"{where} (no {error})")
             continue
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            # A JSON error counts lines anew; its `msg` is the part that is of use here.
+            # The line number in a JSON error is wrong here, because it counts within the entry.
             malformed.append(f"{where} ({getattr(error, 'msg', error)})")
             continue
         if not isinstance(row, Row) or not row.captions:
@@ -151,7 +163,7 @@ def _grouped(
             continue
         group = groups.setdefault(row.name, [])
         if len({r.split for r in (*group, row)} - {None}) > 1:
-            malformed.append(f"{where} ({row.name} is in another split before)")
+            malformed.append(f"{where} ({row.name} is in another split above)")
         group.append(row)
     if malformed:
         raise DatasetError(
@@ -167,7 +179,7 @@ def _captioned(path: Path, name: str, stem: str, group: list[Row]) -> CaptionedF
     by = tuple(author for row in group for author in row.by)
     if len(by) not in (0, len(captions)):
         raise DatasetError(
-            f'{path} says of some captions of {name} who they are "by"; say it of all'
+            f'{path} says who wrote some captions of {name} ("by"), but not all; say it of all'
         )
     number = group[0].number
     image_id = stem if number is None else str(number)
@@ -190,9 +202,14 @@ def _check_splits_and_ids(path: Path, files: list[CaptionedFile]) -> None:
 
 
 def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
-    """A row from named fields: one of `IMAGE_FIELDS`, one of `CAPTION_FIELDS`, "split", "by".
+    """A row from the fields of an entry.
 
-    Raises ValueError if they are not what they should be.
+    Args:
+        fields: One of `IMAGE_FIELDS`, one of `CAPTION_FIELDS`, and optionally "split" and "by".
+        number: The image's id, if the file has one besides its name.
+
+    Raises:
+        ValueError: A field is missing or malformed.
     """
     captions = _first(fields, CAPTION_FIELDS)
     captions = [captions] if isinstance(captions, str) else captions
@@ -213,7 +230,7 @@ def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
 
 
 def _authors(by: Any, captions: int) -> list[str]:
-    """Who wrote each of so many captions; nobody, if the row does not say."""
+    """Who wrote each of a row's captions; an empty list if the row does not say."""
     if not by:
         return []
     authors = [by] * captions if isinstance(by, str) else by

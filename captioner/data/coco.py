@@ -1,4 +1,4 @@
-"""MS-COCO's captions of 2014 in the official layout, whether or not the photos are there yet.
+"""Reads the captions of MS-COCO 2014 in the official layout.
 
 Chen et al., "Microsoft COCO Captions", 2015, https://arxiv.org/abs/1504.00325.
 """
@@ -19,7 +19,7 @@ from captioner.data.records import Record, check_no_leak, sample_records, select
 
 logger = logging.getLogger(__name__)
 
-MAX_VAL = 5000  # photos to validate with: as many as Karpathy's split has
+MAX_VAL = 5000  # validation photos: as many as in Karpathy's split
 COCO_URL = "http://images.cocodataset.org"
 _REMEDY = (
     "take it from the official annotations_trainval2014.zip, or move it away and let the trainer "
@@ -28,13 +28,17 @@ _REMEDY = (
 
 
 def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Record]:
-    """Read the captions of MS-COCO's "train" or "val" images (2014) in the official layout.
+    """Reads the captions of MS-COCO's "train" or "val" images (2014) in the official layout.
 
-    Needs `annotations/captions_{split}2014.json` only: the images belong in `{split}2014/`, and
-    their records are made whether or not they are there yet. Records are ordered by image number,
-    their captions by annotation number; images without captions are dropped.
+    This needs only `annotations/captions_{split}2014.json`. The images belong in `{split}2014/`,
+    but need not be there yet.
 
-    Raises DatasetError if the file is missing or malformed, or names an image outside its folder.
+    Returns:
+        Records ordered by image number, with their captions ordered by annotation number. Images
+        without captions are dropped.
+
+    Raises:
+        DatasetError: The file is missing or malformed, or names an image outside its folder.
     """
     if split not in ("train", "val"):
         raise DatasetError(f'COCO has captions for "train" and "val", not for "{split}"')
@@ -49,7 +53,8 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
         raise DatasetError(f"{where}{error}; {_REMEDY}") from error
     if content.orphans:
         logger.warning(
-            f"{path}: {len(content.orphans)} captions are of images not listed, and are skipped"
+            f"{path}: {len(content.orphans)} captions are skipped, because the file does not list "
+            "their images"
         )
     return sorted(records, key=lambda record: int(record.image_id))
 
@@ -57,8 +62,11 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
 def read_coco_training(
     data_dir: str | os.PathLike[str], num_images: int | None, seed: int
 ) -> list[Record]:
-    """COCO to train with: by its official split where photos of val2014 are on disk, of which at
-    most `MAX_VAL` are used; otherwise `read_coco_subset`. Raises DatasetError."""
+    """The records of COCO to train on.
+
+    If photos of val2014 are on disk, the official split is used, with at most `MAX_VAL` validation
+    photos. Otherwise the records are those of `read_coco_subset`. Raises DatasetError.
+    """
     if has_official_val(Path(data_dir)):
         return _read_official_splits(Path(data_dir), num_images, seed)
     return read_coco_subset(data_dir, num_images, seed)
@@ -67,14 +75,16 @@ def read_coco_training(
 def read_coco_subset(
     data_dir: str | os.PathLike[str], num_images: int | None = None, seed: int = 0
 ) -> list[Record]:
-    """`num_images` of the train2014 images (None: all), whether or not they are on disk, divided
-    80/20 into "train" and "val" by `select_subset`. Raises DatasetError."""
+    """`num_images` of the train2014 images (None for all), whether or not they are on disk.
+
+    `select_subset` divides them into 80% "train" and 20% "val". Raises DatasetError.
+    """
     return select_subset(read_coco(data_dir, "train"), num_images, seed)
 
 
 def read_coco_evaluation(data_dir: str | os.PathLike[str], seed: int) -> list[Record]:
-    """The photos of val2014 that are on disk, and all records of train2014, if there are any: to
-    compare captions with. Raises DatasetError."""
+    """The photos of val2014 that are on disk, to evaluate on, and the records of train2014, if its
+    captions are there, to compare captions with. Raises DatasetError."""
     records = [r for r in read_coco(data_dir, "val") if r.path.is_file()]
     try:
         records += read_coco(data_dir, "train")
@@ -91,7 +101,7 @@ def has_official_val(data_dir: Path) -> bool:
 
 
 def _read_official_splits(data_dir: Path, num_images: int | None, seed: int) -> list[Record]:
-    """The photos of train2014 and val2014 that are on disk, of the latter at most `MAX_VAL`."""
+    """The photos of train2014 and val2014 that are on disk; at most `MAX_VAL` of val2014."""
     records: list[Record] = []
     for split, most in (("train", num_images), ("val", MAX_VAL)):
         listed = read_coco(data_dir, split)

@@ -1,4 +1,4 @@
-"""The table of data sets: how each is read and fetched, and what is known of it.
+"""The table of data sets: how each is read and downloaded, and what the model card says about it.
 
 To add one, write its reader and one entry of `DATASETS`; `docs/extending.md` walks through it.
 """
@@ -20,7 +20,7 @@ from captioner.data.coco import (
     read_coco_training,
 )
 from captioner.data.flickr8k import read_flickr8k
-from captioner.data.folder import read_folder, read_karpathy
+from captioner.data.folder import read_folder
 from captioner.data.records import Record, check_no_leak, sample_records, select_subset
 
 __all__ = [
@@ -37,16 +37,16 @@ __all__ = [
     "read_dataset",
     "read_flickr8k",
     "read_folder",
-    "read_karpathy",
     "sample_records",
     "select_subset",
     "title_of",
 ]
 
-# The records in a folder: of each split's photos; at most so many training photos (None: all),
-# chosen with a seed. Raises DatasetError.
+# Reads the records of all splits. Its arguments are the folder, the most training photos to return
+# (None for all), and the seed that chooses them. It raises DatasetError.
 Reader = Callable[[Path, int | None, int], list[Record]]
-# Fetches what is missing, for the same arguments and whether to show progress, and reads it.
+# Downloads what is missing, then reads the records. Its arguments are those of a reader, and
+# whether to show progress. It raises DatasetError or DownloadError.
 Fetcher = Callable[[Path, int | None, int, bool], list[Record]]
 
 
@@ -55,17 +55,18 @@ class DataSet:
     """An entry of the table.
 
     Args:
-        title: What people call it, for model cards.
-        read: Reads the records to train with.
-        licence: What its publishers allow, in a sentence for model cards; "" if not known.
-        public: Whether its name means the same to everybody. One's own folder goes by its own name.
-        read_all: Reads the records to evaluate on, by folder and seed; by default `read` does.
-        splits: Those that captions are published of, to evaluate on.
-        fetch: Downloads it, if this program can.
-        fetch_images: How many photos are downloaded unless told otherwise.
+        title: What people call the data set; the model card uses it.
+        read: Reads the records to train on.
+        licence: What the publishers allow, as a phrase for the model card; "" if not known.
+        public: Whether the name means the same data to everybody. If not, as for a user's own
+            folder, reports use the folder's name.
+        read_all: Reads the records to evaluate on, from a folder and a seed; None to use `read`.
+        splits: The splits with published captions, which one can evaluate on.
+        fetch: Downloads the data set; None if this program cannot.
+        fetch_images: How many photos are downloaded by default.
         is_complete: Whether a folder needs no download.
-        scenes: What its photos show, for the model card's limits.
-        published: Scores of other systems on its test photos, in percent, by system and metric.
+        scenes: What the photos show; the model card's section on limits uses it.
+        published: Scores of other systems on the test photos, in percent, by system and metric.
     """
 
     title: str
@@ -82,8 +83,11 @@ class DataSet:
 
 
 def limited(read: Callable[[Path, int], list[Record]]) -> Reader:
-    """A reader that limits the training photos alone of what `read` gives for a folder and a seed,
-    so that scores on "val" and "test" stay comparable with published ones."""
+    """Turns a function of folder and seed into a `Reader`.
+
+    The reader's limit on the number of photos applies to the training photos alone, so that scores
+    on "val" and "test" stay comparable with published ones.
+    """
 
     def reader(data_dir: Path, num_images: int | None, seed: int) -> list[Record]:
         records = read(data_dir, seed)
@@ -97,7 +101,7 @@ def limited(read: Callable[[Path, int], list[Record]]) -> Reader:
 
 
 def _fetch_coco(data_dir: Path, num_images: int | None, seed: int, progress: bool) -> list[Record]:
-    from captioner.data.coco_download import download_coco  # who reads only needs no client
+    from captioner.data.coco_download import download_coco  # here, because only this needs httpx
 
     address = os.environ.get("CAPTIONER_COCO_URL", COCO_URL)
     return download_coco(
@@ -109,7 +113,7 @@ _read_own = limited(lambda data_dir, seed: read_folder(data_dir, seed=seed))
 _RESEARCH = "for research and education that earn no money; its photos belong to their authors"
 _CC_BY = "Creative Commons Attribution 4.0"
 
-# By the name on the command line, `--dataset NAME`.
+# The keys are the names on the command line, `--dataset NAME`.
 DATASETS: dict[str, DataSet] = {
     "coco": DataSet(
         title="MS-COCO 2014",
@@ -136,7 +140,7 @@ DATASETS: dict[str, DataSet] = {
         },
     ),
     "folder": DataSet(title="a folder of photos", read=_read_own, public=False),
-    # These are read as their publishers lay them out, see `layouts`.
+    # The following are read in the layouts of their publishers, see `layouts`.
     "flickr30k": DataSet(title="Flickr30k", read=_read_own, licence=_RESEARCH),
     "coco2017": DataSet(
         title="MS-COCO 2017",
@@ -154,7 +158,7 @@ DATASETS: dict[str, DataSet] = {
 
 
 def dataset(name: str) -> DataSet:
-    """The entry called `name`. Raises DatasetError, which names the nearest, if there is none."""
+    """The entry called `name`. If there is none, raises DatasetError with the most similar name."""
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, 1)
@@ -163,20 +167,26 @@ def dataset(name: str) -> DataSet:
 
 
 def title_of(name: str) -> str:
-    """The title of a data set; a folder of one's own has only its name."""
+    """The title of a data set, or `name` itself if it is not in the table."""
     return DATASETS[name].title if name in DATASETS else name
 
 
 def read_dataset(
     name: str, data_dir: str | os.PathLike[str], *, num_images: int | None = None, seed: int = 0
 ) -> list[Record]:
-    """Read the records to train with, of a data set of the table.
+    """Reads the records of a data set to train on.
 
-    Of COCO, all splits are made of `num_images` of the train2014 images where nothing of val2014
-    is there. Of the others, `num_images` limits the training photos alone.
+    Args:
+        name: The data set, a key of `DATASETS`.
+        data_dir: The folder it lies in.
+        num_images: The most training photos to return; None for all. If COCO's val2014 photos are
+            not there, this is instead the number of train2014 photos that are divided into "train"
+            and "val".
+        seed: Which photos are chosen.
 
-    Raises DatasetError if the data cannot be read or the name is another, ValueError if
-    `num_images` is less than 1.
+    Raises:
+        DatasetError: The data cannot be read, or there is no such data set.
+        ValueError: `num_images` is less than 1.
     """
     return dataset(name).read(Path(data_dir), num_images, seed)
 
@@ -184,12 +194,20 @@ def read_dataset(
 def read_split(
     name: str, data_dir: str | os.PathLike[str], split: str, seed: int
 ) -> tuple[list[Record], list[str]]:
-    """The photos of a split to evaluate on, and the captions of "train", as far as they are there.
+    """The photos of a split to evaluate on, and the training captions that are on disk.
 
-    `seed` is the checkpoint's: a folder without splits of its own was split by it. Of COCO, these
-    are all training captions, though a checkpoint may have seen a subset.
+    Args:
+        name: The data set, a key of `DATASETS`.
+        data_dir: The folder it lies in.
+        split: "val" or "test".
+        seed: The seed of the checkpoint, which was also used to split a folder without splits.
 
-    Raises DatasetError if there are no such photos, or the split's captions are not public.
+    Returns:
+        The records of the split, and all captions of "train". For COCO these are the captions of
+        all of train2014, although the checkpoint may have been trained on a part of it.
+
+    Raises:
+        DatasetError: There are no photos of the split, or its captions are not public.
     """
     entry = dataset(name)
     if split not in entry.splits:

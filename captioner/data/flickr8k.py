@@ -1,4 +1,4 @@
-"""Flickr8k in its official form.
+"""Reads Flickr8k in its official layout.
 
 Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", JAIR 2013.
 """
@@ -37,17 +37,20 @@ _REMEDY = "unpack the official Flickr8k_text.zip and Flickr8k_Dataset.zip again"
 
 
 def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
-    """Read Flickr8k in its official form, split by the official lists (6000/1000/1000 photos).
+    """Reads Flickr8k, split by its official lists (6000/1000/1000 photos).
 
-    The text files and the photos may lie in `data_dir` itself or in the folders they are usually
-    found in (`text/`, `Flickr8k_text/`; `images/`, `Flicker8k_Dataset/` and the like). Records
-    come split by split, each in the order of its list, and the dev list's are called "val".
-    Photos in no list are left out. Reported as warnings and skipped: captions of photos that do
-    not exist (the official file has two such groups), and listed photos missing on disk as long
-    as their split has others.
+    The text files and the photos may lie in `data_dir` itself or in the usual folders (`text/`,
+    `Flickr8k_text/`; `images/`, `Flicker8k_Dataset/` and the like). Photos in no list are left out.
+    A warning reports the captions of photos that do not exist (the official file has two such
+    groups) and the listed photos that are missing on disk; both are skipped.
 
-    Raises DatasetError if a text file is missing or malformed, a listed photo has no caption, a
-    photo is listed twice, or all photos of a split are missing.
+    Returns:
+        The records of "train", "val" (the official dev list) and "test", each in the order of its
+        list.
+
+    Raises:
+        DatasetError: A text file is missing or malformed, a listed photo has no caption, a photo is
+            listed twice, or all photos of a split are missing.
     """
     data_dir = Path(data_dir)
     token_file = _find_text(data_dir, "Flickr8k.token.txt")
@@ -122,7 +125,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
-    """File name to captions, from lines of the form NAME#NUMBER, tab, caption."""
+    """The captions of each file name, from lines of the form NAME#NUMBER, tab, caption."""
     captions: defaultdict[str, dict[int, str]] = defaultdict(dict)
     for number, line in _lines(path):
         match = re.fullmatch(r"([^\t#/\\]+)#(\d+)\t\s*(.+)", line)

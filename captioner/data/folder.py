@@ -1,4 +1,4 @@
-"""Data sets in a folder, in any published layout: captions files and the photos they describe."""
+"""Reads a data set from a folder with captions files and photos, in any published layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from captioner.data.caption_forms import read_captions_file, read_karpathy_file
+from captioner.data.caption_forms import read_captions_file
 from captioner.data.captions_file import (
     CaptionedFile,
     CaptionsFile,
@@ -27,16 +27,22 @@ logger = logging.getLogger(__name__)
 def read_folder(
     data_dir: str | os.PathLike[str], *, seed: int = 0, val_fraction: float = 0.1
 ) -> list[Record]:
-    """Read a folder of images with their captions, in a layout that `layouts` knows.
+    """Reads a folder of images with their captions, in one of the layouts of `layouts`.
 
-    `data_dir` may also be the captions file itself, where a folder has several. Splits that files
-    give, or that the layout gives, are kept. If there is none, or no "val" among them,
-    `val_fraction` of the training images, chosen by `select_subset` with `seed`, become "val".
-    Skipped with a warning are blank captions, captions of images not listed, captions that are
-    marked as of no use, files of a hidden test set, and missing images as long as there are others.
+    The splits of the files or of the layout are kept. If there is no "val" among them,
+    `val_fraction` of the training images become "val"; `select_subset` chooses them. Blank
+    captions, captions of images that are not listed, captions that are marked as unusable, and
+    missing images are skipped with a warning. The files of hidden test sets are skipped, too.
 
-    Raises DatasetError if there is no captions file or it is not clear which one to read, if one is
-    malformed, or if all images are missing; ValueError if `val_fraction` is not in [0, 1).
+    Args:
+        data_dir: The folder; or a captions file, if its folder has several.
+        seed: Which images become "val".
+        val_fraction: Which share of the training images become "val", in [0, 1).
+
+    Raises:
+        DatasetError: There is no captions file, it is not clear which one to read, one is
+            malformed, or all images are missing.
+        ValueError: `val_fraction` is not in [0, 1).
     """
     parts = find_parts(Path(data_dir))
     contents = _read_parts(parts)
@@ -50,21 +56,8 @@ def read_folder(
     return records
 
 
-def read_karpathy(
-    json_file: str | os.PathLike[str], images_dir: str | os.PathLike[str]
-) -> list[Record]:
-    """Read Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
-
-    COCO's images belong in `train2014/` and `val2014/` of `images_dir`, and their ids are COCO's
-    numbers. "restval" counts as "train", as in all published results. Missing images are skipped
-    with a warning. Raises DatasetError if the file is malformed or all its images are missing.
-    """
-    path = Path(json_file)
-    return _located(path, read_karpathy_file(path), [Path(images_dir)])
-
-
 def _read_parts(parts: Sequence[Part]) -> list[tuple[Part, CaptionsFile]]:
-    """What the files say, with the parts' splits; files of hidden test sets are left out."""
+    """The contents of the parts' files, with the parts' splits; hidden test sets are left out."""
     contents = []
     missing: list[NoCaptionsError] = []
     for part in parts:
@@ -83,7 +76,7 @@ def _read_parts(parts: Sequence[Part]) -> list[tuple[Part, CaptionsFile]]:
 
 
 def _unique(groups: list[list[Record] | DatasetError], parts: Sequence[Part]) -> list[Record]:
-    """The records of all parts; the ids get the split in front where two parts share one."""
+    """The records of all parts. If two parts share an id, all ids get their split in front."""
     found = [group for group in groups if isinstance(group, list)]
     failed = [group for group in groups if isinstance(group, DatasetError)]
     if not found:
@@ -96,15 +89,15 @@ def _unique(groups: list[list[Record] | DatasetError], parts: Sequence[Part]) ->
         records = [replace(r, image_id=f"{r.split}/{r.image_id}") for r in records]
         if len({r.image_id for r in records}) < len(records):
             raise DatasetError(
-                f"{parts[0].path.parent} has photos of the same name in one split; give each file "
-                "its own data set"
+                f"{parts[0].path.parent} has several photos of one name in the same split; make "
+                "a data set of each captions file"
             )
     check_no_leak(records)
     return records
 
 
 def _merged(records: Iterable[Record]) -> list[Record]:
-    """One record for each photo: shards of a large file may describe the same one."""
+    """One record for each photo, because several shards of a large file may describe it."""
     photos: dict[Path, Record] = {}
     for record in records:
         before = photos.get(record.path)
@@ -122,7 +115,7 @@ def _merged(records: Iterable[Record]) -> list[Record]:
 def _locate(
     source: Path, content: CaptionsFile, folders: Iterable[Path]
 ) -> list[Record] | DatasetError:
-    """`_located`, or the error where every photo is missing: other parts may have theirs."""
+    """The records, or the error that all photos are missing: those of other parts may be there."""
     try:
         return _located(source, content, folders)
     except _PhotosMissing as error:
@@ -134,7 +127,7 @@ class _PhotosMissing(DatasetError):
 
 
 def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> list[Record]:
-    """Records of the images that are in one of the folders, "train" where no split is given."""
+    """The records of the images that are in one of the folders; "train" is the default split."""
     folders = list(dict.fromkeys(folders))
     here = [folder for folder in folders if folder.is_dir()]
     finder = FileFinder()
@@ -153,7 +146,7 @@ def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> li
         logger.warning(f"{what} and skipped: {abbreviate(missing)}")
     for rows, reason in (
         (content.empty, "are blank"),
-        (content.orphans, "have no image listed"),
+        (content.orphans, "belong to images that are not listed"),
         (content.rejected, "are marked as rejected or precanned"),
     ):
         if rows:
@@ -161,7 +154,7 @@ def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> li
                 f"{source}: {len(rows)} captions {reason} and are skipped: {abbreviate(rows)}"
             )
     if len({record.path for record in records}) < len(records):
-        raise DatasetError(f"{source} names an image in two ways; write its name in one")
+        raise DatasetError(f"{source} names an image in two ways; use one name for each image")
     check_no_leak(records)
     return records
 

@@ -225,7 +225,7 @@ def test_captions_of_unlisted_coco_images(tmp_path: Path, caplog: pytest.LogCapt
     content["annotations"].append({"id": 20, "image_id": 999, "caption": "of nothing"})
     write_coco(tmp_path, content)
     assert [r.image_id for r in read_coco(tmp_path)] == ["3", "7"]
-    assert "1 captions are of images not listed" in caplog.text
+    assert "1 captions are skipped, because the file does not list their images" in caplog.text
 
 
 def test_official_coco_layout(coco_mini: Path) -> None:
