@@ -1,8 +1,8 @@
-"""Where the captions of a data set lie, and which split each file is of, in published layouts.
+"""Finds the captions files of a data set and the split of each, in the published layouts.
 
 | published as | captions | photos |
 |---|---|---|
-| one's own | one file of any form, or one for each split | beside it, or in `images/` |
+| one's own | one file of any format, or one for each split | beside it, or in `images/` |
 | COCO 2014, COCO 2017 | `annotations/captions_{train,val}2017.json` | `train2017/`, `val2017/` |
 | Flickr30k, its authors | `results_20130124.token` | `flickr30k-images/` |
 | Flickr30k, Kaggle | `results.csv` | `flickr30k_images/` |
@@ -11,7 +11,7 @@
 | VizWiz-Captions | `annotations/{train,val,test}.json` | `train/`, `val/`, `test/` |
 | nocaps | `nocaps_val_4500_captions.json` | `val/` or `images/` |
 | TextCaps | `TextCaps_0.1_{train,val}.json` | `train_images/` |
-| Localized Narratives | `*_{train,val,test}_localized_narratives*.jsonl` | those described |
+| Localized Narratives | `*_{train,val,test}_localized_narratives*.jsonl` | as in their own set |
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PHOTOS = (
     "flickr30k_images",
     "flickr30k_images/flickr30k_images",  # Kaggle's archive, unpacked into a folder of its own
 )
-# The last one is where Localized Narratives of COCO have their photos.
+# The last one is for the photos of Localized Narratives of COCO.
 _SPLIT_PHOTOS = (
     "{split}{year}",
     "{split}",
@@ -44,13 +44,14 @@ _SPLIT_PHOTOS = (
     "train_images",  # TextCaps' validation photos are there too
     "{split}2017",
 )
-# Beside captions, but without any.
+# Files that often lie beside captions files, but contain no captions.
 _OTHER_FILES = re.compile(
     r"(instances|person_keypoints|stuff|panoptic|image_info|deprecated-challenge)_"
     r"|.*_image_info|dataset_infos?\.json|state\.json|package\.json"
 )
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
-# One file of several, which keeps its split where it lies alone. Others may only be called so.
+# The names of published files with one split each. Such a file keeps its split even if it lies
+# alone; in the name of any other file that lies alone, "train" or "val" may mean nothing.
 _PUBLISHED = re.compile(
     r"captions_(train|val)20\d\d\.json|nocaps_.*|textcaps_.*|.*localized_narratives.*"
 )
@@ -58,20 +59,22 @@ _PUBLISHED = re.compile(
 
 @dataclass(frozen=True)
 class Part:
-    """A captions file, the split that its place gives to what gives itself none, and the folders
-    that its photos are looked for in."""
+    """A captions file of a data set."""
 
     path: Path
-    split: str | None
-    folders: tuple[Path, ...]
+    split: str | None  # of entries that do not name their split, by the file's name or folder
+    folders: tuple[Path, ...]  # where to look for the photos, in this order
 
 
 def find_parts(data_dir: Path) -> list[Part]:
-    """The captions files of a data set: one, or one for each split or shard.
+    """Finds the captions files of a data set: one, or one for each split or shard.
 
-    `data_dir` is the folder, with the files in it or in one of `FOLDERS`, or a captions file.
+    Args:
+        data_dir: A folder that contains the files itself or in one of `FOLDERS`; or a captions
+            file.
 
-    Raises DatasetError if there is none, or if it is not clear which one to read.
+    Raises:
+        DatasetError: There is no captions file, or it is not clear which one to read.
     """
     if data_dir.is_file():
         home = data_dir.parent
@@ -94,7 +97,7 @@ def find_parts(data_dir: Path) -> list[Part]:
 
 
 def _imagefolder(home: Path) -> list[Part]:
-    """Hugging Face's form: the folder of each split has a file of its own."""
+    """The parts of Hugging Face's layout, in which the folder of each split has its own file."""
     parts = []
     for name in sorted(os.listdir(home)) if home.is_dir() else []:
         found = [f for f in _captions_files(home / name) if f.stem.lower() == "metadata"]
@@ -104,11 +107,11 @@ def _imagefolder(home: Path) -> list[Part]:
 
 
 def _parts(folder: Path, files: list[Path], home: Path) -> list[Part]:
-    """Files that differ only in the name of a split or a shard belong together."""
+    """The parts in one folder: files whose names differ only in a split or a shard."""
     groups: dict[str, list[Path]] = {}
     for path in files:
         groups.setdefault(_without_split(path), []).append(path)
-    if len(groups) > 1:  # for instance COCO 2014 and 2017, with the photos of one of them
+    if len(groups) > 1:  # for instance COCO 2014 and 2017, but the photos of only one of them
         known = {rest: group for rest, group in groups.items() if _has_own_photos(group, home)}
         groups = known or groups
     if len(groups) > 1:
@@ -127,19 +130,19 @@ def _part(path: Path, home: Path, split: str | None) -> Part:
     word = _SPLIT_WORD.search(path.name.lower())
     if not word:
         return Part(path, split, tuple(dict.fromkeys(general)))
-    # First where no other split's photos are: those may have the same names.
+    # The folders of this split come first, because other splits may have photos of the same names.
     year = re.search(r"20\d\d", path.name)
     names = [
         form.format(split=name, year=year[0] if year else "")
         for form in _SPLIT_PHOTOS
-        for name in dict.fromkeys([word[0], SPLITS[word[0]]])  # "validation", and "val"
+        for name in dict.fromkeys([word[0], SPLITS[word[0]]])  # both "validation" and "val"
     ]
     own = [home / name for name in names]
     return Part(path, split, tuple(dict.fromkeys([*own, *general])))
 
 
 def _has_own_photos(group: Iterable[Path], home: Path) -> bool:
-    """Whether the photos' folder of a numbered release, such as train2017, is there."""
+    """Whether the photo folder of a release with a year, such as train2017, is there."""
     releases = [re.search(r"(train|val|test)20\d\d", path.name) for path in group]
     return any(found and (home / found[0]).is_dir() for found in releases)
 
@@ -163,5 +166,5 @@ def _split_of(path: Path) -> str | None:
 
 def _without_split(path: Path) -> str:
     name = re.sub(r"-\d{5}-of-\d{5}", "", path.name.lower())
-    # Open Images' training part of Localized Narratives has a version in its name.
+    # The training part of Localized Narratives of Open Images has a version in its name.
     return _SPLIT_WORD.sub("", name, count=1).replace("_v6_", "_")

@@ -1,7 +1,7 @@
 """Several data sets in one training run.
 
-Each keeps its own splits. Image ids get the data set's name in front, so that they cannot collide;
-a run on one data set keeps the ids as they are, and with them its feature cache.
+Each data set keeps its own splits. Image ids get the data set's name in front, so that they cannot
+collide. A run on one data set leaves the ids as they are, so its feature cache stays valid.
 """
 
 from __future__ import annotations
@@ -23,22 +23,27 @@ _PLUS = " + "  # between the names of several data sets
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to train on: its kind, one of `DATASETS`, and where it lies."""
+    """A data set to train on."""
 
-    kind: str
+    kind: str  # a key of `DATASETS`
     folder: Path
 
     @property
     def name(self) -> str:
-        """What reports call it: a folder of one's own goes by the folder's name."""
+        """The name in reports: the kind, or the folder's name if the kind is not public."""
         return self.kind if DATASETS[self.kind].public else self.folder.resolve().name
 
 
 def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[Source]:
-    """Sources from `KIND` or `KIND:FOLDER`, as on the command line.
+    """Parses data sets as the command line names them, `KIND` or `KIND:FOLDER`.
 
-    A kind alone lies in `data_dir` or, by default, in `data/KIND`. Raises DatasetError for another
-    kind, a folder that is given twice or not at all, and `data_dir` beside several data sets.
+    Args:
+        texts: The data sets.
+        data_dir: The folder of a single `KIND`; `data/KIND` by default.
+
+    Raises:
+        DatasetError: There is no such kind, or `data_dir` is given beside a `:FOLDER` or for
+            several data sets.
     """
     sources = []
     for text in texts:
@@ -53,13 +58,13 @@ def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[So
 
 
 def title_of(sources: Iterable[Source]) -> str:
-    """What a model is said to be trained on: the kind of its data set, or the names of several."""
+    """What a model was trained on, as reports name it: one kind of data set, or several names."""
     sources = list(sources)
     return sources[0].kind if len(sources) == 1 else _PLUS.join(source.name for source in sources)
 
 
 def names_in(title: str) -> list[str]:
-    """The names of the data sets that `title_of` has put together."""
+    """The names of the data sets in a text that `title_of` has made."""
     return [name for name in title.split(_PLUS) if name]
 
 
@@ -70,26 +75,26 @@ def read_mixture(
     download: bool = False,
     progress: bool = False,
 ) -> list[Record]:
-    """The records of all `sources`, each with the name of its data set.
+    """Reads the records of all `sources`, each with the name of its data set.
 
     Args:
         sources: What to read.
-        num_images: How many training photos of each, chosen by `sample_records`, or `ALL`; None:
-            all that are on disk, and as many as is usual of what is downloaded.
-        seed: Of that choice.
-        download: Fetch what is missing of data sets that the table has a download for.
-        progress: Show how the download gets on.
+        num_images: The most training photos of each data set, or `ALL`. With None, a data set on
+            disk is read as a whole, and one that is downloaded has `DataSet.fetch_images` photos.
+        seed: Which photos `sample_records` chooses.
+        download: Whether to download missing data sets, if the table has a download for them.
+        progress: Whether to show the progress of downloads.
 
     Raises:
         DatasetError: A data set cannot be read, or two have the same name.
-        DownloadError: A data set cannot be fetched.
+        DownloadError: A data set cannot be downloaded.
     """
     names = Counter(source.name for source in sources)
     for name, count in names.items():
         if count > 1:
             raise DatasetError(
-                f'{count} data sets are called "{name}". Give each once, and folders of different '
-                "names."
+                f'{count} data sets are called "{name}". Give each data set once, and use folders '
+                "with different names."
             )
     records: list[Record] = []
     for source in sources:
@@ -110,7 +115,7 @@ def read_mixture(
 
 
 def by_dataset(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The records of each data set, in their order."""
+    """The records grouped by data set, in their order."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.dataset, []).append(record)
@@ -118,15 +123,15 @@ def by_dataset(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def captions_of_people(record: Record) -> tuple[str, ...]:
-    """The captions that are not known to be a model's."""
+    """The captions of a record, without those that are known to be written by a model."""
     if not record.by:
         return record.captions
     return tuple(c for c, by in zip(record.captions, record.by, strict=True) if by != "model")
 
 
 def summary(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """What each data set brings, for the model card: photos by split, and who wrote the captions
-    that were trained on."""
+    """Counts for the model card: for each data set its photos by split, and its training captions
+    by people and by models."""
     found = []
     for name, group in by_dataset(records).items():
         train = [r for r in group if r.split == "train"]

@@ -1,4 +1,5 @@
-"""Names of files that come from outside: kept inside their folder, and found however written."""
+"""Handles file names that data sets give: they must stay inside their folder, and a file is found
+even if the name on disk differs in case or Unicode form."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from captioner.data.text import name_key
 
 
 def relative_name(name: Any) -> str:
-    """`name` without "." parts; what could lead out of its folder is refused.
+    """`name` without "." parts.
 
-    Raises ValueError for what is no relative path with "/" between folders.
+    Raises ValueError unless `name` is a relative path with "/" between folders that cannot lead out
+    of its folder.
     """
     text = name.strip() if isinstance(name, str) else ""
     leads_out = re.search(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]", text)
@@ -24,13 +26,13 @@ def relative_name(name: Any) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"the name {name!r} holds half a character; rename the file, here and on the disk"
+            f"the name {name!r} has half a character in it; rename the file here and on disk"
         ) from None
     return str(PurePosixPath(text))
 
 
 def file_name(name: Any) -> str:
-    """`relative_name` of a file without folders. Raises ValueError."""
+    """`relative_name` for a name without folders. Raises ValueError for any other name."""
     if not isinstance(name, str) or re.search(r"[/\\:\0]|\.\.", name):
         raise ValueError(f"{name!r} is not a plain file name")
     try:
@@ -40,18 +42,18 @@ def file_name(name: Any) -> str:
 
 
 class FileFinder:
-    """Finds files by names that may be in another Unicode form or case than on the disk."""
+    """Finds files by name even if the name on disk has another Unicode form or case."""
 
     def __init__(self) -> None:
         self._listing = lru_cache(maxsize=None)(_by_key)
 
     def find(self, folder: Path, name: str) -> Path | None:
-        """The file `name` ("/" between folders) in `folder`, None if there is none.
+        """The file `name` (with "/" between folders) in `folder`; None if there is none.
 
-        The very name comes first. Otherwise a file is taken whose name differs in Unicode form or
-        case only, unless there are several of them.
+        If there is no file of exactly this name, the one whose name differs only in Unicode form or
+        case is returned, unless there are several.
         """
-        # Unlike Path.is_file, this is also False for a name that no file system takes.
+        # Unlike Path.is_file, this returns False for a name that no file system accepts.
         if os.path.isfile(folder / name):
             return folder / name
         path = folder

@@ -1,4 +1,4 @@
-"""Records: photos with their captions and splits, and samples of them that any machine repeats."""
+"""Photos with their captions and splits, and samples of them that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ logger = logging.getLogger(__name__)
 class Record:
     """One photo and all its captions, as their authors wrote them.
 
-    `image_id` is unique in the data set: the number for COCO, the file's stem for all others.
-    `path` is where the photo is or, for COCO, where a download will put it. `split` is "train",
-    "val" or "test". `url` is where the photo can be had from, None if nowhere. `dataset` is the
-    name of the data set in a run that trains on several. `by` says of each caption who wrote it,
-    "people" or "model"; it is empty where that is not known.
+    Attributes:
+        image_id: Unique in the data set. For COCO it is the image's number, otherwise usually the
+            file's stem.
+        path: Where the photo is or, for COCO, where a download will put it.
+        captions: At least one caption.
+        split: "train", "val" or "test".
+        url: Where the photo can be downloaded, if it can.
+        dataset: The name of the data set, in a run that trains on several.
+        by: For each caption, whether "people" or a "model" wrote it; empty if that is not known.
     """
 
     image_id: str
@@ -35,12 +39,19 @@ class Record:
 
 
 def sample_records(records: Iterable[Record], num_images: int | None, seed: int) -> list[Record]:
-    """Pick `num_images` images (None, or more than there are: all), shuffled by `seed`.
+    """Draws a random sample of images.
 
-    The order comes from a hash of seed and image id alone, so that it is the same on every machine
-    and for every order of the input, and a larger sample begins with the smaller ones.
+    The order depends only on a hash of seed and image id. It is therefore the same on every machine
+    and for every order of the input, and a larger sample begins with the images of a smaller one.
 
-    Raises ValueError if `num_images` is less than 1.
+    Args:
+        records: The images.
+        num_images: The size of the sample. None, or a number larger than that of the images, stands
+            for all images.
+        seed: Which images are drawn, and in which order.
+
+    Raises:
+        ValueError: `num_images` is less than 1.
     """
     if num_images is not None and num_images < 1:
         raise ValueError(f"the number of images must be 1 or more, not {num_images}")
@@ -50,20 +61,22 @@ def sample_records(records: Iterable[Record], num_images: int | None, seed: int)
 
     shuffled = sorted(records, key=position)
     if num_images is not None and num_images > len(shuffled):
-        logger.info(f"{num_images} images asked for, using all {len(shuffled)} there are")
+        logger.info(f"there are {len(shuffled)} images, not {num_images}: all of them are used")
     return shuffled[:num_images]
 
 
 def select_subset(
     records: Iterable[Record], num_images: int | None, seed: int, val_fraction: float = 0.2
 ) -> list[Record]:
-    """Pick images by `sample_records` and divide them into "train" and "val", image by image.
+    """Draws images with `sample_records`, and divides them into "train" and "val".
 
-    All captions stay with their image. The validation images are spread evenly over the sample's
-    order, so that an image keeps its split in larger samples; of n images they are
-    n * val_fraction, rounded.
+    The validation images are spread evenly over the order of the sample, so that an image has the
+    same split in a larger sample. Their number is the number of images times `val_fraction`,
+    rounded.
 
-    Raises ValueError if a number is out of range, DatasetError if an image id occurs twice.
+    Raises:
+        ValueError: A number is out of range.
+        DatasetError: Two images have the same id or path, but different splits.
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"the validation fraction must be in [0, 1), not {val_fraction}")
@@ -81,7 +94,7 @@ def select_subset(
 
 
 def check_no_leak(records: Sequence[Record]) -> None:
-    """Raise DatasetError if an image, by id or by path, is in two splits."""
+    """Raises DatasetError if an image id or a path occurs in two splits."""
     splits: dict[str | Path, str] = {}
     for record in records:
         for key in (record.image_id, record.path):

@@ -1,4 +1,4 @@
-"""How a photo is shown in training: whole, mirrored, or as a part of it."""
+"""How a photo is shown in training: as it is, mirrored, or cropped to a random part."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from captioner.data.datasets import Record
 from captioner.data.images import to_square
 from captioner.data.words import split_words
 
-AREA = (0.55, 1.0)  # of a crop, as a share of the photo
-ASPECT = (0.8, 1.25)  # of a crop, as a share of the photo's own
+AREA = (0.55, 1.0)  # a crop's area, as a share of the photo's
+ASPECT = (0.8, 1.25)  # a crop's ratio of width to height, divided by the photo's
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class View:
 
     @property
     def name(self) -> str:
-        """Of the view's folder; empty for the photo as it is."""
+        """The name of the folder of the view's features; empty for the photo as it is."""
         return "mirrored" if self.mirrored else f"crop-{self.crop}" if self.crop else ""
 
     @property
     def description(self) -> str:
-        """What the stamp of the view's features adds to that of the photos as they are."""
+        """What the view adds to the description of the preprocessing (`feature_cache.Stamp`)."""
         if self.mirrored:
             return ", mirrored"
         if self.crop:
@@ -38,11 +38,14 @@ class View:
         return ""
 
     def suits(self, record: Record) -> bool:
-        """Whether the photo's captions are as true of this view."""
+        """Whether the photo's captions are true of this view, too."""
         return not (self.mirrored and names_a_side(record))
 
     def show(self, record: Record, photo: Image.Image, size: int) -> np.ndarray:
-        """uint8 (size, size, 3). Half of the crops are mirrored, where that suits the captions."""
+        """The view of a photo, uint8 (size, size, 3).
+
+        Half of the crops are mirrored, unless a caption names a side.
+        """
         if self.crop:
             rng = np.random.default_rng([self.crop, zlib.crc32(record.image_id.encode())])
             photo = random_crop(photo, rng)
@@ -61,13 +64,13 @@ def further_views(mirror: bool, crops: int) -> list[View]:
 
 
 def names_a_side(record: Record) -> bool:
-    """Whether a caption of it would be wrong of the mirror image."""
+    """Whether a caption has "left" or "right" in it, and would be wrong for the mirror image."""
     words: set[str] = set().union(*map(split_words, record.captions))
     return not words.isdisjoint({"left", "right"})
 
 
 def random_crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A part of the photo of random size, shape and place, within `AREA` and `ASPECT`."""
+    """A part of the photo at a random place, of random area (`AREA`) and shape (`ASPECT`)."""
     area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
     shares = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
     size = np.maximum(1, np.rint(shares * photo.size)).astype(int)

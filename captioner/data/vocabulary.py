@@ -1,4 +1,4 @@
-"""Words to ids and back, saved as readable JSON beside the weights."""
+"""Converts words to ids and back. The vocabulary is saved as readable JSON beside the weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ class VocabularyError(CaptionerError, ValueError):
 
 
 class Vocabulary:
-    """The words a model knows. Ids 0 to 3 are `<pad> <start> <end> <unk>`, then by frequency."""
+    """The words a model knows.
+
+    Ids 0 to 3 are `<pad>`, `<start>`, `<end>` and `<unk>`; the words follow in the order of their
+    frequency.
+    """
 
     def __init__(self, words: Sequence[str], rule: str = word_breaking.UNICODE) -> None:
-        """`rule` says how captions are split into words: one of `words.RULES`.
+        """
+        Args:
+            words: The special tokens, then the words.
+            rule: How captions are split into words, one of `words.RULES`.
 
-        Raises `VocabularyError` if `words` does not start with the special tokens or repeats, or
-        if there is no such rule.
+        Raises:
+            VocabularyError: `words` does not start with the special tokens, a word occurs twice, or
+                there is no such rule.
         """
         if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
             raise VocabularyError(f"a vocabulary starts with {' '.join(SPECIAL_TOKENS)}")
@@ -36,7 +44,7 @@ class Vocabulary:
         self.rule = rule
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
-            raise VocabularyError("a word stands twice in the vocabulary")
+            raise VocabularyError("a word occurs twice in the vocabulary")
 
     def __len__(self) -> int:
         return len(self.words)
@@ -46,12 +54,18 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[str], limit: int = 5000, min_count: int = 1) -> Vocabulary:
-        """The `limit` most frequent words of `captions`, those that occur `min_count` times or
-        more: pass the training captions only. `words.best_rule` says how they are split."""
+        """A vocabulary of the most frequent words of captions.
+
+        Args:
+            captions: The training captions, and no others. `words.best_rule` chooses how they are
+                split into words.
+            limit: The most words, without the special tokens.
+            min_count: How often a word must occur in the captions.
+        """
         captions = list(captions)
         rule = word_breaking.best_rule(captions)
         counts = Counter(word for c in captions for word in word_breaking.split_words(c, rule))
-        # Ties go by the alphabet, so that the order of the captions does not matter.
+        # Equally frequent words are sorted, so that the order of the captions has no effect.
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         common = [word for word in ranked[:limit] if counts[word] >= min_count]
         return cls([*SPECIAL_TOKENS, *common], rule)
@@ -87,7 +101,7 @@ class Vocabulary:
             words = content["words"]
             if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
                 raise VocabularyError('"words" is not a list of strings')
-            # Vocabularies that name no rule are older than the others.
+            # Vocabularies that name no rule were made before there was more than one.
             return cls(words, content.get("word_breaking", word_breaking.LETTERS))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VocabularyError(

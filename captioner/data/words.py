@@ -1,13 +1,14 @@
-"""Captions into words and back, in any script.
+"""Splits captions into words, and joins words to captions, in any script.
 
-A rule says where words end. A vocabulary keeps the rule that it was built by, so that a checkpoint
-reads captions for ever as it was trained to:
+A rule says where words end. A vocabulary stores the rule that it was built with, so that a
+checkpoint always splits captions as in its training:
 
     letters   runs of letters and digits. Checkpoints that name no rule have this one.
-    unicode   also combining marks, so that words in Hindi, Tamil, vocalised Arabic and the like
-              stay whole. In scripts without spaces each character, with its marks, is a word.
+    unicode   as "letters", but combining marks belong to a word, too, so that words in Hindi,
+              Tamil, vocalised Arabic and the like stay whole. In scripts without spaces, each
+              character with its marks is a word.
     icu       as "unicode", but ICU's dictionaries find the words in Chinese, Japanese, Thai, Lao,
-              Khmer and Burmese. Needs the package icu4py.
+              Khmer and Burmese. This needs the package icu4py.
 
 All three give the same words for text without combining marks in scripts with spaces.
 """
@@ -66,7 +67,7 @@ def split_words(caption: str, rule: str = UNICODE) -> list[str]:
             f'the word-breaking rule is "{rule}", and this version knows {", ".join(RULES)}. Use '
             "the release that wrote the checkpoint."
         )
-    # Lower case of the Turkish capital I with a dot is an i with a second dot, which is dropped.
+    # The Turkish capital I with a dot becomes an i with a second dot above, which is dropped.
     caption = clean(caption).lower().replace("i\N{COMBINING DOT ABOVE}", "i")
     caption = unicodedata.normalize("NFC", caption)
     words = []
@@ -76,7 +77,7 @@ def split_words(caption: str, rule: str = UNICODE) -> list[str]:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """A caption of `words`, with spaces except between words of scripts that have none."""
+    """Joins `words` to a caption, with spaces except between words of scripts without spaces."""
     text = ""
     for word in words:
         joined = _STARTS_SPACELESS.match(word) and _ENDS_SPACELESS.search(text)
@@ -85,24 +86,23 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def spaced(text: str, rule: str = UNICODE) -> str:
-    """`text` for a scorer, which takes what stands between spaces for words.
+    """`text` with spaces between all words, as scorers need it.
 
-    Text in a script without spaces becomes its words with spaces between them, any other text is
-    cleaned only.
+    Text in a script without spaces is split into words. Any other text is only cleaned.
     """
     text = clean(text)
     return " ".join(split_words(text, rule)) if _STARTS_SPACELESS.search(text) else text
 
 
 def best_rule(captions: Iterable[str]) -> str:
-    """The rule for a new vocabulary: "icu" where a caption needs it and icu4py is installed."""
+    """The rule for a new vocabulary: "icu" if a caption needs it and icu4py is installed."""
     if importlib.util.find_spec("icu4py") and any(map(_STARTS_SPACELESS.search, captions)):
         return ICU
     return UNICODE
 
 
 def _parts(word: str, rule: str) -> list[str]:
-    """The words in a run of letters without a space, of which some belong to such a script."""
+    """The words in a run of letters, some of which belong to a script without spaces."""
     parts: list[str] = []
     end = 0
     segment: Callable[[str], list[str]] = _CHARACTER.findall if rule == UNICODE else _icu_words

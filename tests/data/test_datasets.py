@@ -304,7 +304,7 @@ def test_validation_fraction_is_rounded(size: int, fraction: float, expected: in
 def test_fewer_images_than_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert len(sample_records(made_up(10), 20, seed=0)) == 10
-    assert "20 images asked for, using all 10" in caplog.text
+    assert "there are 10 images, not 20: all of them are used" in caplog.text
 
 
 def test_numbers_out_of_range() -> None:
