@@ -19,7 +19,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to write, which appears under `path` only once all of it is on disk.
 
     After an exception, `path` is as it was before. An `OSError` from writing names the file, and
-    says what to do if the disk is full.
+    says what to do about a full or failing disk.
     """
     temporary = path.with_name(f"{path.name}.tmp")  # always the same, so that they do not pile up
     try:
@@ -29,22 +29,33 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        full = isinstance(error, OSError) and _disk_is_full(error, path.parent)
+        told = _explained(error, path) if isinstance(error, OSError) else None
         with suppress(OSError):  # a path that leads through a file, or a disk that is gone
             temporary.unlink(missing_ok=True)
-        if full:
-            why = f"{os.strerror(errno.ENOSPC)}; make room, then run the same command again"
-            raise OSError(errno.ENOSPC, why, str(path)) from error
-        if isinstance(error, OSError) and error.filename is None:
-            why = error.strerror or f"it could not be written whole ({error})"
-            raise OSError(error.errno or errno.EIO, why, str(path)) from error
+        if told:
+            raise told from error
         raise
 
 
-def _disk_is_full(error: OSError, folder: Path) -> bool:
-    if error.errno is None:  # NumPy and Pillow drop the system's error number
-        return shutil.disk_usage(folder).free < 1 << 16
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _explained(error: OSError, path: Path) -> OSError | None:
+    """An error with the name of `path` and the remedy. None if `error` says enough."""
+    number = error.errno
+    if number is None:  # NumPy and Pillow drop the system's error number
+        with suppress(OSError):
+            if shutil.disk_usage(path.parent).free < 1 << 16:
+                number = errno.ENOSPC
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        why = f"{os.strerror(errno.ENOSPC)}; make room, then run the same command again"
+        return OSError(errno.ENOSPC, why, str(path))
+    ours = error.filename is None or str(error.filename).startswith(str(path))
+    if ours and number in _REMEDIES and number not in _FORBIDDEN:
+        what = _REMEDIES[number]
+        why = f"{os.strerror(number)}; {what[0].lower()}{what[1:]}, then run the same command again"
+        return OSError(number, why, str(path))
+    if error.filename is None:
+        why = error.strerror or f"it could not be written whole ({error})"
+        return OSError(number or errno.EIO, why, str(path))
+    return None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,18 +66,28 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 # The system errors that do not mean that a file is damaged, and what to do about each.
 _REMEDIES = {
-    errno.EMFILE: "Too many files are open at once: raise the limit (`ulimit -n 4096`)",
-    errno.ENFILE: "The system has too many open files: close other programs",
+    errno.EMFILE: "Raise the limit on open files (`ulimit -n 4096`)",
+    errno.ENFILE: "Close other programs",
     errno.EACCES: "Let your user read it",
     errno.EPERM: "Let your user read it",
     errno.ENOMEM: "Close other programs to free memory",
     errno.ENOSPC: "Make room on the disk",
     errno.EDQUOT: "Make room on the disk",
-    errno.EIO: "The disk, or the way to it, has a fault: check it",
-    errno.ESTALE: "The network drive is gone: connect it again",
-    errno.ENOTCONN: "The network drive is gone: connect it again",
-    errno.ETIMEDOUT: "The network drive does not answer: connect it again",
+    errno.EIO: "Check the disk and the way to it",
+    errno.ESTALE: "Connect the network drive again",
+    errno.ENOTCONN: "Connect the network drive again",
+    errno.ETIMEDOUT: "Connect the network drive again",
 }
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+# The path is to blame: nothing is there, or no file.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def remedy(error: BaseException | None) -> str | None:
+    """What to do about a system error while reading a file, in the imperative and without a full
+    stop. None if the system is not the reason."""
+    number = _errno(error)
+    return None if number is None else _REMEDIES.get(number, "Put that right")
 
 
 def system_fault(error: BaseException, *paths: Path) -> str | None:
@@ -92,9 +113,10 @@ def system_fault(error: BaseException, *paths: Path) -> str | None:
             fault, faulty = _errno(again) or fault, path
     if fault is None:
         return None
+    what = _REMEDIES.get(fault, "Put that right")
     return (
-        f"{faulty} cannot be read ({os.strerror(fault)}). {_REMEDIES[fault]}, then run the same "
-        "command again; the file may be whole."
+        f"{faulty} cannot be read ({os.strerror(fault)}). {what}, then run the same command again; "
+        "the file may be whole."
     )
 
 
@@ -143,11 +165,11 @@ def check_writable(folder: Path) -> None:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The number of a system error that is in `_REMEDIES`, or None."""
+    """The number of a system error that is not about the path, or None."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
-    if isinstance(error, OSError) and error.errno in _REMEDIES:
-        return error.errno
+    if isinstance(error, OSError) and error.errno not in (None, *_NO_FILE):
+        return error.errno  # libraries raise OSError without a number when content is damaged
     return None
 
 

@@ -23,6 +23,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache, Stamp, write_shard
 
 SIZES = ModelConfig(9, rows=2, columns=2, channels=4, embedding_dim=3, units=5, attention_units=2)
+SOLE = keras.Sequential()  # the public network is not written
 STAMP = Stamp("inception_v3", "0" * 64, 75)
 
 
@@ -67,7 +68,7 @@ def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     config = CaptionerConfig(SIZES, BackboneConfig(fingerprint="0" * 64))
     words = Vocabulary.build(["a red thing here today"], 5, 1)
-    parts = Checkpoint(config, words, CaptionModel(SIZES), keras.Sequential())
+    parts = Checkpoint(config, words, CaptionModel(SIZES), SOLE)
 
     def write() -> None:
         write_checkpoint(folder, parts, {"scores": []}, {"README.md": b"A card."})
@@ -79,6 +80,33 @@ def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path: Path) -> None:
 
     write()
     assert at_every_step(write, check) > 10
+
+
+def test_a_kill_between_the_renames_of_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
+    folder, new, old = (tmp_path / f"checkpoint{ending}" for ending in ("", ".new", ".old"))
+    words = Vocabulary.build(["a red thing here today"], 5, 1)
+
+    def write(note: str) -> None:
+        config = CaptionerConfig(SIZES, BackboneConfig(fingerprint="0" * 64, note=note))
+        write_checkpoint(folder, Checkpoint(config, words, CaptionModel(SIZES), SOLE), {}, {})
+
+    def note() -> str:
+        config, files = read_config(folder)
+        assert not list(find_faults(folder, files))
+        return config.backbone.note
+
+    write("old")
+    folder.rename(old)
+    assert note() == "old", "the new one was lost with its disk"
+    folder.rename(old)
+    write("new")
+    assert note() == "new" and not old.exists()
+    write("newer")
+    folder.rename(tmp_path / "kept")
+    write("old")
+    folder.rename(old)
+    (tmp_path / "kept").rename(new)
+    assert note() == "newer", "it was whole before the first rename"
 
 
 def test_a_cache_of_features_has_whole_shards_alone(tmp_path: Path) -> None:

@@ -98,6 +98,20 @@ def test_a_full_disk_leaves_the_old_content_and_says_so(mount: Mount) -> None:
     write_bytes(path, bytes(900_000))  # the failures left the disk free
 
 
+def test_a_fault_of_writing_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.bin"
+    for number, remedy in ((errno.EIO, "check the disk"), (errno.ESTALE, "connect the network")):
+
+        def fail(_: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=f"{os.strerror(number)}; {remedy}") as caught:
+            write_bytes(path, b"new")
+        assert caught.value.errno == number and caught.value.filename == str(path)
+    assert names(tmp_path) == []
+
+
 def test_an_error_of_the_caller_keeps_its_own_words(tmp_path: Path) -> None:
     other = FileNotFoundError(errno.ENOENT, "No such file or directory", "input.txt")
     with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "file.bin"):
@@ -117,7 +131,10 @@ def test_a_fault_of_the_system_is_told_from_a_damaged_file(tmp_path: Path) -> No
     assert system_fault(gone.value, missing) is None
     assert "memory" in system_fault(MemoryError(), damaged)
     flaky = OSError(errno.EIO, os.strerror(errno.EIO))
-    assert "check it" in system_fault(flaky, damaged)
+    assert "Check the disk" in system_fault(flaky, damaged)
+    rare = OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    assert "may be whole" in system_fault(rare, damaged), "any number comes from the system"
+    assert system_fault(OSError("unrecognized data stream contents"), damaged) is None
 
 
 # Holds all files that it may, then reads a whole one in vain, and then with a higher limit.

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def write_checkpoint(
     Raises:
         OSError: The directory cannot be written.
     """
-    new = folder.with_name(folder.name + ".new")
-    old = folder.with_name(folder.name + ".old")
+    _finish_swap(folder)
+    new, old = _beside(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
@@ -99,6 +100,19 @@ def write_checkpoint(
         shutil.rmtree(new, ignore_errors=True)  # it may have filled the disk
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where the new checkpoint is written, and where the old one goes for a moment."""
+    return folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+
+
+def _finish_swap(folder: Path) -> None:
+    """Puts a checkpoint under its name if `write_checkpoint` was killed between its two renames:
+    the new one, which is whole by then."""
+    new, old = _beside(folder)
+    if old.is_dir() and not folder.exists():
+        os.replace(new if new.is_dir() else old, folder)
 
 
 def _write_files(
@@ -151,6 +165,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
     """The configuration, and the SHA-256 (hex) of the files by name."""
     path = folder / CONFIG
+    with suppress(OSError):  # of a disk that can only be read
+        _finish_swap(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}. Give a checkpoint directory.")
     values = read_json(path)

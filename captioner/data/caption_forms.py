@@ -33,6 +33,7 @@ from captioner.data.captions_file import (
     row_of,
 )
 from captioner.data.names import relative_name
+from captioner.files import system_fault
 
 _KAGGLE = ["image_name", "comment_number", "comment"]
 FORMS = "captions.txt, *.csv, *.tsv, *.jsonl, *.token or *.json"
@@ -257,11 +258,17 @@ def _object(value: Any) -> dict:
     return value
 
 
+def _unreadable(path: Path, error: OSError) -> DatasetError:
+    return DatasetError(
+        system_fault(error, path) or f"{path} cannot be opened ({error.strerror}). Check the path."
+    )
+
+
 def _json(path: Path) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     if not content.strip():
         raise no_captions(path)
     try:
@@ -278,7 +285,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                 if line.strip():
                     yield f"line {number}", line
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
@@ -288,6 +295,6 @@ def _text(path: Path) -> str:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return file.read()
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error

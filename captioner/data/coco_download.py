@@ -36,7 +36,7 @@ from captioner.data.http_download import (
     with_retries,
 )
 from captioner.data.records import Record, sample_records
-from captioner.files import write_bytes
+from captioner.files import remedy, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,10 @@ def _present(records: Sequence[Record], base_url: str, note: Path) -> list[Recor
 
 def _disk_error(error: OSError, folder: Path) -> DownloadError:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return DownloadError(f"cannot use the folder {folder}: {error}; choose one to write to")
+        what = remedy(error)
+        if what is None or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return DownloadError(f"cannot use the folder {folder}: {error}; choose one to write to")
+        return DownloadError(f"cannot use the folder {folder}: {error}. {what}, then {AGAIN}")
     free = shutil.disk_usage(folder if folder.exists() else folder.absolute().parent).free / 1e6
     return DownloadError(
         f"the disk is full: {folder} has {free:.1f} MB left ({error}); make room, then {AGAIN}"

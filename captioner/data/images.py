@@ -5,6 +5,7 @@ Both must see the same pixels, so both call `load_image` and `to_network_input` 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import ExifTags, Image
 
 from captioner.data.image_repair import MAX_MISSING, filled_share, repaired
 from captioner.errors import CaptionerError
+from captioner.files import remedy
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; phones and cameras stay below, decompression bombs do not
 
@@ -81,8 +83,9 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         return _from_array(source, max_pixels)
     try:
         return _load(source, max_pixels)
-    except ImageError:
-        again = _repaired(source, max_pixels)
+    except ImageError as error:
+        # Where the system is to blame, there is nothing to mend.
+        again = None if remedy(error.__cause__) else _repaired(source, max_pixels)
         if again is None:
             raise
         return again
@@ -147,11 +150,14 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
             f"{name} is not a picture this program can read. {_advice(source)}"
         ) from None
     except Exception as error:
+        what = remedy(error)
         if isinstance(error, OSError) and error.filename is not None:
             # The system refused the path; the error's own text would show the folder.
-            raise ImageError(
-                f"{name} cannot be opened ({error.strerror}). Check the path."
-            ) from error
+            what = f"{what}; it may be whole" if what else "Check the path"
+            raise ImageError(f"{name} cannot be opened ({error.strerror}). {what}.") from error
+        if what:
+            why = getattr(error, "strerror", None) or os.strerror(errno.ENOMEM)
+            raise ImageError(f"{name} cannot be read ({why}). {what}; it may be whole.") from error
         # Pillow's decoders report damage with whatever their parsing stumbled over: OSError,
         # SyntaxError, struct.error, ValueError, EOFError, zlib.error, IndexError and more.
         raise ImageError(

@@ -111,6 +111,8 @@ class FeatureCache:
         arrays = {shard.data_file: shard.features for shard in shards}
         found = self.digests.of_all([*arrays], lambda path: _sha256(arrays[path]))
         for shard, digest in zip(shards, found, strict=True):
+            if digest is None:  # it could be opened a moment ago
+                raise FeatureError(f"{shard.data_file} cannot be read any more. Run again.")
             if digest != shard.sha256:
                 raise _damaged(shard.index_file)
 

@@ -1,17 +1,23 @@
-"""What a training run needs to go on after it was killed: variables and history in one file."""
+"""What a training run needs to go on after it was killed: variables and history in one file.
+
+Each file holds the SHA-256 of its content, because a bit that a disk or a copy has changed would
+otherwise become part of the weights. Files of earlier versions have none, and are taken as they
+are.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from captioner.errors import CaptionerError
 from captioner.files import system_fault, write_bytes
@@ -27,14 +33,14 @@ class StateError(CaptionerError, RuntimeError):
 
 def save_weights(path: Path, model: Model) -> None:
     """The weights alone, by path."""
-    write_bytes(path, save({n: np.asarray(v) for n, v in model.named_weights.items()}))
+    _save(path, model.named_weights, {})
 
 
 def load_weights(path: Path, model: Model, state: Path) -> None:
     """Raises `StateError` if the file is missing, damaged or of another model. It does not help to
     remove it without the `state` that says in which epoch it was written."""
     try:
-        arrays = load_file(path)
+        arrays, _ = _load(path)
         for name, variable in model.named_weights.items():
             variable.assign(arrays[name])
     except Exception as error:  # safetensors, NumPy and Keras each have their own
@@ -50,8 +56,7 @@ def load_weights(path: Path, model: Model, state: Path) -> None:
 
 def save_state(path: Path, model: Model, history: Sequence[Any]) -> None:
     """All that the next step depends on, and the history of the epochs so far."""
-    arrays = {name: np.asarray(v) for name, v in _variables(model).items()}
-    write_bytes(path, save(arrays, metadata={"history": json.dumps(history)}))
+    _save(path, _variables(model), {"history": json.dumps(history)})
 
 
 def restore_state(path: Path, model: Model) -> History:
@@ -62,9 +67,8 @@ def restore_state(path: Path, model: Model) -> History:
     if not path.exists():
         return []
     try:
-        with safe_open(path, framework="numpy") as file:
-            history = json.loads(file.metadata()["history"])
-            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        arrays, told = _load(path)
+        history = json.loads(told["history"])
         for name, variable in _variables(model).items():
             variable.assign(arrays[name])
     except Exception as error:
@@ -74,6 +78,32 @@ def restore_state(path: Path, model: Model) -> History:
             "its first epoch again; the features are kept."
         ) from error
     return history
+
+
+def _save(path: Path, variables: Mapping[str, keras.Variable], told: dict[str, str]) -> None:
+    arrays = {name: np.asarray(v) for name, v in variables.items()}
+    write_bytes(path, save(arrays, metadata=told | {"sha256": _sha256(arrays, told)}))
+
+
+def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file, and what else it says. Raises ValueError if its checksum is wrong, and
+    whatever safetensors raises."""
+    with safe_open(path, framework="numpy") as file:
+        told = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+    expected = told.pop("sha256", None)
+    if expected is not None and expected != _sha256(arrays, told):
+        raise ValueError("its checksum does not match")
+    return arrays, told
+
+
+def _sha256(arrays: Mapping[str, np.ndarray], told: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _variables(model: Model) -> dict[str, keras.Variable]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -294,6 +296,18 @@ def test_a_folder_that_cannot_be_written(server: http.Server, tmp_path: Path, mo
         download(file / "data", server)
     with pytest.raises(DownloadError, match=r"Read-only file system.* choose one to wr"):
         download(mount("size=200k,ro"), server)
+
+
+def test_a_fault_of_the_disk_is_not_the_folder_s(
+    data_dir: Path, server: http.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DownloadError, match=r"Input/output error.*Check the disk") as caught:
+        download(data_dir, server)
+    assert "choose one" not in str(caught.value)
 
 
 def start_download(data_dir: Path, url: str, images: str = "40") -> subprocess.Popen[bytes]:

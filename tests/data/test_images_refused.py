@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -42,6 +43,49 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert "empty" in refusal(b"")
 
 
+class Flaky(io.BytesIO):
+    """A file on a disk that fails behind its first bytes."""
+
+    def __init__(self, content: bytes, fault: BaseException) -> None:
+        super().__init__(content)
+        self.fault = fault
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() + (len(self.getbuffer()) if size in (-1, None) else size) > 200:
+            raise self.fault
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "(Input/output error). Check the disk"),
+        (OSError(errno.ESTALE, "Stale file handle"), "(Stale file handle). Connect the network"),
+        (OSError(errno.ENODATA, "No data available"), "(No data available). Put that right"),
+        (MemoryError(), "(Cannot allocate memory). Close other programs"),
+    ],
+)
+def test_a_fault_of_the_system_is_no_damage(photo, fault: BaseException, reason: str) -> None:
+    message = refusal(Flaky(encoded(photo(0, 64, 64), "PNG"), fault))
+    assert message.startswith("the picture cannot be read") and reason in message
+    assert message.endswith("it may be whole.") and "damaged" not in message
+
+
+def test_too_many_open_files_are_not_the_path_s_fault(
+    photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo().save(tmp_path / "photo.png")
+
+    def full(path: object, *more: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr("builtins.open", full)
+    message = refusal(tmp_path / "photo.png")
+    monkeypatch.undo()
+    assert "photo.png cannot be opened (Too many open files). Raise the limit" in message
+    assert "Check the path" not in message and tmp_path.name not in message
+
+
 def test_a_file_we_may_not_read(tmp_path: Path, photo) -> None:
     path = tmp_path / "private.jpg"
     photo().save(path)
@@ -54,7 +98,7 @@ def test_a_file_we_may_not_read(tmp_path: Path, photo) -> None:
     finally:
         if as_root:
             os.seteuid(0)
-    assert "private.jpg cannot be opened (Permission denied)" in message
+    assert "private.jpg cannot be opened (Permission denied). Let your user read it" in message
     assert tmp_path.name not in message
 
 

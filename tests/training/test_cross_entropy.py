@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.datasets import Record
@@ -17,7 +20,13 @@ from captioner.data.vocabulary import Vocabulary
 from captioner.model.backend import compiles_whole_steps
 from captioner.model.caption_model import CaptionModel
 from captioner.model.decoding import DecodingLoop, chooser_for
-from captioner.training.cross_entropy import STATE, RunContext, fit_cross_entropy, make_optimizer
+from captioner.training.cross_entropy import (
+    BEST,
+    STATE,
+    RunContext,
+    fit_cross_entropy,
+    make_optimizer,
+)
 from captioner.training.rewards import CiderD
 from captioner.training.self_critical import GREEDY, fit_cider, judge, make_reward
 from captioner.training.training_state import StateError, restore_state
@@ -112,6 +121,30 @@ def test_a_truncated_state_is_named_and_its_remedy_works(trained, tmp_path):
         fit_cross_entropy(fresh(of), of)
     (tmp_path / STATE).unlink()
     assert fit_cross_entropy(fresh(of), of)[0] == pytest.approx(trained[2][0])
+
+
+@pytest.mark.parametrize("name", [STATE, BEST])
+def test_a_flipped_bit_is_found_wherever_it_is(trained, tmp_path, name):
+    of = context(tmp_path)
+    for kept in (STATE, BEST):
+        shutil.copy(trained[0].output / kept, tmp_path / kept)
+    good = (tmp_path / name).read_bytes()
+    for place in (9, len(good) // 2, len(good) - 1):  # in the header, in arrays
+        data = bytearray(good)
+        data[place] ^= 4
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(StateError, match=rf"{name} is damaged .*ove it"):
+            fit_cross_entropy(fresh(of), of)
+
+
+def test_a_state_of_an_earlier_version_has_no_checksum(trained, tmp_path):
+    of = context(tmp_path)
+    shutil.copy(trained[0].output / BEST, tmp_path / BEST)
+    with safe_open(trained[0].output / STATE, framework="numpy") as file:
+        told = {"history": file.metadata()["history"]}
+        arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+    save_file(arrays, tmp_path / STATE, metadata=told)
+    assert fit_cross_entropy(fresh(of), of) == trained[2]
 
 
 def test_the_state_of_another_model_is_refused(trained, tmp_path):
