@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
+from captioner.checkpoint.checkpoint_folder import Checkpoint, finish_swap, read_checkpoint
 from captioner.checkpoint.hub import download, push, save_checkpoint
 from captioner.data.images import ImageSource, load_image, to_network_input
 from captioner.data.vocabulary import UNK
 from captioner.data.words import join_words
+from captioner.errors import CaptionerError
 from captioner.model.decoding import (
     IMPOSSIBLE,
     Decoded,
@@ -49,6 +50,10 @@ class Caption:
         return float(np.mean(self.log_probs))
 
 
+class ForkError(CaptionerError, RuntimeError):
+    """A `Captioner` in a forked child of the process that made it."""
+
+
 class Captioner:
     """Photos to captions, from a checkpoint.
 
@@ -65,6 +70,7 @@ class Captioner:
         self.model = checkpoint.model
         self.extractor = FeatureExtractor(checkpoint.backbone, batch_size)
         self._loops: dict[tuple[Any, int, int], DecodingLoop] = {}
+        self._process = os.getpid()
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | os.PathLike, revision: str | None = None) -> Self:
@@ -145,6 +151,7 @@ class Captioner:
             ImageError: The picture cannot be used.
             OptionError: An option is out of bounds, a word of `prefix` is not in the vocabulary,
                 or `region` is neither a box nor a mask. It is a `ValueError`.
+            ForkError: The `Captioner` was made before this process was forked.
         """
         search: dict[str, Any] = {
             "num_captions": num_captions,
@@ -285,8 +292,18 @@ class Captioner:
 
     def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """`features` of photos that `pixels` has made, (images, size, size, 3)."""
+        self._require_own_process()
         # One photo alone is what the page sends: it should not cost a whole batch.
         return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
+
+    def _require_own_process(self) -> None:
+        """Without it, a forked child would wait for ever for threads that it does not have."""
+        if os.getpid() != self._process:
+            raise ForkError(
+                "this Captioner was made before the process was forked, and does not work in the "
+                "child. Use threads, caption_batch, or processes that start anew: "
+                'multiprocessing.get_context("spawn").'
+            )
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(self.config, self.vocabulary, self.model, self.extractor.backbone)
@@ -359,6 +376,7 @@ def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:
 
 def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:
     """The directory of a checkpoint: the one given, or the local copy of a Hub repository."""
+    finish_swap(Path(checkpoint))
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
     return download(str(checkpoint), revision)

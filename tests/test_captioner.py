@@ -2,6 +2,10 @@
 
 import dataclasses
 import inspect
+import multiprocessing
+import os
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import gradio
@@ -10,15 +14,17 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, CheckpointError, DecodingOptions, ImageError
+from captioner.captioner import ForkError
 from captioner.checkpoint.checkpoint_folder import Checkpoint
 from captioner.model.decoding_options import DEFAULTS, OptionError
 
 PHOTOS = Path(gradio.__file__).parent / "media_assets" / "images"
+CHECKPOINT = Path(__file__).parents[1] / "assets" / "checkpoint"
 
 
 @pytest.fixture(scope="module")
 def captioner() -> Captioner:
-    return Captioner.from_pretrained(Path(__file__).parents[1] / "assets" / "checkpoint")
+    return Captioner.from_pretrained(CHECKPOINT)
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +231,49 @@ def test_saving(captioner, photo, tmp_path):
     with pytest.raises(CheckpointError, match=r"mine holds other files \(thesis\.txt\)"):
         made.save_pretrained(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_threads_get_what_one_would_get(captioner):
+    photos = sorted(PHOTOS.glob("*.jpg"))[:3]
+
+    def said(i: int) -> list[str]:
+        return [c.text for c in captioner.caption(photos[i % 3], seed=i // 3)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(said, range(6))) == [said(i) for i in range(6)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_says_so_in_place_of_hanging(captioner, photo):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def child() -> None:
+        try:
+            captioner.caption(photo, strategy="greedy")
+        except ForkError as error:
+            theirs.send(str(error))
+
+    process = context.Process(target=child, daemon=True)
+    with warnings.catch_warnings():
+        # Python and JAX warn of what this test is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        process.start()
+    try:
+        assert ours.poll(60) and "spawn" in ours.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+def caption_there(path: Path) -> str:
+    """In a new process."""
+    return Captioner.from_pretrained(CHECKPOINT).caption(path, strategy="greedy")[0].text
+
+
+@pytest.mark.slow
+def test_a_process_that_starts_anew_gets_the_same_caption(captioner, photo):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        text = pool.submit(caption_there, photo).result(200)
+    assert text == captioner.caption(photo, strategy="greedy")[0].text

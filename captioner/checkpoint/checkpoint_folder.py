@@ -84,7 +84,7 @@ def write_checkpoint(
     Raises:
         OSError: The directory cannot be written.
     """
-    _finish_swap(folder)
+    finish_swap(folder)
     new, old = _beside(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -107,12 +107,17 @@ def _beside(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
 
 
-def _finish_swap(folder: Path) -> None:
-    """Puts a checkpoint under its name if `write_checkpoint` was killed between its two renames:
-    the new one, which is whole by then."""
-    new, old = _beside(folder)
-    if old.is_dir() and not folder.exists():
-        os.replace(new if new.is_dir() else old, folder)
+def finish_swap(folder: Path) -> None:
+    """Puts a checkpoint under its name if `write_checkpoint` was killed between its two renames.
+
+    It is the new checkpoint, which is whole by then.
+    """
+    if folder.exists():
+        return
+    with suppress(OSError, ValueError):  # the disk can only be read, or the path has no name
+        new, old = _beside(folder)
+        if old.is_dir():
+            os.replace(new if new.is_dir() else old, folder)
 
 
 def _write_files(
@@ -165,8 +170,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
     """The configuration, and the SHA-256 (hex) of the files by name."""
     path = folder / CONFIG
-    with suppress(OSError):  # of a disk that can only be read
-        _finish_swap(folder)
+    finish_swap(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}. Give a checkpoint directory.")
     values = read_json(path)
