@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.environment import BUNDLED_CHECKPOINT, settle
 from captioner.errors import CaptionerError
-from captioner.model.decoding_options import DEFAULTS, STRATEGIES, DecodingOptions, OptionError
+from captioner.model.decoding_options import (
+    DEFAULTS,
+    MEANINGS,
+    STRATEGIES,
+    DecodingOptions,
+    OptionError,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +36,15 @@ PICTURES = frozenset(
     ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .mpo".split()  # noqa: SIM905
 )
 CSV_COLUMNS = ("file", "rank", "caption", "mean_log_prob")
-SEARCH = ("strategy", "num_captions", "temperature", "top_k", "top_p", "beam_width", "seed")
+SEARCH = {  # the options of the search, and their types
+    "strategy": str,
+    "num_captions": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "beam_width": int,
+    "seed": int,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,13 +65,15 @@ def parser() -> argparse.ArgumentParser:
     add("--revision", help="a branch, tag or commit on the Hub")
     search = lines.add_argument_group("how to search")
     add = search.add_argument
-    add("--strategy", choices=STRATEGIES, default=DEFAULTS.strategy)
-    add("--num-captions", type=int, default=DEFAULTS.num_captions, metavar="N")
-    add("--temperature", type=float, default=DEFAULTS.temperature, help="of samples")
-    add("--top-k", type=int, metavar="K", help="samples: from the K likeliest words")
-    add("--top-p", type=float, metavar="P", help="samples: from words of this probability together")
-    add("--beam-width", type=int, default=DEFAULTS.beam_width, metavar="N")
-    add("--seed", type=int, default=DEFAULTS.seed, help="the same seed gives the same captions")
+    for name, kind in SEARCH.items():
+        add(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            choices=STRATEGIES if name == "strategy" else None,
+            default=getattr(DEFAULTS, name),
+            metavar={int: "N", float: "X"}.get(kind),
+            help=MEANINGS[name],
+        )
     add("--prefix", default="", metavar="TEXT", help="the captions begin with these words")
     add(
         "--region",

@@ -58,6 +58,18 @@ BOUNDS = {
     "max_words": Bounds(1, 100, whole=True),
 }
 MAY_BE_NONE = ("top_k", "top_p")
+# What the options mean, for the command line, the page and the endpoints.
+MEANINGS = {
+    "num_captions": "how many captions (greedy always gives one)",
+    "strategy": "how words are chosen: sample draws them at random by their probability, greedy "
+    "takes the most probable one at each step, beam searches for the most probable captions",
+    "temperature": "for samples: higher values draw improbable words more often",
+    "top_k": "for samples: only this many of the most probable words can be drawn",
+    "top_p": "for samples: only the most probable words, up to this probability together, can be "
+    "drawn",
+    "beam_width": "for beam: how many captions are kept at each step",
+    "seed": "for samples: the same seed gives the same captions",
+}
 
 
 @dataclass(frozen=True)

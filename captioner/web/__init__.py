@@ -1,1 +1,1 @@
-"""The page and the endpoints."""
+"""The web page and the endpoints for programs."""

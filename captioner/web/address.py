@@ -1,4 +1,4 @@
-"""Where the page is served: a host and a port, checked before anything slow is begun."""
+"""The host and the port of the page. Both are checked before anything slow begins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 from captioner.errors import CaptionerError
 
-FIRST_PORT, PORTS_TRIED = 7860, 100  # unless a port is given
+FIRST_PORT, PORTS_TRIED = 7860, 100  # tried if no port is given
 THIS_MACHINE = "127.0.0.1"
 
 
@@ -17,18 +17,27 @@ class AddressUnusable(CaptionerError, OSError):
 
 
 def port(text: str) -> int:
-    """An option's value as a port. Raises argparse.ArgumentTypeError if it cannot be one."""
+    """Reads the value of `--port`.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is not a number from 0 to 65535.
+    """
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text} is no port: give 0 (any that is free) to 65535")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a port: give a number from 0 (any free port) to 65535"
+        )
     return int(text)
 
 
 def find_address(host: str | None, port: int | None) -> tuple[str, int]:
-    """The host as a URL has it, and a port that is free there.
+    """Finds the address to serve the page at.
 
     Args:
-        host: A name or an address of this machine, with or without brackets; None: 127.0.0.1.
-        port: None: the first free one from 7860; 0: any free one.
+        host: A name or an address of this machine, with or without brackets. None means 127.0.0.1.
+        port: A port. 0 means any free port, None means the first free port from 7860.
+
+    Returns:
+        The host as it is written in a URL, and a port that is free there.
 
     Raises:
         AddressUnusable: The port is taken or forbidden, or the host is not this machine's.
@@ -48,7 +57,7 @@ def find_address(host: str | None, port: int | None) -> tuple[str, int]:
 
 def _bind(host: str, port: int) -> int:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    # As the server does it, and as Gradio tries it before, on this machine's own address.
+    # The server binds the first address. Gradio first tries the port on this machine's own address.
     for kind, place in ((family, address), (socket.AF_INET, (THIS_MACHINE, port))):
         with socket.socket(kind, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

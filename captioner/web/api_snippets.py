@@ -1,7 +1,7 @@
-"""The programs that the page shows under "Use via API": they run as they stand.
+"""The programs that the page shows under "Use via API", mended so that they run as they are.
 
-Gradio's have a picture on another server, which this one would refuse to fetch, and a shell command
-that loses the number of its call.
+The programs that Gradio writes name a picture on another server, which this server refuses to
+fetch, and their shell command loses the number of its call.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import gradio as gr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Which host a visitor calls this server is known only when it is asked.
+# A placeholder: the host by which a visitor calls this server is known only with the request.
 _SERVER = "http://this-server.invalid"
 _READ_EVENT = re.compile(r" \\\n  \| awk [^|]*\| read EVENT_ID; curl -N ")
 
 
 def show_example(component: gr.Image | gr.File, address: str) -> None:
-    """Makes `address`, a path on this server, the picture in the programs of a component."""
+    """Uses the picture at `address`, a path on this server, in the programs about a component."""
     url = _SERVER + address
     name = address.rpartition("/")[2]
     file = {"path": url, "url": url, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
@@ -29,7 +29,7 @@ def show_example(component: gr.Image | gr.File, address: str) -> None:
 
 
 class RunnableSnippets:
-    """A layer (ASGI) around the page that mends Gradio's description of the endpoints."""
+    """ASGI middleware around the page that mends Gradio's description of the endpoints."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -60,7 +60,7 @@ class RunnableSnippets:
 
 
 def mended(body: bytes) -> bytes:
-    """Gradio's description of the endpoints, JSON, with programs that run."""
+    """Puts programs that run into Gradio's description of the endpoints, which is JSON."""
     info = json.loads(body)
     server = ""
     for endpoint in info["named_endpoints"].values():

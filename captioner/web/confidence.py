@@ -1,11 +1,12 @@
-"""How far to trust a caption: a note for the visitor where the model is unsure.
+"""A note for the visitor beside captions of which the model is unsure.
 
-What "unsure" means is measured, once for each checkpoint, and stands in its `metrics.json`:
+What "unsure" means is measured once for each checkpoint and written into its `metrics.json`:
 
     "calibration": [{"max_mean_log_prob": -1.5, "share_right": 0.31}, ...]
 
-Of the captions whose mean log-probability per word is at most `max_mean_log_prob` (and above that
-of the bin before), the share `share_right` was right. Without these figures there is no note.
+Each entry is a bin of captions. Their mean log-probability per word is at most `max_mean_log_prob`
+and above that of the bin before, and the share `share_right` of them was right. Without these
+figures there is no note.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from pathlib import Path
 
 from captioner.captioner import Caption
 
-# A (mean log-probability, share) for each bin, the least probable captions first.
+# One (mean log-probability, share) per bin. The bin of the least probable captions comes first.
 Calibration = tuple[tuple[float, float], ...]
 
 UNSURE_BELOW = 0.5  # a note stands beside captions that are more often wrong than right
 
 
 def read_calibration(folder: Path | None) -> Calibration | None:
-    """The bins of a checkpoint directory's `metrics.json`; None if it has none that can be used."""
+    """Reads the bins from `metrics.json` in a checkpoint directory; None without valid bins."""
     try:
         metrics = json.loads((Path(folder or "") / "metrics.json").read_text("utf-8"))
         bins = sorted(
@@ -36,14 +37,14 @@ def read_calibration(folder: Path | None) -> Calibration | None:
 
 
 def confidence_note(caption: Caption, calibration: Calibration | None) -> str | None:
-    """One sentence for the visitor if captions as improbable as this one are mostly wrong.
+    """Writes one sentence for the visitor if captions as improbable as this one are mostly wrong.
 
     Args:
         caption: The caption, with one log-probability per word.
-        calibration: What `read_calibration` gives; None means that nothing is known.
+        calibration: The bins from `read_calibration`; None means that nothing is known.
 
     Returns:
-        The sentence, or None where there is nothing to warn of.
+        The sentence, or None if there is no need for a warning.
     """
     if not calibration or not caption.words:
         return None

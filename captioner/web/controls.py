@@ -1,20 +1,44 @@
-"""What the visitor sets: how many captions, and how they are searched for."""
+"""The controls with which visitors choose how many captions they get and how these are found."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES, DecodingOptions
+from captioner.model.decoding_options import (
+    BOUNDS,
+    DEFAULTS,
+    MEANINGS,
+    STRATEGIES,
+    DecodingOptions,
+)
 from captioner.web import responses
 
-COMPARE = "compare"  # on the page: all strategies side by side
+COMPARE = "compare"  # the choice on the page that shows all strategies side by side
 
-# The address bar has the link whatever the browser lets a page do with the clipboard.
+# The options of the search that the page has a control for, and the name of each in a link.
+_LINK_NAMES = {
+    "num_captions": "captions",
+    "strategy": "strategy",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+}
+_LABELS = {
+    "num_captions": "Number of captions",
+    "strategy": "Strategy",
+    "temperature": "Temperature",
+    "top_p": "Top-p",
+    "seed": "Seed",
+}
+_STEPS = {"num_captions": 1, "temperature": 0.1, "top_p": 0.05}  # of the sliders
+
+# Browsers may forbid a page to use the clipboard, so the link appears in the address bar as well.
 COPY_LINK = """async (...values) => {
-    const names = ["captions", "strategy", "temperature", "top_p", "seed"];
+    const names = NAMES;
     const link = new URL(location.href);
     link.search = new URLSearchParams(names.map((name, i) => [name, values[i]]));
     const example = document.querySelector("#viewer .result")?.dataset.example;
@@ -27,20 +51,20 @@ COPY_LINK = """async (...values) => {
         : "The link is in the address bar";
     document.dispatchEvent(new CustomEvent("captioner:say", { detail: button.textContent }));
     setTimeout(() => { button.textContent = before; }, 4000);
-}"""
-# The name of each option in a link, what it may be, and whether it is a whole number.
-_LIMITS = [
-    (link, bounds.low, bounds.high, bounds.whole) if bounds else (link, None, None, False)
-    for link, bounds in (
-        ("captions", BOUNDS["num_captions"].for_visitors),
-        ("strategy", None),
-        ("temperature", BOUNDS["temperature"].for_visitors),
-        ("top_p", BOUNDS["top_p"].for_visitors),
-        ("seed", BOUNDS["seed"].for_visitors),
-    )
-]
-# A link sets the options; what makes no sense in it is left as it is. In the browser, because an
-# answer of the server, as the page loads, could come in the way of what the visitor asks for first.
+}""".replace("NAMES", json.dumps(list(_LINK_NAMES.values())))
+
+
+def _limits(option: str) -> tuple[str, float | None, float | None, bool]:
+    """The option's name in a link, its bounds if it is a number, and whether it is a whole one."""
+    if option not in BOUNDS:
+        return _LINK_NAMES[option], None, None, False
+    bounds = BOUNDS[option].for_visitors
+    return _LINK_NAMES[option], bounds.low, bounds.high, bounds.whole
+
+
+# A link sets the options; values in it that are not valid are ignored. The browser does this,
+# because an answer of the server that comes while the page loads could arrive after the visitor's
+# first request.
 READ_LINK = """(...values) => {
     const query = new URL(location.href).searchParams;
     const limits = LIMITS;
@@ -51,60 +75,66 @@ READ_LINK = """(...values) => {
         const number = asked === null || asked.trim() === "" ? NaN : Number(asked);
         return number >= low && number <= high ? (whole ? Math.floor(number) : number) : value;
     });
-}""".replace("LIMITS", json.dumps(_LIMITS)).replace(
+}""".replace("LIMITS", json.dumps([_limits(option) for option in _LINK_NAMES])).replace(
     "STRATEGIES", json.dumps((*STRATEGIES, COMPARE))
 )
 
 
 def add_options() -> tuple[list[gr.components.Component], gr.Button]:
-    """How many captions, strategy, temperature, top-p and seed; and the link to these."""
+    """Adds the controls of the search to the `gr.Blocks` that is being built.
+
+    Returns:
+        The controls, in the order that `search_plan` takes their values, and the button that
+        copies a link to them.
+    """
     with gr.Accordion("How many captions, and how", open=False):
         options = [
-            _slider("num_captions", DEFAULTS.num_captions, 1, label="Number of captions"),
-            gr.Radio(
-                (*STRATEGIES, COMPARE),
-                value=DEFAULTS.strategy,
-                label="Strategy",
-                info="Samples differ; greedy takes the best next word; beam looks further ahead; "
-                "compare shows all three.",
-            ),
-            _slider(
-                "temperature",
-                DEFAULTS.temperature,
-                0.1,
-                label="Temperature",
-                info="For samples: higher is wilder.",
-            ),
-            _slider(
-                "top_p",
-                1.0,
-                0.05,
-                label="Top-p",
-                info="For samples: only from the likeliest words that have this much probability.",
-            ),
-            gr.Number(
-                DEFAULTS.seed,
-                label="Seed",
-                precision=0,
-                minimum=BOUNDS["seed"].low,
-                info="The same seed, the same samples.",
-            ),
+            search_control(
+                option,
+                also=(COMPARE,),
+                info="Samples differ; greedy takes the most probable next word; beam looks further "
+                "ahead; compare shows all three.",
+            )
+            if option == "strategy"
+            else search_control(option)
+            for option in _LINK_NAMES
         ]
         link = gr.Button("Copy a link to these options", size="sm", elem_id="copy-link")
     return options, link
 
 
-def _slider(option: str, value: float, step: float, **looks: Any) -> gr.Slider:
+def search_control(
+    option: str, also: Sequence[str] = (), info: str | None = None, visible: bool = True
+) -> gr.components.Component:
+    """The control of one option, with its default and its bounds for visitors.
+
+    Args:
+        option: The option's name in `DecodingOptions`.
+        also: Further strategies to choose from.
+        info: The text below the label; None: what the option means.
+        visible: Whether visitors see the control.
+    """
+    looks: dict[str, Any] = {
+        "label": _LABELS[option],
+        "info": info or f"{MEANINGS[option][0].upper()}{MEANINGS[option][1:]}.",
+        "visible": visible,
+    }
+    if option == "strategy":
+        return gr.Radio((*STRATEGIES, *also), value=DEFAULTS.strategy, **looks)
     bounds = BOUNDS[option].for_visitors
-    return gr.Slider(bounds.low, bounds.high, value, step=step, **looks)
+    if option == "seed":
+        return gr.Number(DEFAULTS.seed, precision=0, minimum=bounds.low, **looks)
+    default = DEFAULTS.top_p or 1.0 if option == "top_p" else getattr(DEFAULTS, option)
+    return gr.Slider(bounds.low, bounds.high, default, step=_STEPS[option], **looks)
 
 
 def search_plan(
     num_captions: Any, strategy: Any, temperature: Any, top_p: Any, seed: Any
 ) -> list[DecodingOptions]:
-    """What the controls ask for: one search, or one of each strategy.
+    """The searches that the values of the controls ask for: one, or one per strategy.
 
-    Raises gr.Error naming the control whose value is wrong.
+    Raises:
+        gr.Error: A value is out of its bounds; the message names its control.
     """
     several = ("greedy", "beam", "sample") if strategy == COMPARE else (strategy,)
     return [

@@ -1,4 +1,4 @@
-"""What a visitor takes away of one photo: files that are made when they are asked for."""
+"""The files that a visitor can download for one photo. They are made on demand."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from captioner.drawing.embed import caption_html
 from captioner.drawing.overlay import attention_grid_png, write_attention_film
 from captioner.web import responses
 
-_TILE = 600  # pixels, of the attention grid
-_MOST_CHARACTERS = 5_000_000  # of the page's JSON; what it has at most is about a tenth of it
+_TILE = 600  # pixels per tile of the attention grid
+_MOST_CHARACTERS = 5_000_000  # of the page's JSON: about ten times as much as it can have
 
 
 def write_download(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> str:
-    """The file that a wish of the page asks for: its path in Gradio's cache, which empties itself.
+    """Writes the file that the page asks for into Gradio's cache, which deletes old files itself.
 
     Args:
         photo: The upright photo.
-        caption: The caption that is chosen on the page.
-        wish: `form` is "grid", "film", "html", or "all" of one photo, for which `name` is the
-            photo's file name and `captions` the page's JSON of all captions.
+        caption: The caption that is selected on the page.
+        wish: What the page asks for. Its `form` is "grid", "film", "html" or "all". For "all",
+            `name` is the photo's file name and `captions` is the page's JSON of all captions.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        gr.Error: with a message for the visitor.
+        gr.Error: The file cannot be made. The message is meant for the visitor.
     """
     with responses.messages_for_visitors():
         name, content = _file(photo, caption, wish)
@@ -65,7 +68,7 @@ def _file(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> tuple[s
 
 
 def add_to_zip(archive: BinaryIO, files: Iterable[tuple[str, bytes]]) -> None:
-    """Adds files, each a name and its content, to an archive that may be empty yet."""
+    """Adds files, given as names and contents, to a ZIP archive, which may still be empty."""
     with zipfile.ZipFile(archive, "a") as target:
         for name, content in files:
             # Pictures are compressed already.
@@ -74,5 +77,5 @@ def add_to_zip(archive: BinaryIO, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def file_name(name: str) -> str:
-    """A file's name without its folders, in whatever system it lies; "photo" if it has none."""
+    """The name of a file without its folders, for paths of any system; "photo" if it is empty."""
     return PurePosixPath(name.replace("\\", "/")).name or "photo"

@@ -18,15 +18,15 @@ _THUMBNAIL = 160  # pixels, the longer side
 
 @dataclass(frozen=True)
 class Example:
-    """A photo that the page offers; with `goes_wrong`, to show what the model cannot do."""
+    """A photo that the page offers. With `goes_wrong`, it shows what the model gets wrong."""
 
     path: Path
     goes_wrong: bool = False
 
 
 def examples() -> list[Example]:
-    """Photos of ours (`assets/examples/README.md` says whose), and some that ship inside Gradio and
-    Matplotlib, as far as they are installed."""
+    """The example photos: those in `assets/examples`, whose README names their authors, and some
+    that come with Gradio and Matplotlib, if these are installed."""
     ours = Path(__file__).parents[2] / "assets" / "examples"
     candidates = [
         Example(ours / "motorcycle.jpg"),
@@ -43,13 +43,17 @@ def examples() -> list[Example]:
 
 
 def example_photos() -> list[Path]:
-    """The files of `examples`."""
+    """The files of the example photos."""
     return [example.path for example in examples()]
 
 
 def example_thumbnails() -> list[dict[str, Any]]:
-    """For each example a small picture as a data URL, so that the page needs no further request,
-    and whether the model gets it wrong."""
+    """The example photos as small pictures for the page.
+
+    Returns:
+        For each photo, `src`, a data URL, so that the page needs no further request for it, and
+        `goesWrong`, whether the model gets it wrong.
+    """
     thumbnails = []
     for example in examples():
         photo = load_image(example.path)

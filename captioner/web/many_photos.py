@@ -1,5 +1,5 @@
-"""The part of the page for many photos: they are captioned one group after another, and the results
-can be taken away as a table, as JSON, and as drawings."""
+"""The part of the page for many photos. They are captioned one group after another, and the results
+can be downloaded as a table, as JSON, and as attention grids."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from captioner.web.viewer import MAX_MEGABYTES
 MAX_PHOTOS = 100  # at a time
 CSV_COLUMNS = ("name", "rank", "caption", "probability", "mean_log_prob", "grid", "problem")
 _GROUP = 8  # photos that go through the network together
-_TILE = 200  # pixels, of the attention grids
-_AT_ONCE = 2  # visitors; each holds the drawings of a hundred photos, about 60 MB
+_TILE = 200  # pixels per tile of the attention grids
+_AT_ONCE = 2  # visitors, because each holds the grids of up to 100 photos, about 60 MB
 _FORMULAS = tuple("=+-@\t\r")
 
 _HINT = (
@@ -45,16 +45,16 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Captioned:
-    """A file that was given: its captions, best first, or what is wrong with it."""
+    """A file that was sent: its captions, best first, or the reason why it has none."""
 
     name: str  # as it was sent
-    grid: str  # what its drawing is called in the archive
+    grid: str  # the name of its attention grid in the archive
     captions: Sequence[Caption] = ()
     problem: str = ""
 
 
 def add_many_photos(captioner: Captioner) -> None:
-    """Adds the part to the page that is being built."""
+    """Adds the part to the `gr.Blocks` that is being built."""
     files = gr.File(label="Photos", file_count="multiple", height=150, elem_id="many-files")
     folder = gr.UploadButton("Choose a folder", file_count="directory", elem_id="many-folder")
     gr.Markdown(_HINT, elem_id="many-hint")
@@ -71,11 +71,11 @@ def add_many_photos(captioner: Captioner) -> None:
     ways = [files, folder]
 
     def caption_folder(given: Any) -> Iterator[list[Any]]:
-        """`caption_all` by name: browsers send a folder in the order of its disk."""
+        """Sorts the files by name, because browsers send a folder in the order of its disk."""
         yield from caption_all(sorted(given or [], key=lambda file: _name(file).lower()))
 
     def caption_all(given: Any) -> Iterator[list[Any]]:
-        """The table while it grows, and in the end the files."""
+        """Shows the table while it grows, and offers the files in the end."""
         for content, paths in answer(captioner, given):
             busy = paths is None
             buttons = [gr.update(visible=bool(p), value=p) for p in paths or (None,) * len(taken)]
@@ -97,12 +97,15 @@ def add_many_photos(captioner: Captioner) -> None:
 
 
 def answer(captioner: Captioner, given: Any) -> Iterator[tuple[str, list[str | None] | None]]:
-    """The table as HTML after each group of photos, and with the last one the files' paths: CSV,
-    JSON lines, and a ZIP of the attention grids, which is None if there are none.
+    """Captions the photos one group after another.
 
     Args:
-        captioner: What captions them.
+        captioner: Captions the photos.
         given: The uploaded files, as Gradio hands them over unprocessed.
+
+    Yields:
+        After each group, the table as HTML, and None. In the end, the table and the paths of the
+        files: CSV, JSON lines, and a ZIP of the attention grids, each None if it would be empty.
     """
     files = given if isinstance(given, list) else [given] if given else []
     total, rest = min(len(files), MAX_PHOTOS), len(files) - MAX_PHOTOS
@@ -116,7 +119,7 @@ def answer(captioner: Captioner, given: Any) -> Iterator[tuple[str, list[str | N
                 _draw(drawings, found, photos)
             rows += found
             yield table_html(rows, total, note), None
-    except gr.Error as error:  # what is done by now is not lost
+    except gr.Error as error:  # the photos that are done by now are kept
         note = f"It stopped here. {error.message} {note}"
     try:
         paths = _write_files(rows, drawings.getvalue())
@@ -129,7 +132,7 @@ def _groups(
     captioner: Captioner, files: Sequence[Any]
 ) -> Iterator[tuple[list[Captioned], list[Image.Image | None]]]:
     names = [_name(file) for file in files]
-    # Folders in a folder may have photos of the same name, but a ZIP has one place for each.
+    # Several folders may have photos of the same name, but names in a ZIP must be unique.
     grids = [f"{name}.png" for name in unique_names(PurePosixPath(name).stem for name in names)]
     for start in range(0, len(files), _GROUP):
         group = slice(start, start + _GROUP)
@@ -142,7 +145,7 @@ def _groups(
 def _draw(
     drawings: io.BytesIO, rows: Sequence[Captioned], photos: Sequence[Image.Image | None]
 ) -> None:
-    """Adds the attention of the best captions to an archive."""
+    """Adds the attention grids of the best captions to an archive."""
     add_to_zip(
         drawings,
         (
@@ -169,7 +172,11 @@ def _write_files(rows: Sequence[Captioned], drawings: bytes) -> list[str | None]
 def _caption_group(
     captioner: Captioner, blank: Sequence[Captioned], files: Sequence[Any]
 ) -> tuple[list[Captioned], list[Image.Image | None]]:
-    """The rows of some files, and their photos, small enough to be kept and drawn."""
+    """Captions some files.
+
+    Returns:
+        For each file its row, and its photo, made small enough to be kept, or None.
+    """
     photos: list[Image.Image | None] = []
     problems: list[str] = []
     pixels: list[np.ndarray] = []
@@ -195,11 +202,11 @@ def _caption_group(
 
 
 def table_html(rows: Sequence[Captioned], total: int, left_out: str) -> str:
-    """What the page shows: how far it is, each photo's best caption with its words' mean
-    probability, and the odd files."""
-    odd = sum(bool(row.problem) for row in rows)
+    """The progress and a table of the photos as HTML. Each row has the best caption and the mean
+    probability of its words, or the reason why there is no caption."""
+    failed = sum(bool(row.problem) for row in rows)
     state = f"{len(rows)} of {total} files are done"
-    state += f", {odd} of which could not be captioned." if odd else "."
+    state += f", {failed} of which could not be captioned." if failed else "."
     lines = []
     for row in rows:
         cells = f'<th scope="row">{escape(row.name)}</th>'
@@ -218,8 +225,10 @@ def table_html(rows: Sequence[Captioned], total: int, left_out: str) -> str:
 
 
 def to_csv(rows: Sequence[Captioned]) -> bytes:
-    """A table of all captions in UTF-8 with a byte order mark, by which spreadsheets know it; odd
-    files have the reason in the last column."""
+    """A table of all captions. Files without captions have the reason in the last column.
+
+    The text is UTF-8 with a byte order mark, by which spreadsheets recognise it.
+    """
     file = io.StringIO(newline="")
     table = csv.writer(file)
     table.writerow(CSV_COLUMNS)
@@ -228,14 +237,14 @@ def to_csv(rows: Sequence[Captioned]) -> bytes:
             table.writerow([_cell(row.name), "", "", "", "", "", _cell(row.problem)])
         for rank, caption in enumerate(row.captions, start=1):
             per_word = caption.mean_log_prob
-            grid = _cell(row.grid) if rank == 1 else ""  # only the best is drawn
+            grid = _cell(row.grid) if rank == 1 else ""  # only the best caption is drawn
             numbers = (round(math.exp(per_word), 4), round(per_word, 6))
             table.writerow([_cell(row.name), rank, _cell(caption.text), *numbers, grid, ""])
     return file.getvalue().encode("utf-8-sig", "backslashreplace")
 
 
 def to_json_lines(rows: Sequence[Captioned]) -> bytes:
-    """One object a line and file: its name, and its captions with attention or the problem."""
+    """One line per file, with a JSON object: the file's name, and its captions or the problem."""
     lines = []
     for row in rows:
         captions = [responses.to_json(caption) for caption in row.captions]
@@ -247,11 +256,11 @@ def to_json_lines(rows: Sequence[Captioned]) -> bytes:
 
 
 def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """`text`, changed where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def _name(file: Any) -> str:
-    """The file's name as the sender had it, without folders."""
+    """The file's name as the sender has it, without folders."""
     file = file if isinstance(file, dict) else {}
     return file_name(str(file.get("orig_name") or file.get("path") or ""))

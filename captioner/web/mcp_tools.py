@@ -1,4 +1,7 @@
-"""The endpoints as tools for language models (Model Context Protocol): what Gradio leaves to do."""
+"""The endpoints as tools for language models (Model Context Protocol).
+
+Gradio makes the tools; this module mends what does not work in them.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,21 @@ from captioner.web.uploads import sent_file
 
 _PICTURE = "a data URL (data:image/png;base64,...), or the address or path of a file sent here"
 _EXPLAINED = (
-    "The photo, as a data URL: data:image/png;base64,... A file that was sent to this server by "
-    "POST /gradio_api/upload may be named instead, by the path that was answered. Other addresses "
-    "and paths are refused."
+    "The photo, as a data URL: data:image/png;base64,... Or send the file to this server by "
+    "POST /gradio_api/upload, and give the path that it returns. Other addresses and paths are "
+    "refused."
 )
 _REFUSED = (
     "This server does not fetch addresses and cannot open your files. Give the picture as a data "
     "URL, data:image/png;base64,..., or send it to POST /gradio_api/upload first and give the path "
-    "that is answered."
+    "that it returns."
 )
 
 
 def finish_tools(page: gr.Blocks) -> None:
-    """Mends the tools of a page that has been launched with `mcp_server=True`."""
+    """Mends the tools of a page, which must have been launched with `mcp_server=True`."""
     server: Any = page.mcp_server_obj
-    # A tool that takes a list of files gets a schema from Gradio that no call of it can satisfy.
+    # Gradio describes a list of files by a schema that no call can satisfy.
     server.tool_to_endpoint.pop("caption_batch", None)
     _take_pictures(server, page)
     _describe_pictures(server)
@@ -44,7 +47,7 @@ def _take_pictures(server: Any, page: gr.Blocks) -> None:
         for position in [name for (name,) in positions if name in value]:
             given = str(value[position])
             if given.startswith("data:"):
-                # Gradio forgets that it wrote these pictures to a file, and would keep them.
+                # Gradio writes these pictures to files, but does not note them for deletion.
                 file = convert({position: given}, positions)[position]
                 traverse(file, lambda f: page.upload_file_set.add(f["path"]), is_file_obj_with_meta)
             elif path := sent_file(given):
@@ -62,7 +65,7 @@ def _describe_pictures(server: Any) -> None:
 
     def get_fn_description(block_fn: Any, tool_name: str) -> tuple[str, dict[str, str]]:
         description, parameters = describe(block_fn, tool_name)
-        # It speaks of a tool for uploads that this server does not have.
+        # The part that is removed names a tool for uploads, which this server does not have.
         return description.replace(server._file_data_tool_description, ""), parameters
 
     def get_input_schema(*arguments: Any) -> tuple[dict[str, Any], list[list[str | int]]]:
@@ -78,7 +81,7 @@ def _describe_pictures(server: Any) -> None:
 def _answer_json(server: Any) -> None:
     def postprocess_output_data(data: list[Any], root_url: str) -> list[Any]:
         found: list[Any] = []
-        # Of an endpoint with several outputs, Gradio's own client makes one list.
+        # Gradio's own client puts the outputs of an endpoint that has several into one list.
         outputs = data[0] if len(data) == 1 and isinstance(data[0], list | tuple) else data
         for output in outputs:
             if is_file_obj_with_meta(output):

@@ -1,4 +1,7 @@
-"""Files that this server has been sent, however a program names them; none is ever fetched."""
+"""Photos that visitors and programs name by a path or an address.
+
+Only files that were sent to this server are opened. The server never fetches an address.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,33 @@ _SERVED = "/gradio_api/file="
 
 
 def sent_file(name: str) -> Path | None:
-    """The file that `name` stands for: its path as the upload has answered, or its address on
-    this server. None if it is anything else."""
+    """Finds a file that was sent to this server.
+
+    Args:
+        name: The path that the upload returned, or the file's address on this server.
+
+    Returns:
+        The file, or None if `name` stands for anything else.
+    """
     _, served, path = name.partition(_SERVED)
     try:
         file = Path(unquote(path.partition("?")[0]) if served else name).resolve()
         inside = file.is_relative_to(Path(get_upload_folder()).resolve())
         return file if inside and file.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a null character, a loop of links
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # too long, a null byte, a loop of links
         return None
 
 
 def refuse_addresses(component: gr.Image | gr.File | gr.UploadButton) -> None:
-    """Gradio would fetch a picture whose address is sent in place of a file, so that strangers
-    could make this server call others; no option turns that off. The address of a file that was
-    sent here stands for that file."""
+    """Makes a component refuse addresses that are sent in place of files.
+
+    Gradio would fetch them, so that strangers could make this server call other servers, and no
+    option turns that off. The address of a file that was sent to this server is still accepted.
+    """
     keep = component.async_move_resource_to_block_cache
 
     async def keep_upload(path: str | Path | None) -> str | None:
@@ -53,12 +68,13 @@ def refuse_addresses(component: gr.Image | gr.File | gr.UploadButton) -> None:
 
 
 def example_address() -> str:
-    """Where this server offers an example photo, without the server's own name."""
+    """The address of an example photo on this server, without the server's own name."""
     photo = responses.preview(load_image(example_photos()[0]))
     try:
         return (
             _SERVED + Path(save_bytes_to_cache(photo, "photo.jpg", get_upload_folder())).as_posix()
         )
-    except OSError as error:  # a full disk: the page is shown nevertheless, and says so on uploads
+    except OSError as error:
+        # The page is shown even with a full disk, and reports it when a photo is uploaded.
         logger.warning("no example photo can be offered to programs: %s", error)
         return f"{_SERVED}photo.jpg"

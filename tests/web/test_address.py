@@ -44,8 +44,8 @@ def test_a_port_that_is_taken() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--port", "99999"], "99999 is no port: give 0 (any that is free) to 65535"),
-        (["--port", "-1"], "-1 is no port"),
+        (["--port", "99999"], "99999 is not a port: give a number from 0 (any free port) to 65535"),
+        (["--port", "-1"], "-1 is not a port"),
         (["--port", "TAKEN"], "is taken. Choose another with --port"),
         (["--host", "192.0.2.1"], "192.0.2.1 is not an address of this machine"),
     ],

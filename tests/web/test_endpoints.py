@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,6 @@ from PIL import Image
 
 from captioner.model.decoding_options import DEFAULTS
 from captioner.web.examples import example_photos
-
-
-@pytest.fixture(scope="module")
-def client(app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("downloads")
-    client = Client(app.url, verbose=False, download_files=str(folder))
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

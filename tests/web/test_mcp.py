@@ -64,6 +64,8 @@ def test_the_endpoints_are_tools(app: App) -> None:
     assert set(tools) == {"caption", "complete", "caption_region"}
     for tool in tools.values():
         assert len(tool.description) > 20
+        temperature = tool.inputSchema["properties"]["temperature"]["description"]
+        assert temperature.endswith("a number from 0.1 to 2.")
     options = tools["caption"].inputSchema["properties"]
     assert list(options) == ["image", "num_captions", "strategy", "temperature", "seed"]
     for tool in tools.values():

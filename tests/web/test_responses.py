@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.request
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from captioner.web.examples import examples
-
-
-@pytest.fixture(scope="module")
-def client(app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("downloads")
-    client = Client(app.url, verbose=False, download_files=str(folder))
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

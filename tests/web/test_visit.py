@@ -290,7 +290,7 @@ def test_what_the_numbers_and_shades_mean(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Spotlight").click()
     page.get_by_label("Special to this word").uncheck()
     assert layer(page) == light
-    # "It nearly said" is said of what was near.
+    # "The model nearly said" stands above words that were nearly as probable.
     with page.expect_download() as download:
         page.get_by_role("button", name="Captions as JSON").click()
     caption = json.loads(download.value.path().read_text())["captions"][0]
@@ -300,7 +300,7 @@ def test_what_the_numbers_and_shades_mean(open_page: OpenPage) -> None:
         page.locator("#viewer .words button").nth(i).click()
         near = [o for o in others if o["log_prob"] > min(log_prob - 1.387, -2.303)]
         titles = page.locator("#viewer .others p").all_inner_texts()
-        assert any("it nearly said" in title for title in titles) == bool(near)
+        assert any("the model nearly said" in title for title in titles) == bool(near)
         assert any("less likely" in title for title in titles) == (len(near) < len(others))
 
 

@@ -1,4 +1,4 @@
-// The camera: on phones the system's own, elsewhere a dialog that shows what it sees.
+// The camera. Phones open the system's own camera; elsewhere a dialog shows the camera's picture.
 const shot = find(".shot");
 const video = find(".shot video");
 const REFUSALS = {
@@ -21,7 +21,7 @@ find(".camera").addEventListener("click", async () => {
 });
 find(".take").addEventListener("click", () => {
   const { videoWidth: width, videoHeight: height } = video;
-  if (!width) return; // no picture has come yet
+  if (!width) return; // the camera has sent no picture yet
   const canvas = make("canvas", { width, height });
   canvas.getContext("2d").drawImage(video, 0, 0);
   canvas.toBlob((blob) => give([new File([blob], "camera.jpg", { type: blob.type })]), "image/jpeg", 0.92);

@@ -1,4 +1,4 @@
-// Where a photo comes from: a file, the clipboard, a drop, an example. Each way ends in `give`.
+// The ways to give a photo: a file, the clipboard, a drop, an example. Each file goes to `give`.
 const give = async (files) => {
   const file = [...files][0];
   if (!file) return;
@@ -7,7 +7,7 @@ const give = async (files) => {
   else tell("photo", { file: isHeic(file) ? await asJpeg(file) : file });
 };
 
-// The server has no safe decoder for HEIC, what iPhones make, but Apple's browsers have.
+// iPhones make HEIC files. The server has no safe decoder for them, but Apple's browsers have one.
 const isHeic = ({ type, name }) => /hei[cf]/i.test(type) || /\.hei[cf]$/i.test(name);
 const asJpeg = async (file) => {
   try {
@@ -19,11 +19,11 @@ const asJpeg = async (file) => {
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
     return new File([blob], file.name.replace(/\.[^.]*$/, ".jpg"), { type: blob.type });
   } catch {
-    return file; // the server says what to do
+    return file; // the server's refusal says what to do
   }
 };
 
-// What a visitor can do with a file that is not a picture of pixels.
+// What a visitor can do with a file that is not a photo.
 const ADVICE = [
   [/svg/i, "is a drawing (SVG). Export it as a PNG, or take a screenshot of it."],
   [/pdf/i, "is a document (PDF). Export its page as a PNG, or take a screenshot of it."],
@@ -32,7 +32,7 @@ const ADVICE = [
 const adviceFor = ({ type, name }) =>
   ADVICE.find(([pattern]) => pattern.test(type) || pattern.test(name.split(/(?=\.[^.]*$)/)[1]))?.[1];
 
-const here = () => element.offsetParent !== null; // not on a tab that is hidden
+const here = () => element.offsetParent !== null; // false while another tab of the page is shown
 const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
 const NO_ADDRESS = "This page does not fetch addresses. Copy the picture itself, or save it first.";
 
@@ -58,7 +58,7 @@ find(".examples").append(
   }),
 );
 
-let hiding = null; // a drag that has left the page comes to an end without any event
+let hiding = null; // a timer, because no event says that a drag has left the page
 document.addEventListener("dragover", (event) => {
   if (!here() || !hasFiles(event)) return;
   event.preventDefault();

@@ -1,24 +1,24 @@
-// How attention is drawn: as light on the photo, or as a heat map over it.
+// Draws the attention, either as light on the photo or as a heat map over it.
 const view = { style: "spotlight", colours: "inferno", opacity: 0.65, special: false };
 
-// The map of a word as it is shown, and what its ends mean: {map, low, high}.
+// {map, low, high}: the map of a word as it is shown, and its smallest and largest value.
 const mapOf = ({ attention }, word) => {
   const map = attention[word];
   if (!view.special) return { map, low: 0, high: Math.max(...map.flat()) };
-  // In proportion to the caption's mean. A quarter of the mean of all cells is added to both, or
-  // cells that no word looks at would have the largest quotients.
+  // The word's map is divided by the caption's mean. A quarter of the mean cell is added to both,
+  // because cells without attention for any word would otherwise have the largest quotients.
   const cells = map.length * map[0].length;
-  const some = 0.25 / cells;
+  const added = 0.25 / cells;
   const quotients = map.map((row, y) =>
     row.map((value, x) => {
       const mean = attention.reduce((sum, other) => sum + other[y][x], 0) / attention.length;
-      return (value + some) / (mean + some);
+      return (value + added) / (mean + added);
     }),
   );
   return { map: quotients, low: Math.min(...quotients.flat()), high: Math.max(...quotients.flat()) };
 };
 
-// The map in 0..1 on `size` times as many pixels, smooth: Uint8 levels, and their width and height.
+// An ImageData with the map, scaled to levels from 0 to 255, on `size` x `size` pixels per cell.
 const enlarge = ({ map, low, high }, size) => {
   const [rows, columns] = [map.length, map[0].length];
   const small = make("canvas", { width: columns, height: rows });
@@ -35,10 +35,10 @@ const enlarge = ({ map, low, high }, size) => {
   return context.getImageData(0, 0, large.width, large.height);
 };
 
-// The colour and the opacity, 0..255, of each level.
+// Each palette gives a function from a level to [red, green, blue, opacity], all from 0 to 255.
 const palettes = {
-  // The rendering of overlay.draw_attention, as a transparent layer: a mix of the two layers in
-  // proportion to the map.
+  // The same picture as overlay.draw_attention makes, as one transparent layer: it mixes the layers
+  // for attended and unattended cells in proportion to the map.
   spotlight: () => {
     const [warm, warmth] = props.attended;
     const [cold, coldness] = props.unattended;
@@ -67,7 +67,7 @@ const drawAttention = (canvas, shownMap, size = 32) => {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 };
 
-// The bar that says which colour stands for how much.
+// Draws the bar that says which colour stands for how much attention.
 const drawScale = (shownMap) => {
   const scale = find(".scale");
   scale.style.visibility = shownMap ? "visible" : "hidden";
@@ -79,9 +79,9 @@ const drawScale = (shownMap) => {
   for (let level = 0; level < 256; level++) pixels.data.set(palette(level), 4 * level);
   bar.getContext("2d").putImageData(pixels, 0, 0);
   const { low, high } = shownMap;
-  const say = (value) => (view.special ? `×${value.toFixed(1)}` : `${(100 * value).toFixed(0)}%`);
-  find(".scale .low").textContent = say(low);
-  find(".scale .high").textContent = say(high);
+  const label = (value) => (view.special ? `×${value.toFixed(1)}` : `${(100 * value).toFixed(0)}%`);
+  find(".scale .low").textContent = label(low);
+  find(".scale .high").textContent = label(high);
   find(".scale .unit").textContent = view.special
     ? "the caption's mean"
     : "of the attention, per cell";
@@ -105,7 +105,7 @@ find(".colours").append(
 findAll(".view [data-style]").forEach((button) => {
   button.addEventListener("click", () => {
     view.style = button.dataset.style;
-    // Without a word there would be nothing to see of it.
+    // The style can be seen only while a word is shown.
     if (current < 0 && caption()?.words.length) look(0);
     redraw();
   });

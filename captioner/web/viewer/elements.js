@@ -1,5 +1,5 @@
-// What the scripts of both parts use. `element`, `props`, `trigger`, `upload` and `watch` come from
-// Gradio, which runs each part's scripts as one function.
+// Helpers for the scripts of both parts. `element`, `props`, `trigger`, `upload` and `watch` come
+// from Gradio, which runs the scripts of each part as one function.
 const find = (selector) => element.querySelector(selector);
 const findAll = (selector) => [...element.querySelectorAll(selector)];
 
@@ -9,9 +9,11 @@ const make = (tag, attributes, ...children) => {
   return node;
 };
 
+// Sends a message to the other part.
 const tell = (name, detail) => {
   document.dispatchEvent(new CustomEvent(`captioner:${name}`, { detail }));
 };
+// Calls `action` for each such message.
 const hear = (name, action) => {
   document.addEventListener(`captioner:${name}`, ({ detail }) => action(detail));
 };

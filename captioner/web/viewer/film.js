@@ -1,4 +1,4 @@
-// The film: one word after another.
+// The film shows the attention of one word after another.
 const stop = () => {
   clearInterval(film);
   film = null;

@@ -1,4 +1,5 @@
-// The region, in fractions of the photo: dragged, tapped, or moved with the arrow keys.
+// The region that the model shall look at, [left, top, right, bottom] in fractions of the photo. It
+// is dragged, tapped, or moved with the arrow keys.
 const stage = find(".stage");
 const clamp = (x) => Math.min(1, Math.max(0, x));
 let draft = null; // the region that is being chosen
@@ -14,6 +15,7 @@ const drawRegion = (region) => {
   box.style.inset = `${top}% ${100 - right}% ${100 - bottom}% ${left}%`;
 };
 
+// The region of the given size whose centre is (x, y), moved so that it lies within the photo.
 const around = (x, y, width, height) => {
   const left = clamp(Math.min(x - width / 2, 1 - width));
   const top = clamp(Math.min(y - height / 2, 1 - height));
@@ -55,13 +57,13 @@ stage.addEventListener("pointerup", (event) => {
   steer(region);
 });
 stage.addEventListener("pointercancel", () => {
-  origin = null; // the finger scrolls the page
+  origin = null; // the browser has taken the finger's movement for scrolling
   drawRegion(caption().region);
 });
 
-// A finger that moves up or down scrolls the page; one that moves in any other direction draws a
-// box. The browser asks once, with the first movement.
-let finger = null; // where it went down, and whether it draws
+// A finger that moves up or down scrolls the page; in any other direction it draws a box. That must
+// be decided with the first movement, because the browser asks only then.
+let finger = null; // {x, y, draws}: where it went down, and whether it draws a box
 stage.addEventListener(
   "touchstart",
   ({ touches }) => {
@@ -95,7 +97,8 @@ stage.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// The region after an arrow key: moved, or with Shift of another size; a first one if there is none.
+// The region after an arrow key, which moves it or, with Shift, changes its size. The first key makes
+// a region in the middle.
 const moved = (dx, dy, resize) => {
   if (!draft) return around(0.5, 0.5, 0.4, 0.4);
   const [left, top, right, bottom] = draft;

@@ -1,6 +1,6 @@
-// The words of the chosen caption, each with its attention and with what might stand in its place.
+// The words of the chosen caption, and for each the other words that might stand in its place.
 
-// Shows one word's attention, or the bare photo for a word of -1.
+// Shows the attention of the word with this index, or the photo alone if it is -1.
 const showWord = (word) => {
   current = word;
   const canvas = find(".stage canvas");
@@ -33,11 +33,12 @@ const makeChip = (word, i) => {
   chip.ariaHasPopup = "true";
   chip.ariaExpanded = "false";
   chip.style.setProperty("--probability", Math.exp(logProb));
-  // Not pointerenter, which comes, too, when new chips appear under a pointer at rest.
+  // Not pointerenter, because that event comes as well when chips appear under a pointer at rest.
   for (const event of ["focus", "pointermove"]) {
     chip.addEventListener(event, () => chip.getAttribute("aria-pressed") === "true" || look(i));
   }
-  let wasShown = true; // a finger's first tap shows where the model looked, the second the list
+  // A finger's first tap shows where the model looked, and its second tap opens the list.
+  let wasShown = true;
   chip.addEventListener("pointerdown", ({ pointerType }) => {
     wasShown = pointerType !== "touch" || current === i;
   });
@@ -46,16 +47,17 @@ const makeChip = (word, i) => {
     look(i);
     if (!wasShown || open) return closeOthers();
     openOthers(chip, i);
-    // Without a pointer, the list is where the keyboard goes on.
+    // A click with detail 0 comes from the keyboard, whose focus then moves into the list.
     if (event.detail === 0) find(".others button")?.focus();
   });
   return chip;
 };
 
-// Near is what the model would have said nearly as gladly.
+// Whether another word was nearly as probable as the word that was chosen.
 const isNear = (other, logProb) => Math.exp(other) >= 0.1 || other >= logProb - Math.log(4);
 
-// What the model might have said in place of a word; choosing one completes the caption from there.
+// Opens the list of words that the model might have chosen instead. Choosing one of them completes
+// the caption from there.
 const openOthers = (chip, i) => {
   closeOthers();
   const { words, alternatives, log_probs: logProbs } = caption();
@@ -74,7 +76,7 @@ const openOthers = (chip, i) => {
   const far = alternatives[i].slice(near.length);
   const parts = [];
   if (near.length) {
-    const title = `Instead of “${words[i]}” it nearly said`;
+    const title = `Instead of “${words[i]}”, the model nearly said`;
     parts.push(make("p", { textContent: title }), ...near.map(makeOther));
   }
   if (far.length) {
@@ -85,14 +87,14 @@ const openOthers = (chip, i) => {
   list.ariaLabel = `Other words instead of “${words[i]}”`;
   list.hidden = false;
   chip.ariaExpanded = "true";
-  // Under all words, so that it hides none of them.
+  // The list stands below all words, so that it hides none of them.
   const frame = find(".reader").getBoundingClientRect();
   const furthest = Math.max(0, frame.width - list.offsetWidth);
   list.style.left = `${Math.min(chip.getBoundingClientRect().left - frame.left, furthest)}px`;
   list.scrollIntoView({ block: "nearest" });
 };
 
-// Gives the word back whose list was open.
+// Closes the list, and returns the button of the word that it belonged to, if any.
 const closeOthers = () => {
   find(".others").hidden = true;
   const chip = find('.words [aria-expanded="true"]');
