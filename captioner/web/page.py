@@ -1,5 +1,7 @@
-"""The Gradio page as a whole: its frame, its looks and its limits. What is on it stands in
-`one_photo` and `many_photos`; the endpoints for programs stand in `endpoints`."""
+"""The Gradio page as a whole: its frame, its looks and its limits.
+
+`one_photo` and `many_photos` add its two tabs, and `endpoints` adds the endpoints for programs.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ from captioner.web.one_photo import add_one_photo
 
 logger = logging.getLogger(__name__)
 
-# Two full batches (`batching.BATCH_SIZES`): while one is in the network, the next gathers. All
-# others queue, and who finds the queue full is told that the page is busy.
+# 16 requests are two full batches (`batching.BATCH_SIZES`): while one is in the network, the next
+# one gathers. Further requests wait in a queue. When the queue is full, the page says that it is
+# busy.
 _AT_ONCE = 16
 _MAX_WAITING = 64
 
@@ -32,7 +35,8 @@ _INTRODUCTION = """
 A neural network describes your photo, one word after another. Choose a word to see where it
 looked.
 """
-# In the head of the page, because Gradio confines what it is given as `css` to its own container.
+# This goes into the head of the page, because Gradio applies its option `css` only inside its own
+# container.
 _STYLE = """<style>
 .gradio-container { max-width: 1240px !important; width: 100% !important;
   margin: 0 auto !important; }
@@ -55,7 +59,7 @@ _STYLE = """<style>
 #about { font-size: 13px; }
 #about p { margin: 0; color: var(--body-text-color-subdued); }
 #about a { color: inherit; text-decoration: underline; }
-/* Gradio's own are smaller than a finger needs (WCAG 2.2, 2.5.8). */
+/* Gradio's buttons are too small for a finger (WCAG 2.2, 2.5.8). */
 .gradio-container :is(button, input[type="number"]) { min-width: 24px; min-height: 24px; }
 @media (min-width: 641px) { html { scrollbar-gutter: stable; } }
 @media (max-width: 640px) {
@@ -69,9 +73,9 @@ _STYLE = """<style>
 def build_page(captioner: Captioner) -> gr.Blocks:
     """The whole page around a captioner, ready to be launched with `launch_options()`, and the
     endpoints for programs (`endpoints`)."""
-    # preprocess=False: Gradio would otherwise open the picture itself, before `load_image` can.
-    # Its messages hold paths, and it re-encodes some pictures and has no pixel limit. The check
-    # that the file was uploaded here, and is not any other, comes before that.
+    # Without preprocess=False, Gradio would open the picture itself, before `load_image`. Its
+    # messages hold paths, it re-encodes some pictures, and it has no limit for pixels. Gradio still
+    # checks that the file was uploaded to this server.
     work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": _AT_ONCE}
     with gr.Blocks(
         title="Image captions with visual attention",
@@ -90,13 +94,13 @@ def build_page(captioner: Captioner) -> gr.Blocks:
 
 
 def launch_options() -> dict[str, Any]:
-    """What `gr.Blocks.launch` needs for this page: its looks, and limits for strangers.
+    """The arguments of `gr.Blocks.launch` for this page: its looks, and limits for visitors.
 
-    Gradio 6 takes looks when it launches, not where the page is built.
+    Gradio 6 takes the looks here, not where the page is built.
     """
     fonts = ["system-ui", "sans-serif"]  # Gradio's own default is fetched from Google
     theme = gr.themes.Default(primary_hue="amber", font=fonts, font_mono=["monospace"])
-    # Gradio's own colours for these have contrasts of 2:1, and 4.5:1 is what it takes to read.
+    # Gradio's own colours have a contrast of 2:1 here; text needs 4.5:1 to be readable (WCAG).
     theme.set(
         button_primary_text_color="*neutral_950",
         button_primary_text_color_dark="*neutral_950",
@@ -119,12 +123,12 @@ def launch_options() -> dict[str, Any]:
 
 
 async def _forbidden(request: HttpRequest, error: Exception) -> JSONResponse:
-    """Gradio's own answer to who asks for a file of the server says in which folder it runs."""
+    """Refuses a file of the server. Gradio's own answer would name the folder of the server."""
     return JSONResponse({"detail": "This file is not open to visitors."}, status_code=403)
 
 
 async def _no_room(request: HttpRequest, error: OSError) -> PlainTextResponse:
-    """What a visitor sends is written to the disk, which may be full; the log has one line."""
+    """Reports an error of the disk, on which uploads are stored and which may be full."""
     logger.error("%s: %s", request.url.path, error)
     if error.errno not in responses.NO_ROOM:
         return PlainTextResponse("Something went wrong on the server.", status_code=500)

@@ -1,4 +1,4 @@
-"""What the page asks of the server: captions of a photo, a completion, a file to take away."""
+"""Answers the requests of the page: captions of a photo, a completion, a file to download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captioner.web.downloads import write_download
 from captioner.web.examples import example_photos
 from captioner.web.responses import CaptionRequest, KeptPhoto
 
-_MAX_PREFIX = 1000  # characters of a caption's beginning
+_MAX_PREFIX = 1000  # characters
 
 Answer = tuple[str, KeptPhoto | None]
 
@@ -35,13 +35,17 @@ class PageEvents:
     def answer(
         self, image: Any, kept: KeptPhoto | None, event: gr.EventData, *options: Any
     ) -> Iterator[Answer]:
-        """What a wish brings, while it becomes more, and the photo that the session keeps.
+        """Answers a wish, that is, a request of the page.
 
         Args:
-            image: The file that was given, for a wish of the kind "photo".
+            image: The uploaded file, for a wish of the kind "photo".
             kept: The photo that the session has kept.
             event: Holds the wish.
             options: The values of the controls.
+
+        Yields:
+            The answers as JSON text, each with everything that has been found so far, and the
+            photo that the session shall keep.
         """
         wish = event._data if isinstance(event._data, dict) else {}
         answers = {
@@ -58,12 +62,12 @@ class PageEvents:
                 kept = photo
                 yield _written(wish, content), kept
         except gr.Error as error:
-            # Not as Gradio's own message, which goes by itself after a few seconds.
+            # Gradio's own message would disappear after a few seconds.
             refused = {"message": error.message, "about": error.title, "done": True}
             yield _written(wish, refused), kept
 
     def write_file(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
-        """A file with the attention of the caption that the page has sent."""
+        """Writes a file to download about the caption that the page has sent. Returns its path."""
         wish = event._data if isinstance(event._data, dict) else {}
         photo = load_image(self._photo(wish, kept).preview)
         return write_download(photo, responses.from_json(wish.get("caption")), wish)
@@ -71,13 +75,13 @@ class PageEvents:
     def _show(
         self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
-        """A new photo, and its captions."""
+        """Answers with a new photo and its captions."""
         number = None
         if wish["kind"] == "example":
             bounds = Bounds(1, len(example_photos()), whole=True)
             number = int(responses.number("example", wish.get("number"), bounds))
             image = {"path": str(example_photos()[number - 1])}
-        plan = search_plan(*options)  # before the work on the photo, which would be in vain
+        plan = search_plan(*options)  # checks the options before the work on the photo
         kept = responses.keep_photo(self._captioner, image)
         url = "data:image/jpeg;base64," + base64.b64encode(kept.preview).decode()
         new = {"photo": url, "size": kept.size, "example": number}
@@ -87,7 +91,7 @@ class PageEvents:
     def _caption(
         self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
-        """Other captions of the same photo: by other options, or of another region."""
+        """Answers with captions of the same photo by other options, or of another region."""
         plan = search_plan(*options)
         kept = self._photo(wish, kept)
         for content in self._search(kept, _region(wish), plan, options):

@@ -1,7 +1,7 @@
-"""What visitors and programs ask for, checked, and answered or refused with a message for them.
+"""Functions of the page and the endpoints that check requests, answer them, or refuse them.
 
-The page and the endpoints share these functions. Every `gr.Error` raised here may be shown to a
-visitor: it holds no path and no traceback; the log has them.
+Every `gr.Error` raised here may be shown to a visitor: its message holds no path and no traceback.
+These are written to the log.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 
-# What a page may send back for drawing: far more than any caption has.
+# The largest caption that a page may send back to be drawn. Real captions are much smaller.
 _MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
 NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -44,7 +44,7 @@ _FAILED = "Something went wrong with this photo on the server, and its log has t
 
 @dataclass(frozen=True)
 class CaptionRequest:
-    """How the captioner shall look and search: everything but the photo."""
+    """What is asked of the captioner about a photo: how to search, and where to look."""
 
     options: DecodingOptions
     prefix: str = ""
@@ -53,11 +53,11 @@ class CaptionRequest:
 
 @dataclass(frozen=True)
 class KeptPhoto:
-    """A photo that has been through the network once. A session keeps it for what is asked next;
-    the captions that are on the page are kept by the page alone."""
+    """A photo whose features have been computed. The session keeps it for further requests. It does
+    not keep the captions, which only the page has."""
 
-    key: str  # by which the page says which photo it means
-    preview: bytes  # the upright photo, as a JPEG small enough to travel
+    key: str  # identifies the photo in the page's requests
+    preview: bytes  # the upright photo, as a small JPEG
     size: tuple[int, int]  # the preview's width and height, in pixels
     features: np.ndarray  # float16 (1, locations, channels)
 
@@ -83,7 +83,11 @@ def read_photo(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarra
 
 
 def answer(captioner: Captioner, features: np.ndarray, request: CaptionRequest) -> list[Caption]:
-    """Captions of one photo, best first. Raises gr.Error, with a message for the visitor."""
+    """Captions one photo, best caption first.
+
+    Raises:
+        gr.Error: The request is not valid, or captioning failed. The message is for the visitor.
+    """
     forced = bias = None
     if request.prefix:
         try:
@@ -102,7 +106,11 @@ def answer(captioner: Captioner, features: np.ndarray, request: CaptionRequest) 
 def search_options(
     num_captions: Any, strategy: Any, temperature: Any, seed: Any, top_p: Any = 1.0
 ) -> DecodingOptions:
-    """Checked options of a search. Raises gr.Error naming the one that is wrong."""
+    """Checks the options of a search.
+
+    Raises:
+        gr.Error: An option is not valid; the message names it.
+    """
     if strategy not in STRATEGIES:
         raise _bad_option("strategy", "one of " + ", ".join(STRATEGIES))
 
@@ -116,13 +124,17 @@ def search_options(
         strategy=strategy,
         temperature=checked("temperature", temperature),
         seed=int(checked("seed", seed)),
-        # Without a nucleus sampling is faster: nothing has to be sorted.
+        # Sampling is faster without top_p, because nothing has to be sorted.
         top_p=nucleus if nucleus < 1 else None,
     )
 
 
 def box(left: Any, top: Any, right: Any, bottom: Any) -> Box:
-    """A region's sides as numbers in 0..1. Raises gr.Error naming the one that is wrong."""
+    """Checks the sides of a region, which are numbers in 0..1.
+
+    Raises:
+        gr.Error: A side is not valid; the message names it.
+    """
     sides = {"left": left, "top": top, "right": right, "bottom": bottom}
     left, top, right, bottom = (number(name, side, Bounds(0, 1)) for name, side in sides.items())
     if left >= right or top >= bottom:
@@ -131,9 +143,11 @@ def box(left: Any, top: Any, right: Any, bottom: Any) -> Box:
 
 
 def number(name: str, value: Any, bounds: Bounds) -> float:
-    """`value`, if it is a number within `bounds`; 3.0 is a whole number, as JSON has no other.
+    """Checks that `value` is a number within `bounds`. 3.0 counts as a whole number, because some
+    programs write whole numbers so in JSON.
 
-    Raises gr.Error with `name` otherwise.
+    Raises:
+        gr.Error: It is not; the message has `name`.
     """
     whole = isinstance(value, float) and bounds.whole and value.is_integer()
     if not bounds.allow(int(value) if whole else value):
@@ -142,9 +156,11 @@ def number(name: str, value: Any, bounds: Bounds) -> float:
 
 
 def source(image: Any) -> Path | bytes:
-    """What Gradio hands over unprocessed: the file it keeps, or a data URL.
+    """The picture in what Gradio hands over unprocessed: the path of an uploaded file, or the bytes
+    of a data URL.
 
-    Raises `ImageError` if it is neither.
+    Raises:
+        ImageError: There is neither.
     """
     image = image if isinstance(image, dict) else {}
     if image.get("path"):
@@ -160,7 +176,7 @@ def source(image: Any) -> Path | bytes:
 
 @contextlib.contextmanager
 def messages_for_visitors() -> Iterator[None]:
-    """Whatever goes wrong becomes a gr.Error that may be shown; the log has what it was."""
+    """Turns every error into a gr.Error that may be shown to a visitor, and logs the error."""
     try:
         yield
     except ImageError as error:
@@ -182,7 +198,7 @@ def refusal(message: str, title: str) -> gr.Error:
 
 
 def to_json(caption: Caption, alternatives: bool = False) -> dict[str, Any]:
-    """A caption as the endpoints give it, on demand with what it nearly said."""
+    """A caption as a JSON object; with `alternatives`, also the most probable other words."""
     content = {
         "text": caption.text,
         "words": list(caption.words),
@@ -198,9 +214,10 @@ def to_json(caption: Caption, alternatives: bool = False) -> dict[str, Any]:
 
 
 def from_json(content: Any) -> Caption:
-    """The caption that `to_json` has written, as a page sends it back.
+    """Reads a caption that `to_json` has written and a page has sent back.
 
-    Raises gr.Error if it is not one that can be drawn.
+    Raises:
+        gr.Error: It cannot be drawn.
     """
     try:
         words = [str(word)[:_LONGEST_WORD] for word in content["words"]]
@@ -217,7 +234,7 @@ def from_json(content: Any) -> Caption:
 
 
 def preview(photo: Image.Image) -> bytes:
-    """The photo as it was understood, as a JPEG small enough to travel with the captions."""
+    """The upright photo as a JPEG, small enough to be sent along with the captions."""
     small = photo.copy()
     small.thumbnail((1024, 1024))
     file = io.BytesIO()
@@ -226,9 +243,12 @@ def preview(photo: Image.Image) -> bytes:
 
 
 def draw_grid(photo: Image.Image, caption: Caption, tile: int) -> str:
-    """The attention grid as a file in Gradio's cache, which empties itself.
+    """Writes the attention grid into Gradio's cache, which deletes old files itself.
 
-    Gradio would write a picture too, but more slowly.
+    Gradio could write the picture as well, but more slowly.
+
+    Returns:
+        The path of the file.
     """
     with messages_for_visitors():
         png = attention_grid_png(photo, caption, tile)

@@ -1,13 +1,14 @@
-// The photos and captions of this browser, the last ones first. They are in the browser's own memory,
-// which holds a few megabytes; attention is kept with 256 levels. Gradio's BrowserState would write
-// them some time later, when the page may have been closed, and one page over what another has kept.
+// The photos and captions of this browser, the latest first. They are in localStorage, which has room
+// for a few megabytes, so attention is kept with 256 levels. Gradio's BrowserState is not used: it
+// writes some time later, when the page may be closed, and overwrites what another page has kept.
 const PLACE = "captioner-history"; // in localStorage
 const MOST_PHOTOS = 12;
-const MOST_CAPTIONS = 12; // of one photo
-const MOST_CHARACTERS = 900_000; // of all
-const LONGEST_SIDE = 400; // pixels of a photo that is kept
-let entries = []; // as they are listed
+const MOST_CAPTIONS = 12; // per photo
+const MOST_CHARACTERS = 900_000; // of all entries together
+const LONGEST_SIDE = 400; // of the photos that are kept, in pixels
+let entries = []; // in the order of the list
 
+// A map as text: its number of columns, and its levels from 0 to 255 in base64.
 const pack = (map) => {
   const largest = Math.max(...map.flat()) || 1;
   const bytes = map.flat().map((value) => Math.round((255 * value) / largest));
@@ -36,13 +37,13 @@ const shrink = async (src) => {
   return canvas.toDataURL("image/jpeg", 0.75);
 };
 
-// Other pages of this browser may have written since.
+// Reads the entries again, because other pages of this browser may have changed them.
 const read = () => {
   try {
     const kept = JSON.parse(localStorage.getItem(PLACE));
     return Array.isArray(kept) ? kept : [];
   } catch {
-    return entries; // the visitor has forbidden it, or somebody else has written there
+    return entries; // the visitor has forbidden it, or other data is stored there
   }
 };
 
@@ -52,7 +53,7 @@ const save = (kept) => {
   try {
     localStorage.setItem(PLACE, JSON.stringify(entries));
   } catch {
-    // Forbidden or full: the list lasts as long as this page.
+    // It is forbidden or full. Then the list lasts as long as this page.
   }
   list();
 };
@@ -73,11 +74,11 @@ const list = () => {
   );
 };
 
-// What is on the page joins what was there of the same photo before.
+// Adds the captions on the page to those that are kept of the same photo.
 hear("shown", async ({ captions, photo, key, ...rest }) => {
   const known = () => read().find(({ id }) => id === rest.id);
   const small = known()?.photo ?? (await shrink(photo));
-  const before = known(); // it may have come while the photo was made smaller
+  const before = known(); // read again: it may have been added while the photo was made smaller
   const now = captions.map((caption) => withMaps(caption, pack));
   const isNow = (c) => now.some((n) => n.text === c.text && n.source === c.source);
   const earlier = (before?.captions ?? []).filter((c) => !isNow(c));

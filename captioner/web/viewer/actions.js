@@ -1,4 +1,4 @@
-// What can be taken away, and the caption that the visitor begins.
+// The buttons that copy and download, and the caption that the visitor begins.
 const copyText = async (text, button, place) => {
   const before = button.textContent;
   try {
@@ -6,12 +6,12 @@ const copyText = async (text, button, place) => {
     button.textContent = "Copied";
     announce("Copied.");
   } catch {
-    // Without HTTPS, or where the visitor has forbidden it.
+    // The page has no HTTPS, or the visitor has forbidden it.
     const refused = "Your browser does not let the page copy.";
     if (!place) return say("photo", `${refused} This is the text: ${text}`);
     getSelection().selectAllChildren(place);
     button.textContent = "Press Ctrl+C";
-    announce(`${refused} The text is marked: press Ctrl+C.`);
+    announce(`${refused} The text is selected: press Ctrl+C.`);
   }
   setTimeout(() => (button.textContent = before), 2000);
 };
@@ -19,7 +19,7 @@ const copyText = async (text, button, place) => {
 const escaped = (text) =>
   text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 
-// All that is on the page, with what makes it again.
+// All captions on the page as JSON, with the model and the options that reproduce them.
 const written = () => {
   const { name, region } = shown;
   const options = Object.fromEntries(OPTIONS.map((option, i) => [option, shown.options?.[i]]));

@@ -1,8 +1,8 @@
-// What an answer changes on the page.
+// Changes the page according to the server's answers.
 const isNewPhoto = (wish) => wish.kind === "photo" || wish.kind === "example";
 
-// Width by height, but neither more than `most` times the other: of what is longer, one would see a
-// line.
+// The photo's width divided by its height, limited to 1/most..most, because a longer photo would be
+// shown as a line.
 const proportion = (most) => Math.min(most, Math.max(1 / most, shown.size[0] / shown.size[1]));
 
 const showPhoto = (photo) => {
@@ -10,7 +10,7 @@ const showPhoto = (photo) => {
   captions = [];
   touched = false;
   find(".result").dataset.example = photo.example ?? "";
-  // The proportions before the picture: nothing moves when it has been decoded.
+  // The proportions are set before the picture, so that nothing moves when it has been decoded.
   stage.style.setProperty("--ratio", proportion(5));
   find(".squeezed").hidden = proportion(5) === proportion(Infinity);
   find(".stage img").src = photo.photo;
@@ -22,9 +22,10 @@ const showPhoto = (photo) => {
   if (top > innerHeight * 0.5 || top < -innerHeight * 0.5) element.scrollIntoView();
 };
 
+// The captions that the visitor has begun.
 const own = () => captions.filter((c) => c.source === "yours");
 
-// One more caption of the visitor's, above the others.
+// Adds a caption that the visitor has begun above the others.
 const addOwn = (found, word) => {
   const others = captions.filter((c) => c.source !== "yours");
   const earlier = own().filter((c) => c.text !== found.text);
@@ -35,7 +36,7 @@ const addOwn = (found, word) => {
   announce(`Your caption: ${found.text}`);
 };
 
-// The captions of a search. What came first stays as it is while others join it.
+// Shows the captions of a search. Further captions are added without changing those that are there.
 const addFound = (wish, { captions: found, sources, options, done }) => {
   const kept = own();
   const before = wish.begun ? caption() : null;
@@ -68,19 +69,19 @@ const accept = (wish, answer) => {
     const first = !wish.begun;
     addFound(wish, answer);
     say("options", "");
-    // What it all is about, at first sight: the film starts by itself, until the visitor does
-    // anything.
+    // The film starts by itself, so that visitors see at once what the page does. It stops when they
+    // do anything.
     if (first && !matchMedia("(prefers-reduced-motion: reduce)").matches) play();
   }
   if (answer.done) tell("shown", { ...shown, captions });
 };
 
-// An entry of the history, as it was.
+// Shows an entry of the history again.
 const restore = (entry) => {
   const { captions: kept, ...photo } = entry;
   showPhoto({ ...photo, key: null });
   captions = kept;
-  // Own ones come first, whatever the order in which the history has kept them.
+  // The visitor's own captions come first, in whatever order the history has kept them.
   captions.sort((a, b) => (b.source === "yours") - (a.source === "yours"));
   const sources = [...new Set(captions.map((c) => c.source))].filter((s) => s !== "yours");
   showList(sources, true);
@@ -90,10 +91,10 @@ const restore = (entry) => {
   announce(`${shown.name} again, with ${captions.length} captions.`);
 };
 
-// A message stands until what it speaks of has changed: the photo, the options, or the words.
+// Shows a message about the photo, the options or the words. It stays until these have changed.
 const say = (about, text) => {
   const place = find(about === "words" ? ".unknown" : ".refused");
-  // What was said of a photo is not over because the options are right.
+  // For example, a message about the photo stays when the options become valid.
   if (!text && place.dataset.about !== about) return;
   place.dataset.about = about;
   place.hidden = !text;

@@ -1,4 +1,4 @@
-// The list of captions, and the tiles of the one that is chosen.
+// The list of captions, and the attention maps of the chosen one as tiles.
 const HEADINGS = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "Beam" };
 
 const makeTile = (title, i) => {
@@ -41,7 +41,7 @@ const choose = (index) => {
   showWord(-1);
 };
 
-// Several samples may say the same: they are one choice, which says how many they are.
+// Equal samples are shown as one choice, which says how many there are.
 const makeChoice = ({ text, source, log_probs: logProbs }, index) => {
   const alike = captions.filter((c) => c.source === source && c.text === text);
   if (alike[0] !== captions[index]) return [];
@@ -52,7 +52,7 @@ const makeChoice = ({ text, source, log_probs: logProbs }, index) => {
   const radio = make("div", {}, make("span", { textContent: text, dir: "auto" }), note);
   radio.setAttribute("role", "radio");
   radio.dataset.index = index;
-  // Text that is being marked is not a choice.
+  // A click that ends a selection of text does not choose a caption.
   radio.addEventListener("click", () => getSelection().isCollapsed && pick(index));
   radio.addEventListener("focus", () => radio.matches(":focus-visible") && pick(index));
   const copy = make("button", { type: "button", className: "copy", textContent: "Copy" });
@@ -66,8 +66,9 @@ const pick = (index) => {
   if (index !== chosen) choose(index);
 };
 
-// One list, or several under headings: side by side, but the visitor's own above them. A list that
-// stands there already stays, because somebody may be reading it; `fresh` says that none does.
+// Shows one list of captions, or several lists under headings, side by side. The visitor's own
+// captions are above them. Lists that are shown already are kept, because the visitor may be reading
+// them, unless `fresh` is true.
 const showList = (sources, fresh) => {
   const list = find(".captions");
   const groups = captions.some((c) => c.source === "yours") ? ["yours", ...sources] : sources;

@@ -1,19 +1,20 @@
-// What the page asks of the server: one wish at a time. What comes meanwhile waits, and of several
-// the last one counts.
-//   {kind: "photo", file} or {kind: "example", number}: a new photo;
-//   {kind: "captions", region}: other captions of it; {kind: "completion", prefix, word: to show};
-//   {kind: "restore", entry}: one of the history, for which the server is not needed.
+// What the page asks of the server. It is a wish of the visitor, one at a time. While the server
+// works, the last wish of the visitor waits, and replaces the one that waited before.
+//   {kind: "photo", file} or {kind: "example", number}: show a new photo and its captions;
+//   {kind: "captions", region}: make other captions of the photo;
+//   {kind: "completion", prefix, word}: complete a caption, and show the word with this index;
+//   {kind: "restore", entry}: show an entry of the history, which does not need the server.
 let busy = null; // the wish that the server is working on
 let waiting = null; // the one that comes next
 let wishes = 0;
 let lastAnswer = null;
-let controls = null; // the values that the controls have now, once they have changed
-let answered = null; // the values, as text, that a wish has had last
+let controls = null; // the present values of the controls, or null if they have never changed
+let answered = null; // the values, as JSON, for which the last answer was given
 
 const ask = (wish) => {
   closeOthers();
   if (!busy) return start(wish);
-  // Who waits for another photo does not want captions of this one.
+  // A new photo that waits is not replaced by a wish about the present photo.
   if (!waiting || !isNewPhoto(waiting) || isNewPhoto(wish)) waiting = wish;
 };
 
@@ -34,12 +35,12 @@ const start = async (wish) => {
   const { kind, number, prefix } = busy;
   const region = isNewPhoto(busy) ? null : "region" in busy ? busy.region : shown.region;
   busy.region = region;
-  // The server may have kept another photo than the one of the history.
+  // The server does not keep the photos of the history, so they are sent again.
   const photo = isNewPhoto(busy) || shown.key ? undefined : shown.photo;
   trigger("ask", { wish: busy.wish, kind, number, prefix, region, key: shown?.key, photo });
 };
 
-// Gives the file to the server. Says so, and gives false, if that cannot be done.
+// Sends the file to the server. If that fails, it shows a message and returns false.
 const send = async (file) => {
   if (file.size > props.max_megabytes * 1e6) {
     say("photo", `${file.name} is larger than ${props.max_megabytes} MB. Make it smaller first.`);
@@ -55,7 +56,7 @@ const send = async (file) => {
     find(".result").given = { path, url, orig_name: file.name, size: file.size, meta };
     return true;
   } catch (error) {
-    // Whatever the server has said of the reason; there is none if it could not be reached.
+    // The error holds the server's reason, if the server could be reached.
     const full = String(error?.message ?? error).includes("no room left");
     const advice = full
       ? "The server has no room left for it. Try again later."
@@ -74,8 +75,8 @@ const receive = () => {
   if (answer.message) refuse(busy, answer);
   else accept(busy, answer);
   if (answer.options) answered = JSON.stringify(answer.options);
-  // An option that is wrong is not asked for once more before it has changed; the photo that came
-  // with it is.
+  // If an option was wrong, the page asks again when the options have changed. If the wish was for a
+  // new photo, it asks for that photo again.
   if (answer.about === "This option") {
     answered = JSON.stringify(controls);
     again = isNewPhoto(busy) ? busy : null;
@@ -95,7 +96,7 @@ const rest = () => {
   else follow();
 };
 
-// Captions anew if the controls say something else than what the captions were made with.
+// Asks for new captions if the controls have changed since the last answer.
 const follow = () => {
   if (busy || (!shown && !again) || !controls || JSON.stringify(controls) === answered) return;
   ask(again ? { kind: again.kind, file: again.file, number: again.number } : { kind: "captions" });
@@ -108,7 +109,7 @@ hear("options", (values) => {
   settling = setTimeout(follow, 300);
 });
 
-// Gradio has said why: the queue is full, or the server could not be reached.
+// The queue is full, or the server cannot be reached. Gradio shows which.
 hear("failed", () => {
   if (busy) offerAgain(busy);
   answered = JSON.stringify(controls);
@@ -118,7 +119,7 @@ hear("failed", () => {
 const offerAgain = (wish) => {
   find(".failed").hidden = false;
   find(".failed button").onclick = () => {
-    busy = null; // if it is still awaited, no longer
+    busy = null; // stop waiting for the answer
     ask(wish);
   };
 };
