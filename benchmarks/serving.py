@@ -49,6 +49,7 @@ def request(options: argparse.Namespace) -> None:
     from captioner.allocator import keep_freed_memory
     from captioner.data.images import load_image, to_network_input
     from captioner.drawing.overlay import attention_grid_png
+    from captioner.model.decoding import search_inputs
     from captioner.web.batching import BatchingCaptioner
     from captioner.web.endpoints import TILE
     from captioner.web.responses import to_json
@@ -80,9 +81,9 @@ def request(options: argparse.Namespace) -> None:
         ),
         "- network, normalisations folded": lambda: captioner.extractor(pixels),
         f"- {search.rows} samples": lambda: captioner.caption_features(features, search),
-        # Not a part of the whole: what the first requests have instead.
-        f"- ({search.rows} samples, before XLA)": lambda: Captioner.caption_features(
-            captioner, features, search
+        # This is not a part of the whole request, but what the first requests do instead.
+        f"- ({search.rows} samples, before XLA)": lambda: Captioner.search(
+            captioner, search_inputs(features, search), search
         ),
         "- JSON": lambda: json.dumps([to_json(caption) for caption in captions]),
         "- attention grid": lambda: attention_grid_png(image, captions[0], TILE),

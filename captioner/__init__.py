@@ -6,8 +6,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Before anything imports TensorFlow: its notes about missing GPUs and CPU instructions are not
-# errors, but they look like it to whoever starts the app.
+# This is set before anything imports TensorFlow. Its notes about missing GPUs and CPU instructions
+# are not errors, but look like errors to users who start the app.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from captioner.environment import defend_import
@@ -29,8 +29,8 @@ __all__ = ["Caption", "Captioner", "CheckpointError", "DecodingOptions", "ImageE
 
 
 def __getattr__(name: str) -> Any:
-    # On first use, because importing TensorFlow takes seconds that reading a data set or printing
-    # --help does not need.
+    # Names are imported at their first use, because importing TensorFlow takes seconds, and neither
+    # reading a data set nor printing --help needs it.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     defend_import()

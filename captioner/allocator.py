@@ -1,30 +1,33 @@
-"""The C library keeps what TensorFlow gives back, instead of handing it to the system."""
+"""Makes the C library keep the memory that TensorFlow frees, for TensorFlow's next request."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# mallopt(3): the numbers of the GNU C library's malloc.h.
+# The numbers of mallopt(3), from the GNU C library's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
-_LARGE = 2**25  # bytes; the most that may be a threshold
+_LARGE = 2**25  # bytes; the largest threshold that mallopt accepts
 
 
 def keep_freed_memory(even_large: bool = True) -> None:
-    """From here on, memory that was freed is used again rather than returned and asked for anew.
+    """Makes the process reuse freed memory, and not return it to the system.
 
-    A training step on a CPU takes and gives back hundreds of megabytes, in pieces of about ten. By
-    default each of these is a mapping of its own, whose pages the system first fills with zeros,
-    which takes about as long as all the rest. The memory kept is at most the most that was in use.
-    Without `even_large`, pieces of 32 MB and more are returned: a server's visitors may send photos
-    that need far more memory than anything after them.
+    A training step on a CPU allocates and frees hundreds of megabytes, in pieces of about ten. By
+    default, each piece is a memory mapping of its own, whose pages the system fills with zeros,
+    which takes about as long as the rest of the step. The process then never needs more memory than
+    at its earlier peak.
 
-    Does nothing where the C library is another one than GNU's.
+    This does nothing if the C library is not GNU's.
+
+    Args:
+        even_large: Whether to keep pieces of 32 MB and more, too. A server should not, because one
+            visitor's photo may need far more memory than anything after it.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl, say
+    if mallopt is None:  # another C library, such as musl
         return
     if even_large:
         mallopt(_MMAP_MAX, 0)

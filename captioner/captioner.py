@@ -1,4 +1,4 @@
-"""`Captioner`: photo in, captions out. What the app, the evaluation and users call."""
+"""`Captioner` turns photos into captions. The app, the evaluation and users call it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from captioner.model.decoding import (
     IMPOSSIBLE,
     Decoded,
     DecodingLoop,
+    SearchInputs,
     chooser_for,
     decode,
+    search_inputs,
 )
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions, OptionError
 from captioner.model.features import FeatureExtractor
@@ -34,19 +36,19 @@ ALTERNATIVES = 5  # other words kept for each word
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of one photo, with where the model looked for each word."""
+    """One caption of one photo, with the model's attention for each word."""
 
     text: str
     words: list[str]
     log_probs: list[float]  # one per word, natural logarithm, before temperature
     attention: np.ndarray  # float32 (n_words, rows, columns), each map sums to 1
-    # For each word, the likeliest other words in its place and the logarithms of their
-    # probabilities, best first: what the model nearly said.
+    # For each word, the most probable other words in its place, with the natural logarithms of
+    # their probabilities, best first.
     alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
 
     @property
     def mean_log_prob(self) -> float:
-        """Natural logarithm per word; captions are ordered by it."""
+        """The mean of `log_probs`, by which captions are ordered."""
         return float(np.mean(self.log_probs))
 
 
@@ -55,16 +57,17 @@ class ForkError(CaptionerError, RuntimeError):
 
 
 class Captioner:
-    """Photos to captions, from a checkpoint.
+    """Captions photos with a checkpoint.
 
-    captioner = Captioner.from_pretrained("assets/checkpoint")
-    captions = captioner.caption("photo.jpg", num_captions=3)
+    Example:
+        captioner = Captioner.from_pretrained("assets/checkpoint")
+        captions = captioner.caption("photo.jpg", num_captions=3)
     """
 
     def __init__(
         self, checkpoint: Checkpoint, batch_size: int = 32, folder: Path | None = None
     ) -> None:
-        self.folder = folder  # where the checkpoint's files are, if they are anywhere
+        self.folder = folder  # the checkpoint directory, if there is one
         self.config = checkpoint.config
         self.vocabulary = checkpoint.vocabulary
         self.model = checkpoint.model
@@ -74,31 +77,42 @@ class Captioner:
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | os.PathLike, revision: str | None = None) -> Self:
-        """From a checkpoint directory, or from a repository USER/NAME on the Hugging Face Hub, at
-        `revision` (a branch, tag or commit).
+        """Loads a checkpoint.
 
-        Raises `CheckpointError` saying what is wrong with it.
+        Args:
+            checkpoint: A checkpoint directory, or a repository USER/NAME on the Hugging Face Hub.
+            revision: A branch, tag or commit on the Hub.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used; the message says why.
         """
         folder = find_checkpoint(checkpoint, revision)
         return cls(read_checkpoint(folder), folder=folder)
 
     def save_pretrained(self, directory: str | os.PathLike) -> Path:
-        """Writes the checkpoint into `directory`, which `from_pretrained` and `push_to_hub` take.
+        """Writes the checkpoint into `directory`, from which `from_pretrained` can load it.
 
-        The model card and the scores of a captioner made by `from_pretrained` come along. A
+        The model card and the scores of a captioner made by `from_pretrained` are copied. A
         checkpoint that was in the directory is replaced.
 
         Raises:
-            CheckpointError: `directory` holds other files than a checkpoint's.
-            OSError: It cannot be written.
+            CheckpointError: `directory` contains files that do not belong to a checkpoint.
+            OSError: `directory` cannot be written to.
         """
         return save_checkpoint(self._checkpoint(), Path(directory), copy_of=self.folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Publishes the checkpoint as USER/NAME on the Hugging Face Hub, in one commit.
 
-        `options` are those of `hub.push`: `private`, `revision`, `token`, `replace_card`. Returns
-        the address of the commit. Raises `HubError`.
+        Args:
+            repo_id: USER/NAME.
+            **options: Those of `hub.push`: `private`, `revision`, `token`, `replace_card`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: The checkpoint was not pushed; the message says why.
         """
         if self.folder is not None:
             return push(self.folder, repo_id, **options)
@@ -121,31 +135,33 @@ class Captioner:
         leak: float | None = None,
         **more: Any,
     ) -> list[Caption]:
-        """Captions of one photo, best first (mean log-probability per word).
+        """Captions one photo.
 
         Args:
             image: A path, the bytes of a file, a PIL image, or a uint8 array (height, width, 3).
-            num_captions: How many captions. Samples that agree word for word with another are
-                left out, as long as there are enough.
-            strategy: "sample" draws words by chance, "beam" searches for the most probable
-                captions, "greedy" takes the best next word and gives one caption.
-            temperature: Of samples: below 1 bolder, above 1 wilder.
-            top_k: Samples take the `top_k` most probable words only.
-            top_p: Samples take the fewest words that have this much probability together.
+            num_captions: How many captions. Samples that equal another one word for word are left
+                out, as long as there are enough others.
+            strategy: "sample" draws words at random, "beam" searches for the most probable
+                captions, "greedy" takes the most probable next word and gives one caption.
+            temperature: For samples: values below 1 favour probable words, values above 1
+                improbable ones.
+            top_k: For samples: only the `top_k` most probable words can be drawn.
+            top_p: For samples: only the fewest words that have this probability together can be
+                drawn.
             beam_width: How many captions the beam search keeps at each step.
             seed: The same seed gives the same captions.
-            prefix: Plain text that the captions begin with, such as "a man in". Its words have the
-                probabilities and the attention that the model has for them.
+            prefix: Plain text that the captions begin with, such as "a man in". The model computes
+                the probability and the attention of these words, too.
             region: Where to look: a box (left, top, right, bottom) in fractions of the photo, such
                 as (0, 0, 0.5, 1) for its left half, or a mask (rows, columns) of non-negative
-                weights. The attention weights are multiplied by it at every step, and then sum to
-                1 again.
-            leak: The factor on the attention outside the region; None: by the region's size.
+                weights. At every step, the attention weights are multiplied by it and normalised.
+            leak: The factor on the attention outside the region, above 0 and at most 1. None
+                chooses it by the region's size.
             **more: The other fields of `DecodingOptions`: `max_words`, `length_penalty`,
                 `distinct`.
 
         Returns:
-            The captions, best first.
+            The captions, those with the highest mean log-probability per word first.
 
         Raises:
             ImageError: The picture cannot be used.
@@ -176,22 +192,21 @@ class Captioner:
         leak: float | None = None,
         **settings: Any,
     ) -> list[list[Caption]]:
-        """`caption` for many photos at once, which go through the network together.
+        """Captions many photos, which go through the network together.
 
         Args:
             images: The photos, each as `caption` takes it.
-            options: All options of the search in one; without, `settings` are those of `caption`
-                by name, with its defaults.
+            options: All options of the search; if it is given, `settings` has no effect.
             prefix: As in `caption`, for all photos.
             region: As in `caption`, for all photos.
             leak: As in `caption`.
-            **settings: The options of `caption`, by name.
+            **settings: The options of `caption` by name, with the same defaults.
 
         Returns:
             For each photo its captions, best first.
 
         Raises:
-            ImageError: A picture cannot be used; none of the others is captioned then.
+            ImageError: One of the pictures cannot be used. None is captioned then.
             OptionError: As in `caption`, or `images` is a single photo.
         """
         if not isinstance(images, Iterable) or isinstance(images, str | bytes | os.PathLike):
@@ -218,9 +233,13 @@ class Captioner:
         forced: np.ndarray | None = None,
         bias: np.ndarray | None = None,
     ) -> list[list[Caption]]:
-        """Captions of up to a batch of photos that `pixels` has made, for each best first.
+        """Captions up to a batch of photos. Returns the captions of each photo, best first.
 
-        `forced` and `bias` are what `forced_words` and `region_bias` make; they hold for all.
+        Args:
+            pixels: For each photo what the method `pixels` returns.
+            options: All options of the search.
+            forced: What `forced_words` returns; it applies to all photos.
+            bias: What `region_bias` returns; it applies to all photos.
         """
         features = self.features_of_pixels(np.stack(pixels))
         repeated = (
@@ -236,17 +255,29 @@ class Captioner:
         forced: np.ndarray | None = None,
         bias: np.ndarray | None = None,
     ) -> list[list[Caption]]:
-        """Captions from features (images, locations, channels), for each image best first.
+        """Captions images from their features. Returns the captions of each image, best first.
 
-        `forced` and `bias` are `decode`'s: `forced_words` and `region_bias` make those of an image.
+        Args:
+            features: float16 (images, locations, channels).
+            options: All options of the search.
+            forced: int32 (images, rows, steps); `forced_words` makes it for one image.
+            bias: float32 (images, 1, locations); `region_bias` makes it for one image.
         """
-        decoded = decode(self._loop(options), features, options, forced, bias)
-        return [self._captions(decoded, i, options) for i in range(len(features))]
+        return self.search(search_inputs(features, options, forced, bias), options)
+
+    def search(self, inputs: SearchInputs, options: DecodingOptions) -> list[list[Caption]]:
+        """`caption_features` with all inputs of the search given."""
+        decoded = decode(self._loop(options), inputs.features, options, *inputs[1:])
+        return [self._captions(decoded, i, options) for i in range(len(inputs.features))]
 
     def forced_words(self, prefix: str, options: DecodingOptions) -> np.ndarray:
-        """int32 (1, rows, steps): the words that captions of one photo begin with, for `decode`.
+        """The words that the captions of one photo begin with, as `decode` takes them.
 
-        Raises `OptionError` for words that the model does not know, and for too many words.
+        Returns:
+            int32 (1, rows, steps): the ids of the words of `prefix`, then zeros.
+
+        Raises:
+            OptionError: The model does not know a word, or there are too many words.
         """
         words = self.vocabulary.split(prefix)
         unknown = [word for word in dict.fromkeys(words) if self.vocabulary.encode(word) == [UNK]]
@@ -262,9 +293,9 @@ class Captioner:
         return forced
 
     def region_bias(self, region: Region, leak: float | None = None) -> np.ndarray:
-        """float32 (1, 1, locations): a region of one photo as `decode` takes it.
+        """A region of one photo as `decode` takes it, float32 (1, 1, locations).
 
-        Raises `OptionError` as `steering.attention_bias`.
+        Raises `OptionError` like `steering.attention_bias`.
         """
         model = self.config.model
         return attention_bias(region, model.rows, model.columns, leak)[None, None]
@@ -277,23 +308,23 @@ class Captioner:
             self.caption_batch([blank], choice)
 
     def features(self, images: Sequence[ImageSource]) -> np.ndarray:
-        """float16 (images, locations, channels) of up to a batch of photos.
+        """The features of up to a batch of photos, float16 (images, locations, channels).
 
-        Raises `ImageError` for a picture that cannot be used.
+        Raises `ImageError` if a picture cannot be used.
         """
         return self.features_of_pixels(np.stack([self.pixels(image) for image in images]))
 
     def pixels(self, image: ImageSource) -> np.ndarray:
-        """What the network sees of a photo: float32 (size, size, 3) in -1..1.
+        """The network's input for a photo, float32 (size, size, 3) in -1..1.
 
-        Raises `ImageError` for a picture that cannot be used.
+        Raises `ImageError` if the picture cannot be used.
         """
         return to_network_input(load_image(image), self.extractor.image_size)
 
     def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """`features` of photos that `pixels` has made, (images, size, size, 3)."""
+        """The features of photos (images, size, size, 3) as `pixels` returns them."""
         self._require_own_process()
-        # One photo alone is what the page sends: it should not cost a whole batch.
+        # The page sends single photos, which should not take as long as a whole batch.
         return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
 
     def _require_own_process(self) -> None:
@@ -334,7 +365,7 @@ class Captioner:
         for row in _wanted_rows(decoded.words[image], options):
             ids = decoded.words[image, row].tolist()
             words = self.vocabulary.decode(ids)[: options.max_words]
-            if len(words) == options.max_words:  # cut, perhaps behind "in the"
+            if len(words) == options.max_words:  # it is cut, perhaps after "in the"
                 while len(words) > 1 and words[-1] in UNFINISHED:
                     words.pop()
             n = len(words)
@@ -359,23 +390,23 @@ class Captioner:
             ids = decoded.alternatives[image, row, step].tolist()
             log_probs = decoded.alternative_log_probs[image, row, step].tolist()
             pairs = zip((self.vocabulary.words[i] for i in ids), log_probs, strict=True)
-            # A vocabulary may be so small that impossible words are among the likeliest.
+            # In a very small vocabulary, impossible words are among the most probable ones.
             others = [(w, p) for w, p in pairs if w != chosen and p > IMPOSSIBLE / 2]
             alternatives.append(others[:ALTERNATIVES])
         return alternatives
 
 
 def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:
-    """Which of an image's rows to give, of words (rows, steps)."""
+    """The numbers of an image's rows to return, from the ids of their words (rows, steps)."""
     rows = list(range(len(words)))
     if options.distinct:
         _, firsts = np.unique(words, axis=0, return_index=True)
-        rows.sort(key=lambda row: row not in firsts)  # and in the order in which they were drawn
+        rows.sort(key=lambda row: row not in firsts)  # stable: otherwise in the order of drawing
     return rows[: options.num_captions]
 
 
 def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:
-    """The directory of a checkpoint: the one given, or the local copy of a Hub repository."""
+    """The directory of a checkpoint: `checkpoint` itself, or the local copy of a Hub repository."""
     finish_swap(Path(checkpoint))
     if Path(checkpoint).is_dir():
         return Path(checkpoint)

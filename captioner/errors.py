@@ -1,11 +1,11 @@
-"""The one base class of all errors whose messages are meant for people."""
+"""The base class of all errors whose messages are meant for users."""
 
 from __future__ import annotations
 
 
 class CaptionerError(Exception):
-    """Something that a person can mend: the message names the file or option, and the remedy.
+    """A problem that a user can solve. The message names the file or option, and the remedy.
 
-    Every error that this package raises for such a reason is a subclass. `app.py`, `train.py` and
-    the other command lines print its message in one line; any other exception is a bug.
+    All errors of this package for such problems are subclasses. `app.py`, `train.py` and the other
+    command lines print the message on one line. Any other exception is a bug.
     """

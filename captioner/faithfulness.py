@@ -1,4 +1,4 @@
-"""`python -m captioner.faithfulness`: a short name for `captioner.evaluation.faithfulness`."""
+"""`python -m captioner.faithfulness` runs `captioner.evaluation.faithfulness` as a program."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""One policy for requests that fail and may succeed when they are made again.
+"""The policy for repeating requests that fail and may succeed later.
 
-The waits double, with some chance in them, so that many clients do not come back all at once; a
-server that says how long to wait (RFC 9110, section 10.2.3) is waited for, within reason.
+The waits double, and a random part makes sure that many clients do not come back at the same time.
+If the server says how long to wait (RFC 9110, section 10.2.3), that is respected, up to a limit.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import tenacity
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
-_LONGEST_OWN_WAIT = 30.0  # seconds, where the server does not say
+LONGEST_WAIT = 120.0  # seconds; if a server asks for a longer wait, the request fails
+_LONGEST_OWN_WAIT = 30.0  # seconds, if the server does not say how long to wait
 
 
 def status_may_pass(status: int | None) -> bool:
-    """Whether an answer with this HTTP status is worth another try: timeouts, "too many", 5xx."""
+    """Whether a request that got this HTTP status is worth another try: timeouts, 429 and 5xx."""
     return status is not None and (status >= 500 or status in (408, 425, 429))
 
 
 def seconds_asked(retry_after: str | None) -> float | None:
-    """The seconds that a Retry-After header asks for, in a number or a date; None if in neither."""
+    """The seconds to wait by a Retry-After header, a number or a date; None if it is neither."""
     value = (retry_after or "").strip()
     if value.isdecimal():
         return float(value)
@@ -45,16 +45,19 @@ def retried(
     sleep: Callable[[float], object] = time.sleep,
     before_wait: Callable[[BaseException, float], None] | None = None,
 ) -> T:
-    """The result of `call`, made again after failures that may pass; the last one is raised.
+    """Calls `call`, again and again after failures that may pass, and returns its result.
 
     Args:
         call: What to try.
-        attempts: How many times at most.
+        attempts: The most calls.
         may_pass: Whether an error is worth another try.
-        asked: The seconds that the server asked to wait with this error, None if it did not.
-        first_wait: Seconds, where the server does not ask.
-        sleep: Waits for so many seconds.
-        before_wait: Is told the error and the seconds before each wait.
+        asked: For how many seconds the server asked to wait; None if it did not.
+        first_wait: Seconds before the second call, if the server does not ask for a wait.
+        sleep: Waits for a number of seconds.
+        before_wait: Called before each wait, with the error and the seconds.
+
+    Raises:
+        Exception: The error of the last call.
     """
     doubling = tenacity.wait_exponential(first_wait, max=_LONGEST_OWN_WAIT)
     jittered = doubling + tenacity.wait_random(0, first_wait)

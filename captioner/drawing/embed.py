@@ -1,5 +1,5 @@
-"""A captioned photo as one HTML file that needs no server: point at a word, and see where the model
-looked. It can be opened, mailed, or put into another page with an <iframe>."""
+"""Writes a captioned photo as one HTML file that needs no server. Pointing at a word shows where
+the model looked. The file can be opened, mailed, or put into another page with an <iframe>."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ caption.addEventListener("pointerleave", () => {{
 
 
 def caption_html(photo: Image.Image, caption: Caption) -> str:
-    """One captioned photo as a whole HTML page, whose words light up on hover, tap and focus.
+    """A captioned photo as an HTML page, whose words show their attention on hover, tap and focus.
 
     Args:
         photo: The upright photo.
         caption: Its caption; `caption.attention` is (n_words, rows, columns).
 
     Returns:
-        The page, with photo and attention inside; it asks nothing of any server.
+        The page, which contains the photo and the attention and loads nothing from any server.
 
     Example:
         Path("dog.html").write_text(caption_html(load_image("dog.jpg"), captions[0]), "utf-8")
@@ -106,6 +106,6 @@ def caption_html(photo: Image.Image, caption: Caption) -> str:
         photo="data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
         width=small.width,
         height=small.height,
-        # "</script>" in a word would end the program.
+        # "</script>" in a word would end the script.
         data=json.dumps(content).replace("<", "\\u003c"),
     )

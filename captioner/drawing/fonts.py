@@ -1,8 +1,8 @@
-"""A font that has a caption's letters, so that no picture shows boxes in their place.
+"""Finds a font that has the letters of a caption, so that pictures show no boxes in their place.
 
-Matplotlib brings DejaVu Sans: Latin, Greek, Cyrillic, Hebrew, Arabic and more. For other scripts
-the fonts that are installed on the machine are looked through. Where none has the letters, the
-words are left out and the picture says so.
+Matplotlib brings DejaVu Sans, which has Latin, Greek, Cyrillic, Hebrew, Arabic and more. For other
+scripts, the fonts that are installed on the machine are searched. If none has the letters, pictures
+show numbers in place of the words, and say why.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import features
 logger = logging.getLogger(__name__)
 
 NOTE = "no font here for the words"
-_PLANES = 4  # of 65,536 characters each: those of all living scripts
-# These fonts have a picture for every character, and the picture is a box or nothing.
+_PLANES = 4  # planes of 65,536 characters each, which contain all living scripts
+# These fonts have a glyph for every character, but each glyph is a box or empty.
 _NO_LETTERS = ("lastresort", "adobeblank", "notdef")
 _ODD_STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "mono", "serif", "condensed")
 
@@ -31,10 +31,10 @@ _ODD_STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "mono", "s
 class Lettering:
     """How the words of a caption are written into a picture."""
 
-    words: list[str]  # the caption's, or their numbers where no font has the letters
+    words: list[str]  # the words of the caption, or their numbers if no font has the letters
     font: Path
     right_to_left: bool = False
-    note: str = ""  # why the words are left out
+    note: str = ""  # why there are numbers in place of the words
 
 
 def lettering(words: Sequence[str]) -> Lettering:
@@ -48,10 +48,10 @@ def lettering(words: Sequence[str]) -> Lettering:
 
 
 def font_for(text: str) -> Path | None:
-    """A scalable font file that has all letters of `text`; None if there is none."""
+    """A scalable font file that has all letters of `text`, or None."""
     letters = frozenset(ord(c) for c in text if unicodedata.category(c) not in ("Cf", "Zs", "Cc"))
     if _needs_layout(text) and not features.check("raqm"):
-        return None  # letters would be there, in a wrong order or unconnected
+        return None  # the letters would be drawn in the wrong order, or unconnected
     if _has(_dejavu(), letters):
         return _dejavu()
     return _installed_font(letters)
@@ -69,7 +69,7 @@ def _installed_fonts() -> tuple[Path, ...]:
 
     paths = [Path(path) for path in findSystemFonts()]
     found = [p for p in paths if not any(name in _plain(p) for name in _NO_LETTERS)]
-    logger.info("%d installed fonts are looked through for the letters of a caption", len(found))
+    logger.info("%d installed fonts are searched for the letters of a caption", len(found))
     return tuple(
         sorted(found, key=lambda p: (sum(s in _plain(p) for s in _ODD_STYLES), p.name, str(p)))
     )
@@ -84,7 +84,7 @@ def _has(path: Path, letters: frozenset[int]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _coverage(path: Path) -> np.ndarray:
-    """A bit for each character that the font has; none if the font cannot be drawn with."""
+    """A bit for each character, set if the font has it; all bits are unset for an unusable font."""
     from matplotlib.ft2font import FT2Font
 
     known = np.zeros(_PLANES << 16, bool)
@@ -107,7 +107,7 @@ def _dejavu() -> Path:
 
 
 def _needs_layout(text: str) -> bool:
-    """Whether letters join, change places or stand on each other."""
+    """Whether letters are joined, reordered or stacked, so that drawing them needs a layout."""
     return any(
         unicodedata.bidirectional(c) in ("R", "AL") or unicodedata.category(c) in ("Mn", "Mc")
         for c in text
@@ -115,6 +115,6 @@ def _needs_layout(text: str) -> bool:
 
 
 def _is_right_to_left(text: str) -> bool:
-    """By the first letter that has a direction, as in browsers' `dir="auto"`."""
+    """Decides by the first letter that has a direction, as browsers do with `dir="auto"`."""
     directions = (unicodedata.bidirectional(c) for c in text)
     return next((d for d in directions if d in ("L", "R", "AL")), "L") != "L"

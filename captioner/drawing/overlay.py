@@ -1,8 +1,8 @@
-"""Attention maps drawn over the photo, as in figures 3 and 5 of Show, Attend and Tell
-(Xu et al. 2015, arXiv 1502.03044): one word's map, or a whole caption as a grid of tiles.
+"""Draws attention maps over the photo, as in figures 3 and 5 of Show, Attend and Tell
+(Xu et al. 2015, arXiv 1502.03044): the map of one word, or a whole caption as a grid or a film.
 
-The maps are upscaled over the whole photo, because the network saw the whole photo squeezed into
-a square (`images.to_network_input`).
+A map is stretched over the whole photo, because the network saw the whole photo, squeezed into a
+square (`images.to_network_input`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from captioner.drawing.png_encoder import png_bytes
 if TYPE_CHECKING:
     from captioner.captioner import Caption
 
-# A colour, and how much of it covers the photo. Attended places are tinted and the others dimmed:
-# dimming alone cannot be seen on a dark photo, a tint alone cannot be seen on a bright one.
+# A colour, and its opacity over the photo. Attended places are tinted and the others are dimmed,
+# because a dark photo does not show dimming, and a bright photo does not show a tint.
 ATTENDED = ((255, 178, 0), 0.26)
 UNATTENDED = ((10, 10, 36), 0.66)
 
@@ -34,24 +34,38 @@ _FAINT = (168, 168, 178)  # words that are still to come
 
 
 def draw_attention(photo: Image.Image, attention: np.ndarray) -> Image.Image:
-    """One word's attention over the photo, as an RGB image of the photo's size.
+    """Draws the attention of one word over the photo.
 
-    `attention` is (rows, columns), non-negative, its first row at the top of the photo. It is shown
-    relative to its largest value: a map that looks everywhere alike lights the whole photo.
-    Raises ValueError if it is anything else.
+    The attention is shown relative to its largest value, so a uniform map lights the whole photo.
+
+    Args:
+        photo: The upright photo.
+        attention: (rows, columns), non-negative; the first row is at the top of the photo.
+
+    Returns:
+        An RGB image of the photo's size.
+
+    Raises:
+        ValueError: `attention` has another shape, or a value is negative or not finite.
     """
     photo = photo.convert("RGB")
     return Image.composite(*_layers(photo), _mask(attention, photo.size))
 
 
 def attention_grid(photo: Image.Image, caption: Caption, tile: int = 240) -> Image.Image:
-    """A caption as one RGB picture: the photo, then a tile per word with its probability.
+    """Draws a caption as one RGB picture: the photo, then a tile for each word.
 
-    `photo` is upright, `caption.attention` is (n_words, rows, columns), `tile` is the longer side
-    of a tile in pixels. The tiles stand in as many rows as they need, and a title that is wider
-    than its tile is set in a smaller size. Captions that are read from right to left are laid out
-    so. Where no font has the letters, words are numbered, and the photo's title says why. Raises
-    ValueError if words, log-probabilities and maps are not equally many.
+    The title of a tile is the word with its probability, in a smaller size if it is wider than the
+    tile. The tiles of a caption that is read from right to left are laid out from right to left. If
+    no font has the letters, the words are numbered, and the title of the photo says why.
+
+    Args:
+        photo: The upright photo.
+        caption: Its caption; `caption.attention` is (n_words, rows, columns).
+        tile: The longer side of a tile in pixels.
+
+    Raises:
+        ValueError: The numbers of words, log-probabilities and maps differ.
     """
     letters = lettering(caption.words)
     titles = [f"photo ({letters.note})" if letters.note else "photo", *_titles(caption, letters)]
@@ -66,7 +80,7 @@ def attention_grid(photo: Image.Image, caption: Caption, tile: int = 240) -> Ima
 
 
 def attention_grid_png(photo: Image.Image, caption: Caption, tile: int = 600) -> bytes:
-    """`attention_grid` as a PNG at 300 pixels an inch: its default `tile` is for print."""
+    """`attention_grid` as a PNG for print, with 300 pixels per inch."""
     return png_bytes(attention_grid(photo, caption, tile), dpi=300)
 
 
@@ -77,12 +91,22 @@ def write_attention_film(
     longest: int = 400,
     seconds: float = 0.8,
 ) -> None:
-    """Write a caption as an endless animated GIF: a frame per word, with its attention over the
-    photo and the caption up to it underneath, then the bare photo with the whole caption. Where
-    no font has the caption's letters, its words are numbered, and a note says why.
+    """Writes a caption as an animated GIF that repeats forever.
 
-    `longest` is the longer side of the photo in pixels, `seconds` how long a word stays. Raises
-    OSError if the file cannot be written, ValueError as `attention_grid`.
+    There is a frame for each word, which shows its attention over the photo and, below, the caption
+    up to this word. A last frame shows the bare photo and the whole caption. If no font has the
+    letters, the words are numbered, and a note says why.
+
+    Args:
+        file: The path or the open file to write to.
+        photo: The upright photo.
+        caption: Its caption; `caption.attention` is (n_words, rows, columns).
+        longest: The longer side of the photo in pixels.
+        seconds: How long a word is shown.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: The numbers of words, log-probabilities and maps differ.
     """
     frames = [_few_colours(frame) for frame in attention_frames(photo, caption, longest)]
     frames[0].save(
@@ -96,9 +120,9 @@ def write_attention_film(
 
 
 def attention_frames(photo: Image.Image, caption: Caption, longest: int = 400) -> list[Image.Image]:
-    """The frames of `write_attention_film`, as RGB images of one size.
+    """The frames of `write_attention_film`, as RGB images of the same size.
 
-    Raises ValueError as `attention_grid`.
+    Raises ValueError like `attention_grid`.
     """
     letters = lettering(caption.words)
     _titles(caption, letters)
@@ -114,7 +138,7 @@ def attention_frames(photo: Image.Image, caption: Caption, longest: int = 400) -
 
 
 def frame_durations(frames: int, seconds: float) -> list[int]:
-    """Milliseconds that each frame stays: a word `seconds`, the whole caption three times that."""
+    """Milliseconds that each frame is shown: `seconds` per word, three times that for the last."""
     return [round(1000 * seconds)] * (frames - 1) + [round(3000 * seconds)]
 
 
@@ -124,7 +148,7 @@ def format_probability(probability: float) -> str:
 
 
 def _titles(caption: Caption, letters: Lettering) -> list[str]:
-    # Behind an Arabic word, the percent sign would change sides without a mark of direction.
+    # After an Arabic word, the percent sign would change sides without a mark of direction.
     mark = "\N{LEFT-TO-RIGHT MARK}" if letters.right_to_left else ""
     titles = []
     for word, log_prob in zip(letters.words, caption.log_probs, strict=True):
@@ -136,7 +160,7 @@ def _titles(caption: Caption, letters: Lettering) -> list[str]:
 
 
 def _layers(photo: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """The photo as it looks where the attention is highest, and where there is none."""
+    """The photo as it looks at the highest attention, and as it looks without attention."""
     layers = []
     for colour, strength in (ATTENDED, UNATTENDED):
         layers.append(Image.blend(photo, Image.new("RGB", photo.size, colour), strength))
@@ -162,14 +186,14 @@ def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
 def _arrange(
     pictures: list[Image.Image], titles: list[str], tile: int, letters: Lettering
 ) -> Image.Image:
-    """Pictures of one size under their titles, in rows on one sheet about 3:2 wide."""
+    """Arranges pictures of the same size, with titles above them, on a sheet of about 3:2."""
     margin, title_height = tile // 20, tile // 7
-    # Not narrower than 3/5 of a tile, so that titles over an upright photo stay legible.
+    # At least 3/5 of a tile, so that titles over a narrow photo stay legible.
     cell_width = max(pictures[0].width, tile * 3 // 5) + margin
     cell_height = pictures[0].height + title_height + margin
     columns = max(1, round(math.sqrt(1.5 * len(pictures) * cell_height / cell_width)))
     rows = math.ceil(len(pictures) / columns)
-    columns = math.ceil(len(pictures) / rows)  # the last row as full as the others
+    columns = math.ceil(len(pictures) / rows)  # so that the last row is about as full as the others
     sheet = Image.new(
         "RGB", (columns * cell_width + margin, rows * cell_height + margin), _BACKGROUND
     )
@@ -198,8 +222,11 @@ def _font(size: float, path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _subtitled(picture: Image.Image, letters: Lettering, current: int, longest: int) -> Image.Image:
-    """A picture over its caption, broken into lines, of which the word `current` stands out; the
-    whole caption does if there is no such word. Every frame of a caption has the same size."""
+    """A picture with its caption below, broken into lines.
+
+    The word number `current` is highlighted, and the words after it are faint; if there is no such
+    word, the whole caption is dark. The size of the result does not depend on `current`.
+    """
     margin, size = longest // 24, longest // 20
     width = max(picture.width, longest * 3 // 5)
     widest = max(letters.words, key=len, default="")
@@ -236,10 +263,10 @@ def _subtitled(picture: Image.Image, letters: Lettering, current: int, longest: 
 
 
 def _few_colours(frame: Image.Image) -> Image.Image:
-    """A frame with a palette of its own: the warm and the dark layers have few colours in common.
+    """A frame with 256 colours of its own, because frames have few colours in common.
 
-    Choosing colours is what takes the time, and a small copy has nearly the same ones. It would
-    miss those of the thin letters, which are known.
+    Choosing the colours takes most of the time, so they are chosen from a smaller copy, which has
+    nearly the same ones. The colours of the thin letters, which it may lack, are added.
     """
     written = [*ATTENDED[0], *_INK, *_FAINT]
     palette = Image.new("P", (1, 1))
@@ -248,7 +275,7 @@ def _few_colours(frame: Image.Image) -> Image.Image:
 
 
 def _lines(words: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[list[str]]:
-    """Words broken into lines that are at most `width` wide."""
+    """Breaks words into lines of at most `width` pixels; a wider word gets a line of its own."""
     lines: list[list[str]] = [[]]
     for word in words:
         if lines[-1] and font.getlength(" ".join([*lines[-1], word])) > width:

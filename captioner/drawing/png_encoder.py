@@ -1,8 +1,8 @@
-"""PNG files of photos, made in a twentieth of Pillow's time.
+"""Encodes photos as PNG files twenty times as fast as Pillow.
 
-Pillow computes all five filters of every line of pixels and keeps the one that promises most. For
-photos, "Up" alone compresses nearly as well: the file is an eighth larger. Intel's library then
-compresses at five times the speed of zlib.
+Pillow computes all five filters for every line of pixels and keeps the most promising one. For
+photos, the filter "Up" alone compresses nearly as well: the files are an eighth larger. Intel's
+library then compresses five times as fast as zlib.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
-UP = 2  # the filter that takes the pixel above off each pixel
+UP = 2  # the filter that subtracts the pixel above from each pixel
 
 
 def png_bytes(image: Image.Image, dpi: int) -> bytes:
-    """An RGB image as a PNG file (www.w3.org/TR/png-3) to be printed at `dpi` pixels per inch."""
+    """An RGB image as the bytes of a PNG file (www.w3.org/TR/png-3) with `dpi` pixels per inch."""
     pixels = np.asarray(image)  # uint8 (height, width, 3)
     height, width, channels = pixels.shape
     lines = pixels.reshape(height, width * channels)
@@ -27,7 +27,7 @@ def png_bytes(image: Image.Image, dpi: int) -> bytes:
     np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
     per_metre = round(dpi / 0.0254)
     chunks = (
-        # 8 bits per channel, RGB, and the standard's only compression, filters and order of lines.
+        # 8 bits per channel, RGB, the only compression and filters of the standard, no interlacing.
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
         (b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
         (b"IDAT", isal_zlib.compress(filtered, 1)),

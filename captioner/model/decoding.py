@@ -1,12 +1,12 @@
-"""Greedy, sampling and beam search: words out of the model's single step.
+"""Greedy, sampling and beam search, built from the model's single step.
 
-One loop serves all strategies: at each step the model gives the log-probabilities of the next word
-for each of `n` rows of an image (samples or beams), and a chooser picks, for each row, the word and
-the row it continues. A chooser maps probabilities to words and knows nothing else. The loop is
-compiled as a whole; all images and all rows go through it as one batch.
+One loop serves all strategies. At each step the model computes the log-probabilities of the next
+word for each row of an image (a sample or a beam), and a chooser picks, for each row, a word and
+the row that it continues. A chooser maps probabilities to words and knows nothing about the model.
+The loop is compiled as a whole; all images and all rows go through it as one batch.
 
-Randomness comes in as numbers in [0, 1), one for each row and step, made by NumPy from the seed:
-the same seed gives the same captions under every backend and whatever else is in the batch.
+Random numbers in [0, 1), one for each row and step, are made by NumPy from the seed and passed to
+the loop. The same seed therefore gives the same captions under every backend and in every batch.
 """
 
 from __future__ import annotations
@@ -24,25 +24,56 @@ from captioner.model.backend import compiles_whole_steps, own_settings
 from captioner.model.decoder_interface import Decoder, Tensor
 from captioner.model.decoding_options import DecodingOptions
 
-PIECE = 64  # of a vocabulary, see `_cumulated`
+PIECE = 64  # words in a piece of the vocabulary, see `_cumulated`
 IMPOSSIBLE = -1e9  # a log-probability; finite, because sums of it must stay numbers
 
 
 class Decoded(NamedTuple):
-    """What the loop gives, as NumPy arrays: `rows` captions per image, a beam's best first."""
+    """The result of the loop: `rows` captions for each image; those of a beam are best first."""
 
     words: np.ndarray  # int32 (batch, rows, steps), padded with PAD after END
     log_probs: np.ndarray  # float32 (batch, rows, steps), natural logarithm, before temperature
     attention: np.ndarray  # float32 (batch, rows, steps, locations)
-    # The likeliest words at each step, special tokens left out, best first, as many as the
-    # loop was asked for; the chosen word may be among them.
+    # The most probable words at each step, best first, without special tokens. The chosen word may
+    # be among them. Their number is the loop's `alternatives`.
     alternatives: np.ndarray  # int32 (batch, rows, steps, alternatives)
     alternative_log_probs: np.ndarray  # float32, likewise
 
 
+class SearchInputs(NamedTuple):
+    """The arrays that a search reads, with one entry for each image."""
+
+    features: np.ndarray  # float16 (batch, locations, channels)
+    forced: np.ndarray  # int32 (batch, rows, steps): the word that a step must have, PAD for none
+    bias: np.ndarray  # float32 (batch, 1, locations), added to the attention scores
+    draws: np.ndarray  # float32 (batch, rows, steps): random numbers in [0, 1)
+
+
+def search_inputs(
+    features: np.ndarray,
+    options: DecodingOptions,
+    forced: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    draws: np.ndarray | None = None,
+) -> SearchInputs:
+    """The arguments as `SearchInputs`. By default, no word is forced, the attention has no bias,
+    and the random numbers are made from the seed of `options`."""
+    batch, locations, _ = features.shape
+    shape = (batch, options.rows, options.max_words + 1)  # the end of the caption takes one step
+    return SearchInputs(
+        features,
+        np.zeros(shape, np.int32) if forced is None else forced,
+        np.zeros((batch, 1, locations), np.float32) if bias is None else bias,
+        uniforms(options.seed, *shape) if draws is None else draws,
+    )
+
+
 def uniforms(seed: int, batch: int, rows: int, steps: int) -> np.ndarray:
-    """Numbers in [0, 1), (batch, rows, steps); every image of a batch gets the same ones, so that
-    its captions do not depend on its neighbours, and more rows leave the first ones as they are."""
+    """Random numbers in [0, 1), float32 (batch, rows, steps).
+
+    All images of a batch get the same numbers, so that the captions of an image do not depend on
+    the other images. The numbers of a row do not depend on how many rows there are.
+    """
     key = zlib.crc32(b"captions")
     draws = [np.random.default_rng([key, seed, row]).random(steps) for row in range(rows)]
     return np.broadcast_to(np.array(draws, np.float32), (batch, rows, steps))
@@ -73,18 +104,18 @@ def choose_greedily(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) 
 
 
 def choose_by_chance(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
-    """A word drawn with its probability after temperature: the first whose cumulated probability
-    exceeds the row's random number."""
+    """A word drawn by its probability after temperature: the first word whose cumulated
+    probability exceeds the row's random number."""
     probs = _probabilities(log_probs, inputs)
     return _first_above(_cumulated(probs), _draw(carry, inputs)), None
 
 
 def choose_by_filtered_chance(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
-    """As `choose_by_chance`, among the `top_k` most probable words (Fan et al. 2018, arXiv
-    1805.04833) that are in the nucleus of `top_p` (Holtzman et al. 2020, arXiv 1904.09751)."""
+    """Like `choose_by_chance`, but limited to the `top_k` most probable words (Fan et al. 2018,
+    arXiv 1805.04833) and to the nucleus of `top_p` (Holtzman et al. 2020, arXiv 1904.09751)."""
     size = log_probs.shape[-1]
     probs, order = ops.top_k(_probabilities(log_probs, inputs), size)
-    before = ops.cumsum(probs, axis=-1) - probs  # the probability of all better words
+    before = ops.cumsum(probs, axis=-1) - probs  # the probability of all more probable words
     rank = ops.arange(size, dtype="int32")
     kept = ops.logical_and(before < inputs["top_p"], rank < inputs["top_k"])
     kept = ops.logical_or(kept, rank == 0)
@@ -95,10 +126,10 @@ def choose_by_filtered_chance(log_probs: Tensor, carry: Carry, inputs: dict[str,
 
 
 def choose_by_beam(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -> Choice:
-    """The best continuations of all rows together, by log-probability over
+    """The best continuations of all rows together, ranked by log-probability divided by
     length ** `length_penalty` (Wu et al. 2016, arXiv 1609.08144, with a plain power).
 
-    A caption that has ended competes as it is, so it is kept until better ones push it out.
+    A caption that has ended competes without growing, and is kept until better ones replace it.
     """
     size, rows = log_probs.shape[-1], log_probs.shape[1]
     ended = ops.expand_dims(carry.ended, -1)
@@ -111,6 +142,7 @@ def choose_by_beam(log_probs: Tensor, carry: Carry, inputs: dict[str, Tensor]) -
 
 
 def chooser_for(options: DecodingOptions) -> Chooser:
+    """The chooser of a strategy."""
     if options.is_beam:
         return choose_by_beam
     if options.strategy == "greedy":
@@ -119,16 +151,21 @@ def chooser_for(options: DecodingOptions) -> Chooser:
 
 
 class DecodingLoop(keras.Model):
-    """The loop around a model, as a Keras model so that Keras compiles it on every backend.
+    """The loop around a model. It is a Keras model so that Keras compiles it on every backend.
 
-    With `alternatives`, it also keeps that many of the likeliest words at each step. Captions do
-    not end after the words whose ids are in `unfinished`, such as "the". With `function_words`,
-    they do not say a word twice in a row, nor the same two words in a row at two places (Paulus et
-    al. 2017, arXiv 1705.04304, section 2.5, with two words for three), unless both are function
-    words: "in a" may come again, "a sign" may not.
-
-    `xla` makes it faster, a beam twice as fast, and takes two seconds and some 70 MB for each shape
-    of inputs. Without, that is done under JAX alone.
+    Args:
+        model: Computes the single steps.
+        chooser: The strategy, see `chooser_for`.
+        rows: How many captions of an image are searched for at the same time.
+        alternatives: How many of the most probable words to record at each step.
+        unfinished: Ids of words after which a caption does not end, such as "the".
+        function_words: Ids of function words. If there are any, a caption has no word twice in a
+            row, and no two words in a row at two places (Paulus et al. 2017, arXiv 1705.04304,
+            section 2.5, do this for three words), unless both are function words: "in a" may occur
+            again, "a sign" may not.
+        xla: Whether to compile by XLA, as is always done under JAX. The search is faster then (a
+            beam search twice as fast), but compiling takes two seconds and some 70 MB for each
+            shape of inputs.
     """
 
     def __init__(
@@ -146,7 +183,7 @@ class DecodingLoop(keras.Model):
         self.chooser = chooser
         self.rows = rows
         self.alternatives = min(alternatives, model.config.vocabulary_size)
-        # For each word, what is banned behind it: the end, or nothing.
+        # For each word, the id that is banned after it: END, or PAD, which is banned anyway.
         self.no_end = np.full(model.config.vocabulary_size, PAD, np.int32)
         self.no_end[[START, *unfinished]] = END
         self.is_content = None
@@ -158,7 +195,7 @@ class DecodingLoop(keras.Model):
 
     @own_settings()
     def call(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """`inputs` as `decode` makes them; gives the fields of `Decoded`."""
+        """Runs the search on `inputs` as `decode` makes them. Returns the fields of `Decoded`."""
         annotations = self.model.encode(inputs["features"])
         start = self._start(annotations, inputs)
         end = ops.while_loop(
@@ -174,7 +211,7 @@ class DecodingLoop(keras.Model):
         zeros = ops.cast(none, "float32")
         score = zeros[..., 0]
         if self.chooser is choose_by_beam:
-            # All rows start the same: only the first may speak, or they would stay the same.
+            # All rows begin alike. They would stay alike if more than the first one could continue.
             score = score + ops.where(ops.arange(self.rows) == 0, 0.0, IMPOSSIBLE)
         attention = ops.expand_dims(zeros, -1) * ops.zeros((self.model.config.locations,))
         words = ops.expand_dims(none, -1) * ops.zeros((self.alternatives,), "int32")
@@ -206,8 +243,8 @@ class DecodingLoop(keras.Model):
             )
         words = ops.where(carry.ended, PAD, words)
         chosen = ops.where(carry.ended, 0.0, _at(log_probs, words))
-        # A beam with too few possible continuations fills up with impossible ones: the score has to
-        # remember that they are.
+        # A beam with too few possible continuations is filled up with impossible ones, which must
+        # keep an impossible score.
         gained = ops.where(carry.ended, 0.0, _at(allowed, words))
         now_float = ops.cast(now, chosen.dtype)
         likeliest, likely = carry.alternatives, carry.alternative_log_probs
@@ -234,8 +271,8 @@ class DecodingLoop(keras.Model):
         )
 
     def _banned(self, words: Tensor, previous: Tensor) -> Tensor:
-        """What must not be said behind `previous` (batch, rows), the last of `words` (batch, rows,
-        steps): ids (batch, rows, any number), some of them more than once."""
+        """The ids that must not follow `previous` (batch, rows), the last of `words` (batch, rows,
+        steps). They are (batch, rows, any number), some of them more than once."""
         end = ops.expand_dims(ops.take(self.no_end, previous, axis=0), -1)
         banned = [ops.zeros_like(end) + np.array([PAD, START, UNK], np.int32), end]
         if self.is_content is not None:
@@ -252,21 +289,19 @@ def decode(
     bias: np.ndarray | None = None,
     draws: np.ndarray | None = None,
 ) -> Decoded:
-    """Captions of features (batch, locations, channels).
+    """Searches for captions.
 
-    `forced` (batch, rows, steps) holds words that the captions must have at their step, PAD where
-    the search is free. `bias` (batch, 1, locations) is added to the attention scores
-    (`steering.attention_bias`). `draws` (batch, rows, steps) in [0, 1) takes the place of those
-    made from the options' seed.
+    Args:
+        loop: The compiled search. Its chooser and its rows must be those of `options`.
+        features: (batch, locations, channels).
+        options: The options of the search.
+        forced: int32 (batch, rows, steps): the word that a caption must have at a step, or PAD.
+        bias: float32 (batch, 1, locations), added to the attention scores
+            (`steering.attention_bias`).
+        draws: float32 (batch, rows, steps) in [0, 1). Replaces the random numbers that are made
+            from the seed of `options`.
     """
-    batch, locations, _ = features.shape
-    steps = options.max_words + 1  # the end takes one
-    shape = (batch, options.rows, steps)
-    inputs = {
-        "features": features,
-        "forced": np.zeros(shape, np.int32) if forced is None else forced,
-        "bias": np.zeros((batch, 1, locations), np.float32) if bias is None else bias,
-        "draws": uniforms(options.seed, *shape) if draws is None else draws,
+    inputs = search_inputs(features, options, forced, bias, draws)._asdict() | {
         "temperature": np.array([options.temperature], np.float32),
         "top_k": np.array([options.top_k or 2**31 - 1], np.int32),
         "top_p": np.array([options.top_p or 1.0], np.float32),
@@ -276,8 +311,8 @@ def decode(
 
 
 def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:
-    """Log-probabilities (batch, rows, vocabulary) with the `banned` words (batch, rows, any number)
-    made impossible; where a word is `forced` (batch, rows; PAD for none), all others are."""
+    """Log-probabilities (batch, rows, vocabulary) in which the `banned` words (batch, rows, any
+    number) are impossible. Where a word is `forced` (batch, rows; PAD for none), all others are."""
     size = log_probs.shape[-1]
     flat = ops.reshape(log_probs, (-1,))
     row = ops.arange(ops.shape(flat)[0] // size, dtype="int32")
@@ -292,8 +327,8 @@ def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:
 
 
 def _repeats(words: Tensor, previous: Tensor, is_content: np.ndarray) -> Tensor:
-    """Which words have already followed `previous` (batch, rows) in `words` (batch, rows, steps),
-    with either of the two a content word: (batch, rows, steps - 1), PAD for none."""
+    """The words that have already followed `previous` (batch, rows) in `words` (batch, rows,
+    steps), unless both are function words: (batch, rows, steps - 1), with PAD for none."""
     first, second = words[:, :, :-1], words[:, :, 1:]
     content = ops.logical_or(
         ops.take(is_content, first, axis=0), ops.take(is_content, second, axis=0)
@@ -309,7 +344,7 @@ def _rows_of(values: Tensor, parents: Tensor) -> Tensor:
 
 
 def _at(values: Tensor, words: Tensor) -> Tensor:
-    """values (batch, rows, vocabulary) of the words (batch, rows)."""
+    """The entries of values (batch, rows, vocabulary) for the words (batch, rows)."""
     return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(words, -1), axis=-1), -1)
 
 
@@ -320,14 +355,17 @@ def _draw(carry: Carry, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def _probabilities(log_probs: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """After temperature."""
-    # `ops.softmax` is the same, and takes three times as long under TensorFlow.
+    """The probabilities after temperature."""
+    # `ops.softmax` computes the same, but takes three times as long under TensorFlow.
     return ops.exp(ops.log_softmax(log_probs / inputs["temperature"], axis=-1))
 
 
 def _cumulated(values: Tensor) -> Tensor:
-    """`ops.cumsum` along the last axis, by products with triangles of ones, which take a third of
-    its time under TensorFlow: within pieces, and over them. The end is padded to a whole piece."""
+    """The cumulated sum along the last axis, which is padded to whole pieces.
+
+    Products with triangular matrices of ones compute the sums within the pieces and over them. This
+    takes a third of the time of `ops.cumsum` under TensorFlow.
+    """
     size = values.shape[-1]
     pieces = -(-size // PIECE)
     values = ops.pad(values, [(0, 0)] * (len(values.shape) - 1) + [(0, pieces * PIECE - size)])
@@ -340,8 +378,8 @@ def _cumulated(values: Tensor) -> Tensor:
 
 def _first_above(cumulated: Tensor, threshold: Tensor) -> Tensor:
     """The first index along the last axis at which `cumulated` exceeds `threshold`."""
-    # The sum may round to just below the largest threshold: then the last word with any
-    # probability is meant, which is the first at which the final sum is reached.
+    # The final sum may be rounded to slightly less than the threshold. The index is then that of
+    # the last word with any probability, where the final sum is first reached.
     threshold = ops.minimum(threshold, cumulated[..., -1] * (1 - 1e-6))
-    # As many as come before it. To look for it by `argmax` takes a sixth of the whole search.
+    # Counting the smaller entries is faster than `argmax`, which would take a sixth of the search.
     return ops.sum(ops.cast(cumulated <= ops.expand_dims(threshold, -1), "int32"), axis=-1)

@@ -20,7 +20,7 @@ import numpy as np
 
 from captioner.captioner import Caption, Captioner
 from captioner.model import backend
-from captioner.model.decoding import DecodingLoop, decode, uniforms
+from captioner.model.decoding import DecodingLoop, SearchInputs, decode
 from captioner.model.decoding_options import DecodingOptions
 
 logger = logging.getLogger(__name__)
@@ -131,17 +131,14 @@ class Batcher(Generic[Item, Result]):
 
 @dataclass(frozen=True)
 class SearchJob:
-    """The search for one photo's captions. Its arrays have no batch dimension."""
+    """The search for one photo's captions."""
 
-    features: np.ndarray  # float16 (locations, channels)
+    inputs: SearchInputs  # without the batch dimension
     options: DecodingOptions
-    forced: np.ndarray  # int32 (rows, steps)
-    bias: np.ndarray  # float32 (1, locations)
-    draws: np.ndarray  # float32 (rows, steps)
 
     @property
     def kind(self) -> DecodingOptions:
-        """Searches with equal kinds may share a batch: `draws` holds what differs by the seed."""
+        """Searches with equal kinds may share a batch. Seeds may differ: see `inputs.draws`."""
         return replace(self.options, seed=0)
 
 
@@ -175,23 +172,10 @@ class BatchingCaptioner(Captioner):
             [f.result() for f in [self._feature_batcher.submit(image) for image in pixels]]
         )
 
-    def caption_features(
-        self,
-        features: np.ndarray,
-        options: DecodingOptions,
-        forced: np.ndarray | None = None,
-        bias: np.ndarray | None = None,
-    ) -> list[list[Caption]]:
-        images, locations, _ = features.shape
-        shape = (images, options.rows, options.max_words + 1)
-        forced = np.zeros(shape, np.int32) if forced is None else forced
-        bias = np.zeros((images, 1, locations), np.float32) if bias is None else bias
-        draws = uniforms(options.seed, *shape)
+    def search(self, inputs: SearchInputs, options: DecodingOptions) -> list[list[Caption]]:
         futures = [
-            self._search_batcher.submit(
-                SearchJob(features[i], options, forced[i], bias[i], draws[i])
-            )
-            for i in range(images)
+            self._search_batcher.submit(SearchJob(SearchInputs(*arrays), options))
+            for arrays in zip(*inputs, strict=True)
         ]
         return [future.result() for future in futures]
 
@@ -200,16 +184,14 @@ class BatchingCaptioner(Captioner):
 
     def _run_searches(self, searches: list[SearchJob]) -> list[list[Caption]]:
         options = searches[0].options
-        features, forced, bias, draws = (
-            np.stack([getattr(search, name) for search in searches])
-            for name in ("features", "forced", "bias", "draws")
-        )
+        arrays = map(np.stack, zip(*(search.inputs for search in searches), strict=True))
+        inputs = SearchInputs(*arrays)
         loop = self._loop(options)
         if len(searches) == 1:
             self._note(options)
             if self._is_ready(options):
                 loop = self._compiled[self._kind(options)].result()
-        decoded = decode(loop, features, options, forced, bias, draws)
+        decoded = decode(loop, inputs.features, options, *inputs[1:])
         return [self._captions(decoded, i, options) for i in range(len(searches))]
 
     def is_compiled(self, options: DecodingOptions) -> bool:
