@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from captioner.checkpoint.checkpoint_folder import Checkpoint, finish_swap, read_checkpoint
-from captioner.checkpoint.hub import download, push, save_checkpoint
+from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
+from captioner.checkpoint.hub import find_checkpoint, push, save_checkpoint
 from captioner.data.images import ImageSource, load_image, to_network_input
 from captioner.data.vocabulary import UNK
 from captioner.data.words import join_words
@@ -53,7 +53,7 @@ class Caption:
 
 
 class ForkError(CaptionerError, RuntimeError):
-    """A `Captioner` in a forked child of the process that made it."""
+    """A `Captioner` was used in a forked child of the process that made it."""
 
 
 class Captioner:
@@ -99,20 +99,14 @@ class Captioner:
             CheckpointError: `directory` contains files that do not belong to a checkpoint.
             OSError: `directory` cannot be written to.
         """
-        return save_checkpoint(self._checkpoint(), Path(directory), copy_of=self.folder)
+        parts = Checkpoint(self.config, self.vocabulary, self.model, self.extractor.backbone)
+        return save_checkpoint(parts, Path(directory), copy_of=self.folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Publishes the checkpoint as USER/NAME on the Hugging Face Hub, in one commit.
 
-        Args:
-            repo_id: USER/NAME.
-            **options: Those of `hub.push`: `private`, `revision`, `token`, `replace_card`.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            HubError: The checkpoint was not pushed; the message says why.
+        The options are those of `hub.push`: `private`, `revision`, `token`, `replace_card`.
+        Returns the address of the commit. Raises `HubError` if the checkpoint was not pushed.
         """
         if self.folder is not None:
             return push(self.folder, repo_id, **options)
@@ -328,16 +322,13 @@ class Captioner:
         return self.extractor(pixels) if len(pixels) == 1 else self.extractor.padded(pixels)
 
     def _require_own_process(self) -> None:
-        """Without it, a forked child would wait for ever for threads that it does not have."""
+        """Raises `ForkError` in a forked child, which would wait forever for missing threads."""
         if os.getpid() != self._process:
             raise ForkError(
                 "this Captioner was made before the process was forked, and does not work in the "
                 "child. Use threads, caption_batch, or processes that start anew: "
                 'multiprocessing.get_context("spawn").'
             )
-
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.config, self.vocabulary, self.model, self.extractor.backbone)
 
     def _loop(self, options: DecodingOptions) -> DecodingLoop:
         kind = self._kind(options)
@@ -403,11 +394,3 @@ def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:
         _, firsts = np.unique(words, axis=0, return_index=True)
         rows.sort(key=lambda row: row not in firsts)  # stable: otherwise in the order of drawing
     return rows[: options.num_captions]
-
-
-def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:
-    """The directory of a checkpoint: `checkpoint` itself, or the local copy of a Hub repository."""
-    finish_swap(Path(checkpoint))
-    if Path(checkpoint).is_dir():
-        return Path(checkpoint)
-    return download(str(checkpoint), revision)

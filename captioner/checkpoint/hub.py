@@ -1,10 +1,10 @@
-"""Checkpoint directories from and to the Hugging Face Hub.
+"""Downloads checkpoint directories from the Hugging Face Hub, and pushes them to it.
 
     folder = download("USER/NAME", revision="main")  # a branch, a tag or a commit
     url = push(folder, "USER/NAME", private=True)    # one commit
 
-Access tokens are those of huggingface_hub: the variable HF_TOKEN or the login. They leave this
-machine in the headers of its requests, and appear neither in messages nor in files.
+Access tokens are those of huggingface_hub: the variable HF_TOKEN or the login. They are sent in the
+headers of its requests, and appear neither in messages nor in files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from captioner.checkpoint.checkpoint_folder import (
     CheckpointError,
     CheckpointUnreadable,
     find_faults,
+    finish_swap,
     read_config,
     read_json,
     write_checkpoint,
@@ -42,17 +43,37 @@ logger = logging.getLogger(__name__)
 CARD, LOSS_PLOT = "README.md", "loss.png"
 FILES = (CONFIG, VOCABULARY, DECODER, BACKBONE, METRICS, LOSS_PLOT, CARD)
 ATTEMPTS = 4
-TIMEOUT = 10  # seconds until the first answer; the client's own default is to wait for ever
+TIMEOUT = 10  # seconds until the first answer; by default, the client would wait forever
+
+
+def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) -> Path:
+    """The directory of a checkpoint: `checkpoint` itself, or the local copy of a Hub repository.
+
+    Raises `CheckpointError` like `download`.
+    """
+    finish_swap(Path(checkpoint))
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint)
+    return download(str(checkpoint), revision)
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:
-    """The local copy of the checkpoint USER/NAME at `revision` (a branch, tag or commit).
+    """Downloads a checkpoint from the Hub, unless the newest one is in the local cache.
 
-    The Hub is asked whether the copy in the local cache is the newest. If it cannot answer, the
-    copy is used all the same, with a note in the log. A file that is incomplete, or not the one
-    that the checkpoint's configuration names, is fetched anew.
+    If the Hub cannot be asked for the newest one, the copy in the cache is used, with a note in the
+    log. A file that is incomplete, or not the one that the checkpoint's configuration names, is
+    downloaded again.
 
-    Raises `CheckpointError` if there is no copy and none to be had, or if the Hub refuses access.
+    Args:
+        repo_id: USER/NAME.
+        revision: A branch, tag or commit; None for the main branch.
+
+    Returns:
+        The directory of the local copy.
+
+    Raises:
+        CheckpointError: There is no local copy and it cannot be downloaded, the Hub refuses access,
+            or the repository does not contain a whole checkpoint.
     """
     from huggingface_hub.errors import HFValidationError
 
@@ -74,10 +95,10 @@ def download(repo_id: str, revision: str | None = None) -> Path:
             if cached is not None:
                 why += " HF_HUB_OFFLINE=1 uses the copy in the local cache."
             raise CheckpointError(
-                f"{repo_id} is no directory here, and could not be downloaded: {why}"
+                f"{repo_id} is not a directory here, and could not be downloaded: {why}"
             ) from error
         logger.warning(
-            "The copy of %s in the local cache is used (commit %s), perhaps not the newest: %s",
+            "The copy of %s in the local cache is used (commit %s), which may be outdated: %s",
             repo_id,
             cached.name[:8],
             why,
@@ -97,14 +118,23 @@ def push(
     token: str | None = None,
     replace_card: bool = False,
 ) -> str:
-    """Makes USER/NAME on the Hub the checkpoint in `folder`, in one commit, and returns its URL.
+    """Uploads a checkpoint to the Hub in one commit.
 
-    The repository is created if there is none, visible to you alone if `private`. The commit goes
-    to the branch `revision`, by default the main one. The token is the one of the environment or
-    the login unless `token` is given. A model card that somebody edited on the Hub stays as it is,
-    with a note in the log, unless `replace_card`.
+    Args:
+        folder: The checkpoint directory.
+        repo_id: The repository, USER/NAME. It is created if it does not exist.
+        private: Whether a new repository is visible to you alone.
+        revision: The branch; None for the main branch.
+        token: The access token; None for that of the environment or of the login.
+        replace_card: Whether to replace a model card that was edited on the Hub. Otherwise it is
+            kept, with a note in the log.
 
-    Raises `CheckpointError` if the checkpoint is not whole, and `HubError` if it was not pushed.
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        CheckpointError: The checkpoint is not whole.
+        HubError: The checkpoint was not pushed; the message says why.
     """
     files = _whole(Path(folder))
     require_login(token)
@@ -120,11 +150,17 @@ def push(
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, copy_of: Path | None = None) -> Path:
-    """Writes `checkpoint` into `folder`, all or nothing, and returns it.
+    """Writes `checkpoint` into `folder`, all or nothing, and returns `folder`.
 
-    With `copy_of`, the directory that it was read from, its card, scores and pictures come along;
-    without, the card says that it has no scores. Raises `CheckpointError` if `folder` holds files
-    that no checkpoint has, which it would otherwise delete.
+    Args:
+        checkpoint: What to write.
+        folder: A new directory, or that of a checkpoint, which is replaced.
+        copy_of: The directory that the checkpoint was read from. Its model card, scores and
+            pictures are copied. With None, the new model card says that there are no scores.
+
+    Raises:
+        CheckpointError: `folder` contains files that do not belong to a checkpoint, and that would
+            be deleted.
     """
     if folder.is_dir():
         present = {path.name for path in folder.iterdir()}
@@ -145,7 +181,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, copy_of: Path | None =
 
 
 def _cached(repo_id: str, revision: str | None) -> Path | None:
-    """The whole checkpoint that the local cache holds as `revision`, if any."""
+    """The checkpoint that the local cache has as `revision`, if it is there and whole."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -161,14 +197,15 @@ def _cached(repo_id: str, revision: str | None) -> Path | None:
 
 
 def _fetch(repo_id: str, revision: str | None) -> Path:
-    """What the Hub has as `revision` now. The cache's idea of `revision` stays as it is."""
+    """Downloads what the Hub has as `revision` now. The cache's reference of that name, which says
+    for which commit it stands, does not change."""
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     commit = HfApi().repo_info(repo_id, revision=revision, timeout=TIMEOUT).sha
     folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=list(FILES)))
     for name in _faulty(folder):
         if (folder / name).exists():
-            logger.warning("%s is not as it should be: fetching it again.", folder / name)
+            logger.warning("%s is damaged, so it is downloaded again.", folder / name)
         hf_hub_download(repo_id, name, revision=commit, force_download=True)
     read_config(folder)
     for name in _faulty(folder):
@@ -180,21 +217,21 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
 
 
 def _remember(repo_id: str, revision: str | None) -> None:
-    # snapshot_download notes the branch's commit in the cache before it fetches the files. Called
-    # only now that they are all there, it never makes the branch point to half a checkpoint.
+    # snapshot_download records the branch's commit in the cache before it downloads the files. It
+    # is called only now that all files are there, so that no branch stands for half a checkpoint.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
 
     try:
         snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES))
     except (HTTPError, OSError) as error:
-        logger.info("the local cache goes on with the commit before (%s)", type(error).__name__)
+        logger.info("the local cache keeps its previous commit (%s)", type(error).__name__)
 
 
 def _faulty(folder: Path) -> Iterator[str]:
-    """The names of files that are missing, damaged or of another checkpoint.
+    """Yields the names of files that are missing, damaged or from another checkpoint.
 
-    Raises `CheckpointUnreadable` if the system does not let the program find out.
+    Raises `CheckpointUnreadable` if the system does not let the program read a file.
     """
     try:
         _, files = read_config(folder)
@@ -208,7 +245,7 @@ def _faulty(folder: Path) -> Iterator[str]:
 
 
 def _whole(folder: Path) -> dict[str, Path]:
-    """The files to push, by name. Raises `CheckpointError` unless all is there and unharmed."""
+    """The files to push, by name. Raises `CheckpointError` if one is missing or damaged."""
     read_config(folder)
     for name in _faulty(folder):
         raise CheckpointError(
@@ -234,7 +271,7 @@ def _commit(
     token: str | None,
     replace_card: bool,
 ) -> str:
-    # Safe to repeat: what an earlier attempt has uploaded or committed is found there and left out.
+    # This can be repeated: what an earlier attempt has uploaded is found on the Hub and left out.
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(token=token)
@@ -258,14 +295,14 @@ def _commit(
         operations,
         commit_message="Captioner checkpoint",
         revision=revision,
-        parent_commit=info.sha,  # refused if the branch, and its card, changed in the meantime
+        parent_commit=info.sha,  # refused if the branch was changed meanwhile, perhaps its card
     ).commit_url
 
 
 def _without_foreign_card(
     api: HfApi, files: dict[str, Path], repo_id: str, commit: str | None
 ) -> dict[str, Path]:
-    """`files`, less the card if the one of `commit` was written or edited by somebody."""
+    """`files` without the model card, if a person has written or edited the one in `commit`."""
     with tempfile.TemporaryDirectory() as folder:
         path = api.hf_hub_download(repo_id, CARD, revision=commit, local_dir=folder)
         content = Path(path).read_bytes()

@@ -1,6 +1,6 @@
-"""What a push needs that can be looked at before the training: a name, and a token.
+"""Checks what a push needs, the name and the token, before the training.
 
-Neither asks the Hub, and importing this module imports neither Keras nor the Hub's client.
+Neither check asks the Hub, and importing this module imports neither Keras nor the Hub's client.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from captioner.errors import CaptionerError
 
 
 class HubError(CaptionerError, RuntimeError):
-    """A push that did not happen; the message says why and what to do."""
+    """A checkpoint was not pushed; the message says why and what to do."""
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -27,7 +27,7 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def require_login(token: str | None = None) -> None:
-    """Raises `HubError` unless there is a token to push with; asks nobody whether it is valid."""
+    """Raises `HubError` unless there is a token to push with, valid or not."""
     from huggingface_hub import get_token
 
     if not (token or get_token()):

@@ -1,4 +1,5 @@
-"""What the Hub's client raises: worth another try, worth a look into the cache, and in words."""
+"""Interprets the errors of the Hub's client: whether to try again, whether to use the cached copy,
+and what to tell the user."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ T = TypeVar("T")
 
 
 def patiently(call: Callable[[], T], attempts: int) -> T:
-    """The result of `call`, tried again after failures that may pass.
+    """Calls `call`, again and again after failures that may pass, and returns its result.
 
     The client itself repeats most requests, but not those that create a repository, ask for its
-    state or commit. Waits as long as the Hub asks for, within reason: see `retries`.
+    state or commit. The waits are those of `retries.retried`.
     """
 
     def note(error: BaseException, seconds: float) -> None:
@@ -33,7 +34,7 @@ def patiently(call: Callable[[], T], attempts: int) -> T:
 
 
 def was_refused(error: BaseException) -> bool:
-    """Whether the Hub answered, and the answer was no."""
+    """Whether the Hub answered and refused the request."""
     status = _status(_root(error))
     return status is not None and 400 <= status < 500 and not _status_may_pass(status)
 
@@ -77,12 +78,12 @@ def reason(
         case LocalEntryNotFoundError():
             pass
         case EntryNotFoundError():
-            return "it is no checkpoint of this program, or not all of one: files are missing."
+            return "it is not a whole checkpoint of this program: files are missing."
     return _reason_of_status(root, access, log_in, token)
 
 
 def _reason_of_status(root: BaseException, access: str, log_in: str, token: str | None) -> str:
-    """`reason` of what has no type of its own: by the status of the answer, or its absence."""
+    """`reason` for errors without a type of their own, by the HTTP status or its absence."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     status = _status(root)
@@ -111,12 +112,12 @@ def _reason_of_status(root: BaseException, access: str, log_in: str, token: str 
             "again."
         )
     if isinstance(root, json.JSONDecodeError):
-        return "something else than the Hub answers, perhaps a login page of the network."
+        return "the answer is not the Hub's, but perhaps that of a login page of the network."
     return f"{type(root).__name__}: {_plain(str(root), token)}"
 
 
 def _root(error: BaseException) -> BaseException:
-    """The error that the client wrapped into one of its own."""
+    """The error that the client has wrapped into one of its own, or `error` itself."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     wrappers = (LocalEntryNotFoundError, RuntimeError)
@@ -126,12 +127,12 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _may_pass(error: BaseException) -> bool:
-    # Not what the client wrapped: it has tried that several times already.
+    # Errors that the client has wrapped are not repeated: it has tried several times already.
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     if isinstance(error, HfHubHTTPError):
         return _status_may_pass(_status(error))
-    cut_short = type(error) is OSError and error.errno is None  # of another size than announced
+    cut_short = type(error) is OSError and error.errno is None  # the size is not as announced
     return cut_short or isinstance(error, (HTTPError, json.JSONDecodeError))
 
 
@@ -144,13 +145,13 @@ def _status(error: BaseException) -> int | None:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """The seconds for which the Hub asks not to be asked again."""
+    """The seconds that the Hub asks to wait before the next request, if it does."""
     headers: Any = getattr(getattr(error, "response", None), "headers", {})
     return retries.seconds_asked(headers.get("Retry-After"))
 
 
 def _plain(message: str, token: str | None) -> str:
-    """A message in one short line, without tokens and the signatures in addresses."""
+    """A message on one short line, without tokens and without the queries of addresses."""
     line = " ".join(message.split()) or "no reason given"
     if token:
         line = line.replace(token, "***")

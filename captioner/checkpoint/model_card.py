@@ -1,8 +1,8 @@
-"""The model card and the loss plot: the parts of a checkpoint that are for people.
+"""Writes the model card and the loss plot, the parts of a checkpoint that are for people.
 
-The card's first lines are metadata for the Hub, after its specification of model cards
-(https://github.com/huggingface/hub-docs/blob/main/modelcard.md). Its last line is a seal, by which
-a card that was changed by hand is told from one that this program wrote.
+The first lines of the card are metadata for the Hub, by its specification of model cards
+(https://github.com/huggingface/hub-docs/blob/main/modelcard.md). Its last line is a checksum, which
+shows whether the card was edited by hand.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SEAL = re.compile(r"<!-- Made by captioner; SHA-256 of the above: ([0-9a-f]{64}
 
 
 def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Training and validation loss (nats per word) by epoch, as a PNG."""
+    """A PNG of training and validation loss (nats per word) by epoch."""
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = FigureCanvasAgg(figure).figure.subplots()
     epochs = range(1, len(history) + 1)
@@ -52,7 +52,12 @@ def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
-    """The checkpoint's README: what it is, what it was trained on, how good it is."""
+    """The README of a checkpoint: what it is, what it was trained on, and how good it is.
+
+    Args:
+        config: The configuration of the checkpoint.
+        metrics: The content of its `metrics.json`.
+    """
     text = f"""---
 {card_data(config, metrics).to_yaml()}
 ---
@@ -61,7 +66,7 @@ def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
 
 InceptionV3 features ({config.model.rows} x {config.model.columns} x {config.model.channels}), a
 dense encoder, Bahdanau attention and a GRU decoder, in the line of Show, Attend and Tell
-(arXiv 1502.03044). For each word it gives a map of where it looked.
+(arXiv 1502.03044). For each word, it returns a map of its attention.
 
 ```python
 from captioner import Captioner
@@ -86,8 +91,8 @@ The weights are safetensors files, which hold numbers and nothing that could be 
 {_score_table(metrics.get("scores", ()))}
 
 Computed by `python -m captioner.evaluation` with `pycocoevalcap` and its own tokenizer, in percent
-(CIDEr times 100), one caption per photo. A dash: not known. In brackets: the 95% confidence
-interval, from resampled photos.
+(CIDEr times 100), one caption per photo. A dash means that the score is not known. The 95%
+confidence interval, from resampled photos, is in brackets.
 {_habits(metrics.get("scores", ()))}
 ## Does the attention tell the truth?
 
@@ -102,9 +107,9 @@ interval, from resampled photos.
 
 
 def is_untouched(card: str) -> bool:
-    """Whether a card is as `model_card` of this version or another wrote it.
+    """Whether a card is still as `model_card`, of this or another version, wrote it.
 
-    Line endings do not count: editors change them unasked.
+    Line endings do not matter, because editors change them by themselves.
     """
     card = card.replace("\r\n", "\n")
     seal = _SEAL.search(card)
@@ -112,7 +117,7 @@ def is_untouched(card: str) -> bool:
 
 
 def card_data(config: CaptionerConfig, metrics: Mapping[str, Any]) -> ModelCardData:
-    """The card's metadata. The model index has one result for every metric of every score."""
+    """The metadata of the card. Its model index has one result for each metric of each score."""
     results = list(_eval_results(metrics.get("scores", ())))
     name = "-".join(filter(None, ("captioner", *names_in(config.dataset))))
     return ModelCardData(
@@ -156,15 +161,16 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     loss = "" if best is None else f" ({best:.3f} nats per word)"
     tuned = f"""
 
-Then the backbone learnt too, from the block {training.finetune_from} on, from photos of
-{training.finetune_image_size} pixels: at most {training.finetune_epochs} epochs; and the decoder
-alone, on features of {config.backbone.image_size}: at most {training.polish_epochs}."""
+Then the backbone was trained, too, from the block {training.finetune_from} on, on photos of
+{training.finetune_image_size} pixels, for at most {training.finetune_epochs} epochs; after that the
+decoder alone, on features of photos of {config.backbone.image_size} pixels, for at most
+{training.polish_epochs} epochs."""
     rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
     then = f"""
 
-Then self-critical training on CIDEr-D (arXiv 1612.00563), epochs: {rewarded}. The weights lie
-{training.cider_blend:.0%} of the way from those before it to those of its best epoch on the
-validation photos."""
+Then the decoder was trained by self-critical training on CIDEr-D (arXiv 1612.00563), epochs:
+{rewarded}. The final weights lie {training.cider_blend:.0%} of the way from the weights before this
+phase to those of its best epoch on the validation photos."""
     return f"""\
 Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
 batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
@@ -178,13 +184,13 @@ the training captions.{_views_note(training)}\
 def _views_note(training: TrainingConfig) -> str:
     views = ["as they are"]
     if training.mirror:
-        views.append("mirrored, unless a caption names a side")
+        views.append("mirrored (unless a caption names a side)")
     if training.crops:
-        count = "a random part" if training.crops == 1 else f"{training.crops} random parts"
-        views.append(f"in {count} of 55 to 100%")
+        count = "one random part" if training.crops == 1 else f"{training.crops} random parts"
+        views.append(f"cropped to {count} (55 to 100% of the area)")
     if len(views) == 1:
         return ""
-    return f" Training photos were seen in turns {', '.join(views[:-1])} and {views[-1]}."
+    return f" Training photos were shown by turns {', '.join(views[:-1])} and {views[-1]}."
 
 
 def _rewarded_note(config: CaptionerConfig) -> str:
@@ -194,7 +200,7 @@ def _rewarded_note(config: CaptionerConfig) -> str:
 
 
 def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
-    """Which data set brought how much, and who wrote the captions."""
+    """How many photos and captions come from each data set, and who wrote the captions."""
     if not data:
         return ""
     head = ["data", "training photos", "captions by people", "captions by a model",
@@ -211,10 +217,11 @@ def _limits(config: CaptionerConfig) -> str:
         few = shown[0] if len(names_in(config.dataset)) == 1 else ""
         scenes = f", {few or 'above all people, animals and everyday things'}"
     return f"""\
-It knows the words and the scenes of its training captions{scenes}. It names what it has seen often
-before what is there, miscounts, mistakes colours and materials, cannot read, knows nobody by name,
-and repeats the prejudices of those who wrote the captions. A photo of something that it has never
-seen gets a caption all the same. Not for decisions about people."""
+The model knows only the words and the scenes of its training captions{scenes}. It often names what
+is common in them where the photo shows something else. It miscounts, mistakes colours and
+materials, cannot read, does not know people by name, and repeats the prejudices of the people who
+wrote the captions. It gives a caption even if it has never seen what the photo shows. Do not use it
+for decisions about people."""
 
 
 def _backbone_note(config: CaptionerConfig) -> str:
@@ -222,14 +229,14 @@ def _backbone_note(config: CaptionerConfig) -> str:
         return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
     if config.training.finetune_from:
         return (
-            "The backbone's weights are no longer those that it began with: they come with this\n"
-            f"checkpoint, in float16.\n{config.backbone.note}"
+            "The training changed the backbone's weights, so they are part of this checkpoint, in\n"
+            f"float16.\n{config.backbone.note}"
         ).rstrip()
     note = f"{config.backbone.note}\n" if config.backbone.note else ""
     return (
-        "The backbone is InceptionV3, frozen. Its weights were given with `--backbone-weights`\n"
-        f"and come with this checkpoint, in float16.\n{note}"
-        "Scores made with other weights do not compare."
+        "The backbone is InceptionV3, frozen. Its weights were given with `--backbone-weights`,\n"
+        f"and are part of this checkpoint, in float16.\n{note}"
+        "Scores that were made with other weights cannot be compared."
     )
 
 
@@ -269,7 +276,7 @@ def _cell(entry: Mapping[str, Any], metric: str) -> str:
 
 
 def _habits(scores: Sequence[Mapping[str, Any]]) -> str:
-    """What the captions of each score are like, a line each."""
+    """What the captions of each score are like, one line per score."""
     lines = []
     for entry in scores:
         if found := entry.get("captions"):
@@ -277,8 +284,9 @@ def _habits(scores: Sequence[Mapping[str, Any]]) -> str:
             lines.append(
                 f"- {_title(entry['dataset'])}, {entry['split']}, {_search_of(entry)}: "
                 f"{found['distinct']:.0f}% of the captions are distinct{novel}; "
-                f"{found['words_used']} words used, {found['mean_length']:.1f} a caption; "
-                f"{found['unfinished']:.1f}% break off, {found['phrase_twice']:.1f}% stutter."
+                f"{found['words_used']} different words, {found['mean_length']:.1f} words per "
+                f"caption; {found['unfinished']:.1f}% break off, {found['phrase_twice']:.1f}% "
+                "repeat a phrase."
             )
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
@@ -298,7 +306,7 @@ def _faithfulness(entries: Sequence[Mapping[str, Any]]) -> str:
         paragraphs.append(
             f"For {entry['content_words']} content words of greedy captions ({entry['images']} "
             f"photos of {_title(entry['dataset'])}, {entry['split']}), the quarter of the photo\n"
-            "attended to most was painted over with the photo's mean colour. The word's\n"
+            "with the most attention was painted over with the photo's mean colour. The word's\n"
             f"log-probability fell by {drops['attended']:.3f} nats on average. When another "
             "quarter was painted over:\n\n" + "\n".join(comparisons)
         )
@@ -307,7 +315,7 @@ def _faithfulness(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def _ratio(ratio: float | None, ends: Sequence[float | None]) -> str:
     if ratio is None:
-        return "No ratio: that did not harm the word."
+        return "There is no ratio, because the word did not become less probable."
     low, high = ("unbounded" if end is None else f"{end:.2f}" for end in ends)
     return f"Ratio {ratio:.2f} [{low}, {high}]."
 
@@ -326,7 +334,7 @@ def _published(dataset: str) -> Mapping[str, Mapping[str, float]]:
 
 
 def _licences(dataset: str) -> str:
-    """What the publishers of the training data allow."""
+    """A paragraph on what the publishers of the training data allow."""
     entries = [DATASETS[name] for name in names_in(dataset) if name in DATASETS]
     lines = [f"{entry.title}: {entry.licence}." for entry in entries if entry.licence]
     return "\n\nLicences of the data. " + " ".join(lines) if lines else ""

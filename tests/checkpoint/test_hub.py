@@ -255,7 +255,7 @@ def test_what_is_damaged_in_the_cache_is_fetched_again(hub, client, checkpoint, 
     os.truncate(folder / "decoder.safetensors", 1000)
     again = client("download", repo_id)
     assert contents(Path(again.result)) == contents(checkpoint)
-    assert "decoder.safetensors is not as it should be" in again.notes
+    assert "decoder.safetensors is damaged, so it is downloaded again" in again.notes
 
 
 def test_without_network_the_cache_is_used(hub, client, clients, stranded, checkpoint, repo_id):
@@ -263,8 +263,8 @@ def test_without_network_the_cache_is_used(hub, client, clients, stranded, check
     nothing = stranded("download", repo_id, attempts=2)
     assert nothing.error == "CheckpointError"
     assert nothing.message == (
-        f"{repo_id} is no directory here, and could not be downloaded: the Hub cannot be reached "
-        "(ConnectError). Connect to the network and try again."
+        f"{repo_id} is not a directory here, and could not be downloaded: the Hub cannot be "
+        "reached (ConnectError). Connect to the network and try again."
     )
     folder = client("download", repo_id).result
     offline = clients(hub.url, HF_HUB_OFFLINE="1")
@@ -310,7 +310,7 @@ def test_half_a_new_commit_does_not_hide_the_old_one(
         (status(403, X_Error_Code="GatedRepo"), "its owner grants access on request"),
         (status(429, Retry_After="900"), "Try again in 900 seconds"),
         (status(500), "trouble of its own (500)"),
-        (page, "something else than the Hub answers"),
+        (page, "the answer is not the Hub's"),
     ],
 )
 def test_downloads_that_fail_say_why(hub, client, checkpoint, step, words):
@@ -334,7 +334,7 @@ def test_what_is_refused_is_not_taken_from_the_cache(hub, client, clients, check
 def test_repositories_without_a_whole_checkpoint(hub, client, checkpoint, repo_id):
     hub.repositories[repo_id] = Repository()
     hub.repositories[repo_id].commit({"model.gguf": b"another model"}, "foreign")
-    assert "no checkpoint of this program" in client("download", repo_id).message
+    assert "not a whole checkpoint of this program" in client("download", repo_id).message
     publish(hub, repo_id, checkpoint)
     hub.repositories[repo_id].edit("decoder.safetensors", b"other weights")
     assert "not the file that its config.json names" in client("download", repo_id).message

@@ -98,7 +98,7 @@ def test_intervals_and_habits():
     assert "| sample, temperature 0.7 |" in text
     assert (
         "- Flickr8k, test, beam: 85% of the captions are distinct, 92% in no training caption; "
-        "346 words used, 10.8 a caption; 0.3% break off, 0.5% stutter." in text
+        "346 different words, 10.8 words per caption; 0.3% break off, 0.5% repeat a phrase." in text
     )
     results = ModelCard(text).data.eval_results
     assert {r.metric_args.get("temperature") for r in results} == {None, 0.7}
@@ -121,7 +121,7 @@ def test_faithfulness():
     assert "fell by 0.740 nats" in text
     assert "at a random place: 0.547 nats. Ratio 1.35 [1.11, 1.80]." in text
     assert "cells at random: 0.600 nats. Ratio 1.10 [0.90, unbounded]." in text
-    assert "another photo: -0.010 nats. No ratio: that did not harm the word." in text
+    assert "another photo: -0.010 nats. There is no ratio, because the word did not" in text
 
 
 def test_without_scores():
@@ -153,14 +153,14 @@ def test_training_in_words():
     assert "the 3000 most frequent words" in text
     assert "self-critical" not in text
     rewarded = metrics() | {"cider_history": [{"val_cider": 40.0}, {"val_cider": 45.0}]}
-    assert "Then self-critical training on CIDEr-D" in model_card(config(), rewarded)
+    assert "trained by self-critical training on CIDEr-D" in model_card(config(), rewarded)
     assert "mirrored" not in text
     training = replace(config().training, mirror=True)
-    assert "in turns as they are and mirrored, unless" in model_card(
+    assert "by turns as they are and mirrored (unless" in model_card(
         replace(config(), training=training), metrics()
     )
     training = replace(config().training, mirror=True, crops=2)
-    assert "names a side and in 2 random parts" in model_card(
+    assert "names a side) and cropped to 2 random parts" in model_card(
         replace(config(), training=training), metrics()
     )
     training = replace(config().training, finetune_from="mixed8")
