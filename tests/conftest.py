@@ -20,6 +20,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from app_process import App
+    from gradio_client import Client
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 Photo = Callable[..., Image.Image]
@@ -167,6 +168,17 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
     with running_app(tmp_path_factory.mktemp("app"), "--mcp") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def client(app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Gradio's client of the running app, as programs use it."""
+    from gradio_client import Client
+
+    folder = tmp_path_factory.mktemp("downloads")
+    client = Client(app.url, verbose=False, download_files=str(folder))
+    yield client
+    client.close()
 
 
 # Not for the whole session: Playwright keeps an event loop running, in which no other may start.
