@@ -1,6 +1,6 @@
-"""What differs between the backends of Keras, and the precision of a model's products.
+"""The differences between the backends of Keras, and the precision of a model's products.
 
-All other code is written with `keras.ops` alone, and asks here where it has to know.
+All other code uses `keras.ops` alone, and asks this module if it has to know the backend.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 Tensor = Any
 
 FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"  # as Keras names its policies
+COMPILED_BYTES = 2**30  # the most that `keep_compiled` stores
 
 
 def name() -> str:
@@ -25,34 +26,35 @@ def name() -> str:
 
 
 def compiles_whole_steps() -> bool:
-    """Whether a training step, or a whole search, is compiled as one by default.
+    """Whether a training step, or a whole search, is compiled by XLA as one by default.
 
-    TensorFlow's XLA cannot compile the gradient of a loop of unknown length, and its own graphs
-    start faster than XLA's programs. JAX runs operation by operation without this.
+    Without that, JAX runs every operation by itself. Under TensorFlow, XLA cannot compile the
+    gradient of a loop of unknown length, and TensorFlow's own graphs start faster.
     """
     return name() == "jax"
 
 
 def wants_few_shapes() -> bool:
-    """Whether each new shape of a batch takes seconds, because everything is compiled anew."""
+    """Whether each new shape of a batch takes seconds, because everything is compiled for it."""
     return name() == "jax"
 
 
 def precision(mixed: bool) -> keras.DTypePolicy:
-    """The policy of the layers that multiply: bfloat16 products of float32 variables if `mixed`.
+    """The policy of layers that compute matrix products: with `mixed`, products are bfloat16 and
+    variables float32; otherwise everything is float32.
 
-    It is given to those layers and to no others. Under a policy of the whole process, or of a whole
-    model, Keras would cast every input that is a float, random draws among them.
+    Only those layers get it. Under a policy of the whole process, or of a whole model, Keras would
+    cast all float inputs, such as random numbers.
     """
     return keras.DTypePolicy(BFLOAT16 if mixed else FLOAT32)
 
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Keras builds its layers inside as this program needs them.
+    """Inside this context, Keras has the settings that this program needs.
 
-    Another program, or keras.json in its user's home folder, may have chosen half precision or
-    images with their channels first. Afterwards that holds again.
+    Another program, or keras.json in the user's home folder, may have chosen half precision or
+    images with the channels first. These settings are restored at the end.
     """
     kept = keras.config.floatx(), keras.config.image_data_format()
     keras.config.set_floatx(FLOAT32)
@@ -65,17 +67,17 @@ def own_settings() -> Iterator[None]:
 
 
 def copy_weights(target: keras.Model, source: keras.Model) -> None:
-    """Gives `target` the values of `source`'s weights, in memory of its own.
+    """Copies the values of `source`'s weights to those of `target`.
 
-    After `variable.assign(other)`, both variables share their memory under JAX, and the next
-    compiled step of either of them gives that memory away.
+    `variable.assign(other)` would not do: under JAX, both variables then share their memory, and
+    the next compiled step of either model may free it.
     """
     for ours, theirs in zip(target.weights, source.weights, strict=True):
         ours.assign(np.array(theirs))
 
 
 def free_device_memory() -> int:
-    """Bytes that are free on the accelerator; 0 on a CPU, whose memory holds the data anyway."""
+    """The free bytes of the accelerator's memory; 0 on a CPU, which has no memory of its own."""
     if name() != "jax":
         return 0
     import jax
@@ -85,15 +87,16 @@ def free_device_memory() -> int:
 
 
 def on_device(array: np.ndarray) -> Tensor:
-    """The array in the memory of the device on which the backend computes."""
+    """Copies an array to the memory of the device on which the backend computes."""
     return keras.ops.convert_to_tensor(array)
 
 
-def keep_compiled(folder: Path | None = None, limit: int = 2**30) -> None:
-    """Under JAX, keeps what is compiled on disk, so that the next run need not compile it again.
+def keep_compiled() -> None:
+    """Under JAX, stores compiled programs on disk, so that the next run need not compile again.
 
-    `folder` is by default the user's cache folder, which then holds at most `limit` bytes of it; a
-    folder that JAX was given by its own variable stays. What is used least goes first.
+    If JAX's own environment variable names a folder, that is used. Otherwise the folder lies in the
+    user's cache folder, and has at most `COMPILED_BYTES`; the programs that were not used for the
+    longest time are deleted first.
     """
     if name() != "jax":
         return
@@ -101,7 +104,7 @@ def keep_compiled(folder: Path | None = None, limit: int = 2**30) -> None:
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = folder or Path(caches) / "captioner" / "compiled"
+        folder = Path(caches) / "captioner" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", limit)
+        jax.config.update("jax_compilation_cache_max_size", COMPILED_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,20 +1,20 @@
 """Encoder, attention and decoder of Show, Attend and Tell (Xu et al. 2015, arXiv 1502.03044).
 
-Written with Keras layers and `keras.ops` alone, so that TensorFlow and JAX both run it. Shapes in
-comments use these letters:
+The code uses Keras layers and `keras.ops` alone, so that TensorFlow and JAX both run it. Shapes in
+comments use these names:
 
     batch     images
-    captions  captions of one image: they share the image's encoding; in training, rows of them, one
-              behind the other, each from its `<start>` on
-    steps     words of a caption or such a row, `<start>` included
+    captions  captions of one image, which share the image's encoding; in training, rows of several
+              captions, one after the other, each beginning with its `<start>`
+    steps     words of a caption, or of such a row, including `<start>`
     locations 64, the 8 x 8 cells of the feature map
 
-With `mixed_precision`, the products are taken in bfloat16, and nothing else is: weights, states,
-attention maps, logits and losses are float32, and so is every input.
+With `mixed_precision`, only matrix products are computed in bfloat16. Inputs, weights, states,
+attention maps, logits and losses are float32.
 
-Decoding goes by `step`; training takes the same steps under `ops.scan`, with the products that need
-no state done for all of them at once: the words' part of the GRU's input, and the projection onto
-the vocabulary.
+Decoding calls `step`. Training takes the same steps in `ops.scan`, but computes the products that
+need no state for all steps at once: the words' part of the GRU's input, and the projection onto the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Tensor = Any
 
 
 class Annotations(NamedTuple):
-    """What the decoder may attend to, computed once for each image."""
+    """The encoding of images that the decoder attends to, computed once for each image."""
 
     vectors: Tensor  # (batch, locations, embedding_dim)
     keys: Tensor  # (batch, locations, attention_units)
 
 
 class Product(layers.Dense):
-    """A dense layer whose result is float32, whatever the product is computed in."""
+    """A dense layer whose result is float32, whatever the precision of the product."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return ops.cast(super().call(inputs, training=training), "float32")
@@ -54,15 +54,15 @@ class Encoder(layers.Layer):
         self.dense = Product(config.embedding_dim, activation="relu", name="dense", dtype=policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        # Backbones differ in scale by a factor of two and more, and the dense layer's
-        # initialisation expects about unit variance: `standardize` sets these two.
+        # `standardize` sets these two, because the initialisation of the dense layer expects about
+        # unit variance, and the features of backbones differ in scale by a factor of two or more.
         self.mean = self.add_weight(name="mean", initializer="zeros", trainable=False)
         self.std = self.add_weight(name="std", initializer="ones", trainable=False)
         self.dense.build(input_shape)
         self.built = True
 
     def standardize(self, mean: float, std: float) -> None:
-        """From now on features are taken as (features - mean) / std."""
+        """Makes the encoder use (features - mean) / std."""
         self.mean.assign(mean)
         self.std.assign(std)
 
@@ -91,11 +91,17 @@ class BahdanauAttention(layers.Layer):
     def call(
         self, annotations: Annotations, state: Tensor, bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """State (batch, captions, units) -> the context vectors (batch, captions, dim) and the
-        attention weights (batch, captions, locations), which sum to 1.
+        """Attends once.
 
-        `bias` (batch, 1 or captions, locations) is added to the scores before the softmax: the
-        logarithm of a factor on each weight.
+        Args:
+            annotations: The encoding of the images.
+            state: (batch, captions, units).
+            bias: (batch, 1 or captions, locations), added to the scores before the softmax: the
+                logarithm of a factor on each weight.
+
+        Returns:
+            The context vectors (batch, captions, dim) and the attention weights (batch, captions,
+            locations), which sum to 1.
         """
         query = ops.expand_dims(self.query(state), 2)  # (batch, captions, 1, attention_units)
         keys = ops.expand_dims(annotations.keys, 1)  # (batch, 1, locations, attention_units)
@@ -107,7 +113,7 @@ class BahdanauAttention(layers.Layer):
 
 
 class CaptionModel(keras.Model):
-    """Features and the words so far in, logits of the next words out."""
+    """Computes the logits of the next words from features and the previous words."""
 
     def __init__(
         self, config: ModelConfig, label_smoothing: float = 0.0, mixed_precision: bool = False
@@ -124,7 +130,7 @@ class CaptionModel(keras.Model):
         )
         self.gru = layers.GRUCell(config.units, name="gru", **plain)
         self.hidden = Product(config.output_dim, name="hidden", dtype=policy)
-        # The logarithms of probabilities would show the few digits of a bfloat16.
+        # Never in bfloat16, whose few digits would be visible in the log-probabilities.
         self.logits = layers.Dense(config.vocabulary_size, name="logits", **plain)
         self.embedding_dropout = layers.Dropout(config.dropout, **plain)
         self.output_dropout = layers.Dropout(config.dropout, **plain)
@@ -132,7 +138,7 @@ class CaptionModel(keras.Model):
             self.initial = Product(config.units, activation="tanh", name="initial", dtype=policy)
         if config.gate:
             self.gate = Product(1, activation="sigmoid", name="gate", dtype=policy)
-        # In nats per word, without label smoothing.
+        # The loss in nats per word, without label smoothing.
         self.nll = keras.metrics.Mean(name="nll", dtype="float32")
         self._build()
 
@@ -156,7 +162,7 @@ class CaptionModel(keras.Model):
         return {v.path: v for v in self.weights}
 
     def encode(self, features: Tensor, training: bool = False) -> Annotations:
-        """Features (batch, locations, channels) to annotations; once for each image."""
+        """Encodes features (batch, locations, channels); needed only once for each image."""
         vectors = self.encoder(features, training=training)
         return Annotations(vectors, self.attention.key(vectors))
 
@@ -176,24 +182,34 @@ class CaptionModel(keras.Model):
         embedded: Tensor,
         bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One word further: state (batch, captions, units) and the embedded previous word
-        (batch, captions, dim) -> the new state, the gated context, the attention weights."""
-        context, weights = self._look(annotations, state, bias)
+        """Moves on by one word.
+
+        Args:
+            annotations: The encoding of the images.
+            state: (batch, captions, units).
+            embedded: The previous word, (batch, captions, dim).
+            bias: As in `BahdanauAttention.call`.
+
+        Returns:
+            The new state, the gated context vectors (batch, captions, dim), and the attention
+            weights (batch, captions, locations).
+        """
+        context, weights = self._attend(annotations, state, bias)
         inputs = ops.concatenate([embedded, context], axis=-1)  # (batch, captions, 2 dim)
         inputs = _product(inputs, self.gru.kernel, self.policy) + self.gru.bias[0]
         return self._advance(state, inputs), context, weights
 
-    def _look(
+    def _attend(
         self, annotations: Annotations, state: Tensor, bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The gated context and the attention weights."""
+        """The gated context vectors and the attention weights."""
         context, weights = self.attention(annotations, state, bias)
         return (context * self.gate(state) if self.config.gate else context), weights
 
     def _advance(self, state: Tensor, inputs: Tensor) -> Tensor:
-        """The GRU (Cho et al. 2014, arXiv 1406.1078) with the reset gate behind the product, as
-        `keras.layers.GRU` and cuDNN compute it; `inputs` (batch, captions, 3 units) are those of
-        its three gates."""
+        """One step of the GRU (Cho et al. 2014, arXiv 1406.1078), from the state and the inputs of
+        its three gates (batch, captions, 3 units). The reset gate is applied after the product, as
+        in `keras.layers.GRU` and cuDNN."""
         recurrent = _product(state, self.gru.recurrent_kernel, self.policy) + self.gru.bias[1]
         input_update, input_reset, input_new = ops.split(inputs, 3, axis=-1)
         update, reset, new = ops.split(recurrent, 3, axis=-1)
@@ -203,20 +219,28 @@ class CaptionModel(keras.Model):
     def project(
         self, state: Tensor, context: Tensor, embedded: Tensor, training: bool = False
     ) -> Tensor:
-        """The logits (..., vocabulary_size) from what `step` took and gave."""
+        """The logits (..., vocabulary_size) of the next word, from the results of `step` and the
+        embedded previous word."""
         if self.config.deep_output:
             state = ops.concatenate([state, context, embedded], axis=-1)
         return self.logits(self.output_dropout(self.hidden(state), training=training))
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
-        """Teacher forcing: features (batch, locations, channels) and words (batch, captions,
-        steps) -> logits (batch, captions, steps, vocabulary_size)."""
+        """Predicts each word from the words before it (teacher forcing).
+
+        Args:
+            inputs: "features" (batch, locations, channels) and "words" (batch, captions, steps).
+            training: Whether to apply dropout.
+
+        Returns:
+            Logits (batch, captions, steps, vocabulary_size).
+        """
         annotations = self.encode(inputs["features"], training=training)
         words = inputs["words"]
         embedded = self.embedding_dropout(self.embedding(words), training=training)
         initial = self.initial_state(annotations, ops.shape(words)[1])
-        # All words are known beforehand: what they give to the gates takes one product for all
-        # steps, in half the time of many. Only the context's part is left to the loop.
+        # All words are known beforehand. One product for all steps computes their part of the
+        # gates' inputs in half the time of a product per step. The loop adds the context's part.
         dim = self.config.embedding_dim
         kernel = ops.convert_to_tensor(self.gru.kernel)
         of_words = _product(embedded, kernel[:dim], self.policy) + self.gru.bias[0]
@@ -226,16 +250,16 @@ class CaptionModel(keras.Model):
 
         def step(carry: tuple[Tensor, ...], of_word: Tensor) -> tuple[Any, Any]:
             state, _, index = carry
-            # The state of the previous caption in the same row is forgotten.
+            # A new caption in the row begins with the initial state.
             state = ops.where(ops.take(begins, index, axis=0), initial, state)
-            context, _ = self._look(annotations, state)
+            context, _ = self._attend(annotations, state)
             state = self._advance(state, of_word + _product(context, of_context, self.policy))
             carry = (state, context, index + 1)
             return carry, carry
 
-        # `begins` goes by an index of our own, because Keras 3.15 cannot scan two tensors of
-        # unknown length under TensorFlow. `ops.scan` also wants outputs that are shaped like what
-        # it carries: therefore the context is carried, and the index is among the outputs.
+        # `begins` is read by an index of our own, because Keras 3.15 cannot scan two tensors of
+        # unknown length under TensorFlow. `ops.scan` also requires outputs of the same shapes as
+        # the carry: therefore the context is carried, and the index is among the outputs.
         start = (initial, ops.zeros_like(embedded[:, :, 0]), ops.zeros((), "int32"))
         _, (states, contexts, _) = ops.scan(step, start, ops.transpose(of_words, (2, 0, 1, 3)))
         states = ops.transpose(states, (1, 2, 0, 3))  # (batch, captions, steps, units)
@@ -250,16 +274,23 @@ class CaptionModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """Cross-entropy in nats, averaged over the real words `y` (batch, captions, steps).
+        """Cross-entropy in nats, averaged over the words of `y` that are not padding.
 
-        Smoothed labels are for training; the `nll` metric and the validation loss go without, so
-        that they compare across recipes. `sample_weight` (batch, captions) weighs the captions:
-        the advantage of each, in self-critical training.
+        The labels are smoothed only in training. The `nll` metric and the validation loss are
+        computed without, so that they can be compared between recipes.
+
+        Args:
+            x: Not used.
+            y: Word ids (batch, captions, steps).
+            y_pred: Logits (batch, captions, steps, vocabulary_size).
+            sample_weight: (batch, captions), the weight of each caption; in self-critical training
+                its advantage.
+            training: Whether to smooth the labels.
         """
         logits = ops.cast(y_pred, "float32")
         if sample_weight is not None:
-            # Decoding never says these tokens. If they took part in the softmax, the model would
-            # learn to avoid captions that scored badly by making the tokens probable.
+            # Decoding never chooses these tokens. If they took part in the softmax, the model would
+            # learn to avoid captions with low scores by making these tokens probable.
             ids = ops.arange(logits.shape[-1])
             spoken = ops.logical_and(ids != UNK, ops.logical_and(ids != PAD, ids != START))
             logits = ops.where(spoken, logits, -1e9)
@@ -279,13 +310,13 @@ class CaptionModel(keras.Model):
 
 
 def _product(left: Tensor, right: Tensor, policy: keras.DTypePolicy) -> Tensor:
-    """A matrix product in the precision of `policy`, as float32."""
+    """A matrix product that is computed in the precision of `policy`, and returned as float32."""
     dtype = policy.compute_dtype
     return ops.cast(ops.matmul(ops.cast(left, dtype), ops.cast(right, dtype)), "float32")
 
 
 class EndToEndModel(keras.Model):
-    """Backbone and caption model as one: photos and the words so far in, logits out."""
+    """Backbone and caption model as one model, from photos and words to logits."""
 
     def __init__(self, backbone: keras.Model, captions: CaptionModel) -> None:
         super().__init__(name="end_to_end", dtype="float32")
@@ -301,8 +332,8 @@ class EndToEndModel(keras.Model):
         return backbone | self.captions.named_weights
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
-        """Photos (batch, size, size, 3) in -1..1, as "features", and words as `CaptionModel`."""
-        # Never as in training: the batch normalisations keep the statistics that they came with.
+        """Like `CaptionModel.call`, but "features" are photos (batch, size, size, 3) in -1..1."""
+        # The backbone never gets `training`, so its batch normalisations keep their statistics.
         maps = self.backbone(inputs["features"], training=False)
         _, rows, columns, channels = maps.shape
         features = ops.cast(ops.reshape(maps, (-1, rows * columns, channels)), "float32")

@@ -1,6 +1,6 @@
-"""How captions are searched for: every option, its default and its bounds, written once.
+"""All options of the search for captions, with their defaults and bounds.
 
-The Python calls, the command lines, the page and the endpoints all read them here. This module
+The Python calls, the command lines, the page and the endpoints take them from here. This module
 imports neither Keras nor NumPy, so that `--help` answers at once.
 """
 
@@ -16,15 +16,15 @@ STRATEGIES = ("sample", "greedy", "beam")
 
 
 class OptionError(CaptionerError, ValueError):
-    """An option of captioning that makes no sense; the message names it and says what does."""
+    """An option of captioning has an impossible value. The message names the possible ones."""
 
 
 @dataclass(frozen=True)
 class Bounds:
     """The smallest and the largest value of a number.
 
-    `visitors` are narrower bounds for the page and the endpoints, where strangers share one server
-    and a slider needs sensible ends.
+    `visitors` are narrower bounds for the page and the endpoints, because their users share a
+    server, and because a slider needs sensible ends.
     """
 
     low: float
@@ -34,11 +34,11 @@ class Bounds:
 
     @property
     def for_visitors(self) -> Bounds:
-        """The bounds that hold on the page and the endpoints."""
+        """The bounds on the page and the endpoints."""
         return self if self.visitors is None else Bounds(*self.visitors, whole=self.whole)
 
     def allow(self, value: Any) -> bool:
-        """Whether `value` is a number (or a whole number, in Python's sense of one) within them."""
+        """Whether `value` is within the bounds, and an `int` if they are for whole numbers."""
         number = isinstance(value, int if self.whole else int | float)
         return number and not isinstance(value, bool) and self.low <= value <= self.high
 
@@ -74,7 +74,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How captions are searched for.
+    """The options of a search for captions.
 
     Raises:
         OptionError: A value is outside its bounds; the message names the option.
@@ -82,15 +82,15 @@ class DecodingOptions:
 
     strategy: str = "sample"
     num_captions: int = 3
-    temperature: float = 0.5  # sampling: below 1 bolder, above 1 wilder
-    top_k: int | None = None  # sampling: from the k most probable words only
-    top_p: float | None = None  # sampling: from the fewest words with this much probability
+    temperature: float = 0.5  # for samples: higher values draw improbable words more often
+    top_k: int | None = None  # for samples: only the k most probable words can be drawn
+    top_p: float | None = None  # for samples: only the fewest words with this probability together
     beam_width: int = 5
-    length_penalty: float = 1.0  # beam: log-probability divided by length ** length_penalty
+    length_penalty: float = 1.0  # for beam: log-probability is divided by length ** length_penalty
     seed: int = 0
     max_words: int = 20
-    # Sampling: half as many again are drawn, and samples that agree word for word are left out.
-    # `Captioner.caption` turns it on; here it is off, because a search draws what it is told to.
+    # For samples: half as many again are drawn, and those that equal another one word for word are
+    # left out. It is on in `DEFAULTS`, and off here, so that a search draws as many as it is told.
     distinct: bool = False
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class DecodingOptions:
 
     @property
     def rows(self) -> int:
-        """Captions searched for at once: the beam may be wider than what is asked for."""
+        """How many captions are searched for at once, which may be more than `num_captions`."""
         if self.strategy == "greedy":
             return 1
         if self.is_beam:
@@ -117,8 +117,9 @@ class DecodingOptions:
 
     @property
     def filtered(self) -> bool:
-        """Whether sampling is limited to some of the words."""
+        """Whether only some of the words can be drawn."""
         return self.top_k is not None or self.top_p is not None
 
 
-DEFAULTS = DecodingOptions(distinct=True)  # of `Captioner.caption`, the page and the endpoints
+# The defaults of `Captioner.caption`, the command line, the page and the endpoints.
+DEFAULTS = DecodingOptions(distinct=True)

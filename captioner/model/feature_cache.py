@@ -1,9 +1,9 @@
 """The cache of photos' features on disk.
 
-It is a folder of shards: `shard-<key>.npy`, float16 (images, locations, channels), which training
-maps into memory, beside `shard-<key>.json` with the image ids and the SHA-256 of the photos and of
-the array. The JSON file is renamed into place last, so a shard without one does not exist.
-`stamp.json` says what made the features; a cache made by anything else is refused.
+It is a folder of shards. A shard is an array `shard-<key>.npy`, float16 (images, locations,
+channels), which training maps into memory, and a file `shard-<key>.json` with the image ids and the
+SHA-256 of the photos and of the array. The JSON file is written last, so an array without one is
+not a shard yet. `stamp.json` says what made the features; a cache with another stamp is refused.
 `verified.jsonl` only saves time: see `Digests`.
 """
 
@@ -33,12 +33,12 @@ VERIFIED = "verified.jsonl"
 
 
 class FeatureError(CaptionerError, RuntimeError):
-    """Features that cannot be made or trusted; the message names the file and the remedy."""
+    """Features cannot be made or trusted; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What made the features: any difference means they are not interchangeable."""
+    """What made the features. Features with different stamps must not be mixed."""
 
     backbone: str
     fingerprint: str
@@ -61,11 +61,19 @@ class _Shard:
 
 
 class FeatureCache:
-    """Features of many images on disk, read by image id.
+    """The features of many images on disk, read by image id.
 
-    Opening verifies the stamp and every shard's SHA-256 and raises `FeatureError` naming what is
-    wrong. Features of `records` whose photo was replaced since are left out, and their ids are
-    `replaced`; without records, an image has those that were made last.
+    Opening a cache verifies the stamp and the SHA-256 of every shard.
+
+    Args:
+        folder: The folder of the cache. It is created if it does not exist.
+        stamp: What must have made the features.
+        records: The photos. If a photo was replaced after its features were made, they are left
+            out, and its id is in `replaced`. For an image that is not in `records`, the features
+            that were made last are used.
+
+    Raises:
+        FeatureError: The cache has another stamp, is damaged or cannot be written to.
     """
 
     def __init__(self, folder: Path, stamp: Stamp, records: Sequence[Record] = ()) -> None:
@@ -74,7 +82,7 @@ class FeatureCache:
         self.replaced: list[str] = []
         _check_stamp(self.folder, stamp)
         oldest_first = sorted((p.stat().st_mtime_ns, p) for p in self.folder.glob("shard-*.json"))
-        allow_open_files(4 * len(oldest_first))  # each is open as long as it is in memory
+        allow_open_files(4 * len(oldest_first))  # a mapped file stays open
         shards = [_open_shard(path) for _, path in oldest_first]
         self.index_files = {shard.index_file for shard in shards}
         self._verify(shards)
@@ -91,7 +99,7 @@ class FeatureCache:
             rows = versions[record.image_id]
             if photo in rows:
                 self._where[record.image_id] = rows[photo]
-            elif photo is not None:  # without the photo, its features are all there is
+            elif photo is not None:  # if the photo itself is missing, its features are used
                 self._where.pop(record.image_id)
                 self.replaced.append(record.image_id)
         self.digests.save()
@@ -130,8 +138,8 @@ def _open_shard(index_file: Path) -> _Shard:
             or f"{data_file} cannot be read ({error}). {_remedy(index_file)}"
         ) from error
     photos = [None] * len(ids) if photos is None else photos
-    # The checksum is of the bytes alone: their type is the header's word, and that ids and photos
-    # are as they were written, only the name tells.
+    # The checksum covers only the bytes of the array. Its type is checked here, and the key in the
+    # file's name shows whether the ids and photos are those that were written.
     if (
         features.dtype != np.float16
         or features.shape[:1] != (len(ids),)
@@ -157,7 +165,7 @@ def _remedy(index_file: Path) -> str:
 
 
 def _check_stamp(folder: Path, stamp: Stamp) -> None:
-    """Leaves the stamp in a new cache; refuses a cache that something else has made."""
+    """Writes the stamp into a new cache. Raises `FeatureError` if a cache has another stamp."""
     path = folder / "stamp.json"
     if not path.exists():
         if any(folder.glob("shard-*.json")):
@@ -176,7 +184,7 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not found:
-            raise ValueError("it says nothing")
+            raise ValueError("it is empty")
     except (OSError, ValueError) as error:
         raise FeatureError(
             system_fault(error, path)
@@ -192,10 +200,13 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
 
 
 def write_shard(folder: Path, photos: Mapping[str, str | None], features: np.ndarray) -> None:
-    """Adds float16 features (images, locations, channels) to a cache.
+    """Adds a shard to a cache.
 
-    `photos` are the images' ids with the SHA-256 of their files, or None for photos that may change
-    without their features becoming wrong.
+    Args:
+        folder: The folder of the cache.
+        photos: The image ids, each with the SHA-256 of the photo's file, or with None if a change
+            to the file does not matter.
+        features: float16 (images, locations, channels), in the order of `photos`.
     """
     index = {"ids": [*photos], "photos": [*photos.values()], "sha256": _sha256(features)}
     key = _key(index["ids"], index["photos"])
@@ -205,7 +216,7 @@ def write_shard(folder: Path, photos: Mapping[str, str | None], features: np.nda
 
 
 def _key(ids: Sequence[str], photos: Sequence[str | None] | None) -> str:
-    # Without photos, as an earlier version wrote them.
+    # An earlier version wrote shards without `photos`.
     named = "\n".join(ids) if photos is None else json.dumps([ids, photos])
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""English function words of captions: the words between those that name what is in a photo."""
+"""The English function words of captions, which do not name anything that a photo shows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PREPOSITIONS = _words("""
     between beyond by during for from in inside into like near next of off on onto outside over past
     through to toward towards under underneath until upon via with within without
 """)
-# Particles of verbs ("jump up") and adverbs of place: they may well end a caption. Dozens to
-# hundreds of Flickr8k's 40,000 captions end in each of these.
+# Particles of verbs ("jump up") and adverbs of place, which may end a caption. Each of them is the
+# last word of dozens to hundreds of Flickr8k's 40,000 captions.
 PARTICLES = _words("around behind below down inside off out outside up")
 PRONOUNS = _words("""
     he her hers herself him himself his i it its itself me my one others our she some someone their
@@ -25,7 +25,7 @@ AUXILIARIES = _words("""
     am are be been being can do does has have having is not was were will would
 """)
 
-# A caption that ends in one of these was broken off.
+# A caption that ends in one of these is unfinished.
 UNFINISHED = (ARTICLES | CONJUNCTIONS | PREPOSITIONS) - PARTICLES
-# All other words are content words: what a photo can show, numbers included.
+# All other words are content words, including numbers.
 FUNCTION_WORDS = ARTICLES | CONJUNCTIONS | PREPOSITIONS | PARTICLES | PRONOUNS | AUXILIARIES

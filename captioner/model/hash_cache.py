@@ -1,4 +1,4 @@
-"""SHA-256 of files, computed once for each state of a file and remembered from run to run."""
+"""Computes the SHA-256 of files, and remembers it from run to run until a file changes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from captioner.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
-SETTLED = 2_000_000_000  # ns; the times of files tick in milliseconds, on some systems in seconds
+# Nanoseconds. The times of files have a resolution of milliseconds, on some systems of seconds.
+SETTLED = 2_000_000_000
 
 
 class Digests:
-    """SHA-256 (hex) of files, remembered in `path`, which may be deleted at any time.
+    """The SHA-256 (hex) of files, remembered in the file `path`, which may be deleted at any time.
 
-    A file is hashed anew if its size, its time of modification or that of its status has changed:
-    what a copy, a download or an editor leaves, but no decay of the disk below.
+    A file is hashed again if its size, its modification time or its status-change time differ. That
+    detects copies, downloads and editors, but not damage by the disk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,13 +37,13 @@ class Digests:
             try:
                 name, state, digest = json.loads(line)
                 self._known[name] = state, digest
-            except (ValueError, TypeError):  # the end of a run that was killed
+            except (ValueError, TypeError):  # the last line of a run that was killed
                 continue
 
     def of(self, file: Path, compute: Callable[[Path], str] = file_sha256) -> str | None:
-        """The digest of a file, None if it cannot be read. Threads may call this at once.
+        """The digest of a file, or None if it cannot be read. Several threads may call this.
 
-        `compute` is what it is computed by, if need be: the same for the same file, always.
+        `compute` computes a digest that is not known yet. It must always be the same for a file.
         """
         now = time.time_ns()
         try:
@@ -53,7 +54,7 @@ class Digests:
             digest = compute(file)
         except OSError:
             return None
-        # A file that has just changed may change again without its times showing it.
+        # If a file has just changed, its times may not show that it changes again.
         if now - max(state[1:]) > SETTLED:
             self._known[name] = state, digest
             self._new.append(json.dumps([name, state, digest]))
@@ -62,20 +63,20 @@ class Digests:
     def of_all(
         self, files: Sequence[Path], compute: Callable[[Path], str] = file_sha256
     ) -> list[str | None]:
-        """`of` each file; those that have to be read are read by several threads."""
+        """`of` for each file; several threads read the files that must be hashed."""
         unknown = [file for file in dict.fromkeys(files) if not self._knows(file)]
         with ThreadPoolExecutor(os.cpu_count(), "captioner hashing") as pool:
             read = dict(zip(unknown, pool.map(lambda f: self.of(f, compute), unknown), strict=True))
         return [read[file] if file in read else self.of(file, compute) for file in files]
 
     def save(self) -> None:
-        """Adds to `path` what is new. Where that cannot be written, the next run hashes again."""
+        """Appends the new digests to `path`. If that fails, the next run computes them again."""
         new, self._new = self._new, []
         if not new:
             return
         try:
-            # Without a buffer it is one write: other processes may add theirs. Each line begins
-            # with an end of line, because the file may end in half a line.
+            # Without a buffer, this is a single write, so that other processes can append, too.
+            # Each line begins with an end of line, because the file may end in half a line.
             with self.path.open("ab", buffering=0) as file:
                 file.write("".join(f"\n{line}" for line in new).encode())
         except OSError as error:

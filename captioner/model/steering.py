@@ -1,7 +1,7 @@
-"""Where to look: a region of the photo as a bias on the attention scores.
+"""Steers the attention to a region of the photo, by a bias on the attention scores.
 
-The region multiplies the attention weights, which are then renormalised. Its logarithm, added to
-the scores before their softmax, does just that (`model.BahdanauAttention`).
+The attention weights are multiplied by the region and then normalised. Adding the logarithm of the
+region to the scores before their softmax has exactly this effect (`BahdanauAttention`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from captioner.model.decoding_options import OptionError
 
 Region = Sequence[float] | np.ndarray
 
-# The factor outside a region is at most this. It is not 0, or the scores would not be finite.
+# The largest factor outside a region. It is not 0, because the scores must be finite.
 LEAK = 0.01
 
 
 def leak_of(coverage: np.ndarray) -> float:
-    """The factor on the attention outside a region that has this coverage (rows, columns).
+    """The default factor on the attention outside a region, from its coverage (rows, columns).
 
-    The smaller a region, the more cells compete with it, and the less attention it would have by
-    itself: the factor falls with the square of the covered share of the photo.
-    `benchmarks/steering.py --boxes` shows what lies inside boxes of several sizes.
+    The smaller a region is, the more cells compete with it, and the less attention it has by
+    itself. The factor therefore falls with the square of the region's share of the photo.
+    `benchmarks/steering.py --boxes` measures the attention inside boxes of several sizes.
     """
     return float(min(LEAK, 0.04 * coverage.mean() ** 2))
 
@@ -31,26 +31,33 @@ def leak_of(coverage: np.ndarray) -> float:
 def attention_bias(
     region: Region, rows: int, columns: int, leak: float | None = None
 ) -> np.ndarray:
-    """float32 (rows * columns,), to be added to the attention scores of a photo's cells.
+    """The bias to add to the attention scores of a photo's cells.
 
-    `region` is a box (left, top, right, bottom) in fractions of the photo's width and height, or a
-    mask (any number of rows and columns) of non-negative weights over the photo. The factor on a
-    cell's attention is 1 where the region covers it best and `leak` (by default `leak_of`) where it
-    does not.
+    Args:
+        region: A box (left, top, right, bottom) in fractions of the photo's width and height, or a
+            mask (any number of rows and columns) of non-negative weights over the photo.
+        rows: Rows of the grid of cells.
+        columns: Columns of the grid of cells.
+        leak: The factor on the attention of cells outside the region; None for that of `leak_of`.
+            The factor rises with the coverage of a cell, to 1 for the best covered one.
 
-    Raises OptionError if the region is neither, or empty, or if `leak` is not in (0, 1].
+    Returns:
+        float32 (rows * columns,).
+
+    Raises:
+        OptionError: `region` is neither a box nor a mask, or is empty, or `leak` is not in (0, 1].
     """
     coverage = region_coverage(region, rows, columns)
     leak = leak_of(coverage) if leak is None else leak
     if not 0 < leak <= 1:
-        raise OptionError(f"leak is {leak!r}: above 0, at most 1")
+        raise OptionError(f"leak is {leak!r}: it must be above 0 and at most 1")
     return np.log(leak + (1 - leak) * coverage).astype(np.float32).reshape(-1)
 
 
 def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
-    """How far a region covers each cell of a grid: float64 (rows, columns), 1 for the best covered.
+    """How much of each cell of a grid a region covers, relative to the best covered cell.
 
-    Takes and raises what `attention_bias` does.
+    The arguments and errors are those of `attention_bias`. Returns float64 (rows, columns) in 0..1.
     """
     mask = np.asarray(region, np.float64)
     if mask.shape == (4,):
@@ -76,8 +83,8 @@ def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
 
 
 def _overlaps(edges: np.ndarray, cells: int) -> np.ndarray:
-    """The share of each of `cells` equal cells of 0..1 that lies between each two neighbours of
-    `edges`: (cells, len(edges) - 1)."""
+    """Divides 0..1 into `cells` equal cells, and returns the share of each cell that lies between
+    two neighbouring `edges`: (cells, len(edges) - 1)."""
     borders = np.linspace(0, 1, cells + 1)
     low = np.maximum(borders[:-1, None], edges[None, :-1])
     high = np.minimum(borders[1:, None], edges[None, 1:])
