@@ -157,12 +157,11 @@ def cross_entropy(model: CaptionModel, context: RunContext) -> Measured:
 def self_critical(model: CaptionModel, context: RunContext) -> Measured:
     model.compile(keras.optimizers.Adam(1e-5), jit_compile=True)
     critic = SelfCriticalTrainer(model, context)
-    nothing = {"batches": 0, "rewards": 0.0}
     some = Event()
     some.set()
-    critic.train_epoch(0, nothing, some)  # one batch, to compile
+    critic.train_epoch(0, {}, some)  # one batch, to compile
     start = time.perf_counter()
-    critic.train_epoch(1, nothing, Event())
+    critic.train_epoch(1, {}, Event())
     images = critic.batches * context.config.training.batch_size
     rate = images / (time.perf_counter() - start)
     return Measured("self-critical training", rate, "images/s", 0)

@@ -24,7 +24,7 @@ from small_backbone import small_backbone
 import train
 from captioner import Captioner, DecodingOptions
 from captioner.checkpoint import checkpoint_folder
-from captioner.training import cross_entropy, run, self_critical
+from captioner.training import epoch_loop, run
 
 SIZES = {"rows": 2, "columns": 2, "channels": 8, "embedding_dim": 8, "units": 16}
 SIZES["attention_units"] = 8
@@ -36,7 +36,7 @@ def small_options(**options):
 
 def killed_at(number: int):
     """`save_state`, and the end after so many calls."""
-    save, calls = cross_entropy.save_state, []
+    save, calls = epoch_loop.save_state, []
 
     def save_and_die(*arguments):
         save(*arguments)
@@ -62,7 +62,7 @@ if __name__ == "__main__":
     sys.argv[1:3] = []
     run_options, run.RunOptions = run.RunOptions, small_options
     run.build_backbone = checkpoint_folder.build_backbone = small_backbone
-    cross_entropy.save_state = self_critical.save_state = killed_at(kill)
+    epoch_loop.save_state = killed_at(kill)
     code = train.main()
     assert keras.config.dtype_policy().name == "float32", "a policy of the whole process"
     if code == 0:

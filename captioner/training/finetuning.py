@@ -26,7 +26,13 @@ from captioner.model.backbone import copy_of, round_weights
 from captioner.model.backend import copy_weights
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.training.batches import CaptionBatches
-from captioner.training.cross_entropy import Phase, RunContext, fit, make_optimizer
+from captioner.training.cross_entropy import (
+    CrossEntropyTrainer,
+    RunContext,
+    fit,
+    make_optimizer,
+)
+from captioner.training.epoch_loop import Phase
 from captioner.training.training_state import History
 
 TUNED_STATE, TUNED_BEST = "tuned_state.safetensors", "tuned_best.safetensors"
@@ -36,7 +42,7 @@ COLOUR = (0.8, 1.2)  # factors on brightness, contrast and saturation
 
 def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunContext) -> History:
     """Trains `model` and, from the block `finetune_from` on, `backbone`; leaves the weights of the
-    epoch with the lowest validation loss in both. Resumes and raises as `fitting.fit`; `ImageError`
+    epoch with the lowest validation loss in both. Resumes and raises as `run_epochs`; `ImageError`
     for a photo that cannot be read any more."""
     training = context.config.training
     student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
@@ -44,15 +50,14 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
     schedule = _schedule(training, training.finetune_epochs)
     slow = student.trainable_variables
     ratio = training.finetune_learning_rate / training.decoder_learning_rate
-    phase = Phase(
-        "fine-tuning epoch",
-        TUNED_STATE,
-        TUNED_BEST,
-        training.finetune_epochs,
+    trainer = CrossEntropyTrainer(
+        EndToEndModel(student, model),
+        context,
         partial(make_optimizer, schedule, kind=partial(TwoRates, slow=slow, ratio=ratio)),
         batches_of_photos,
     )
-    history = fit(EndToEndModel(student, model), context, phase)
+    epochs, patience = training.finetune_epochs, training.patience
+    history = fit(trainer, Phase("fine-tuning epoch", TUNED_STATE, TUNED_BEST, epochs, patience))
     copy_weights(backbone, student)
     round_weights(backbone)  # as a checkpoint carries them
     return history
@@ -61,14 +66,11 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
 def polish(model: CaptionModel, context: RunContext) -> History:
     """Trains `model` alone, on the features that the tuned backbone has in `context.cache`."""
     training = context.config.training
-    phase = Phase(
-        "polishing epoch",
-        POLISHED_STATE,
-        POLISHED_BEST,
-        training.polish_epochs,
-        partial(make_optimizer, _schedule(training, training.polish_epochs)),
+    epochs, patience = training.polish_epochs, training.patience
+    trainer = CrossEntropyTrainer(
+        model, context, partial(make_optimizer, _schedule(training, epochs))
     )
-    return fit(model, context, phase)
+    return fit(trainer, Phase("polishing epoch", POLISHED_STATE, POLISHED_BEST, epochs, patience))
 
 
 def thaw(backbone: keras.Model, block: str) -> None:

@@ -8,8 +8,6 @@ decoding is needed. What the model says more often than people do is taken off t
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Event
@@ -25,17 +23,10 @@ from captioner.model.backend import compiles_whole_steps, copy_weights, wants_fe
 from captioner.model.caption_model import CaptionModel
 from captioner.model.decoding import DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
-from captioner.training.cross_entropy import RunContext, interrupt_set
+from captioner.training.cross_entropy import RunContext
+from captioner.training.epoch_loop import Phase, Progress, run_epochs
 from captioner.training.rewards import CiderD, Overuse
-from captioner.training.training_state import (
-    History,
-    load_weights,
-    restore_state,
-    save_state,
-    save_weights,
-)
-
-logger = logging.getLogger(__name__)
+from captioner.training.training_state import History, load_weights
 
 GREEDY = DecodingOptions("greedy")
 STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
@@ -76,30 +67,9 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
     )
     sampler.compile(optimizer=optimizer, jit_compile=compiles_whole_steps())
     optimizer.build(sampler.trainable_variables)
-    history = restore_state(output / STATE, sampler)
-    critic = SelfCriticalTrainer(sampler, context)
-    greedy = DecodingLoop(sampler, chooser_for(GREEDY), GREEDY.rows)  # compiled once for all epochs
-    if not history:
-        save_weights(output / BEST, sampler)
-        history = [judge_all(greedy, context)]
-        logger.info("before self-critical training: %s", json.dumps(history[-1]))
-    # How far an epoch came that Ctrl-C has cut: its batches so far, and their summed rewards.
-    begun = history.pop() if "batches" in history[-1] else {"batches": 0, "rewards": 0.0}
-    with interrupt_set() as interrupted:
-        for epoch in range(len(history) - 1, training.cider_epochs):
-            begun = critic.train_epoch(epoch, begun, interrupted)
-            if begun["batches"] < critic.batches:
-                save_state(output / STATE, sampler, [*history, begun])
-                raise KeyboardInterrupt
-            judged = judge_all(greedy, context)
-            history.append({"reward": begun["rewards"] / begun["batches"]} | judged)
-            begun = {"batches": 0, "rewards": 0.0}
-            logger.info("CIDEr epoch %d: %s", epoch + 1, json.dumps(history[-1]))
-            if judged["val_cider"] >= max(h["val_cider"] for h in history):
-                save_weights(output / BEST, sampler)
-            save_state(output / STATE, sampler, history)
-            if interrupted.is_set():
-                raise KeyboardInterrupt
+    trainer = SelfCriticalTrainer(sampler, context)
+    phase = Phase("CIDEr epoch", STATE, BEST, training.cider_epochs)
+    history = run_epochs(trainer, phase, output, after_epoch=context.after_epoch)
     before = [np.array(v) for v in model.weights]
     load_weights(output / BEST, model, output / STATE)
     for variable, start in zip(model.weights, before, strict=True):
@@ -108,7 +78,10 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
 
 
 class SelfCriticalTrainer:
-    """Trains `model`, which should have no dropout."""
+    """Trains `model`, which should have no dropout. The best epoch is that of the highest CIDEr-D
+    of greedy validation captions."""
+
+    judged_before = True
 
     def __init__(self, model: CaptionModel, context: RunContext) -> None:
         self.model = model
@@ -121,31 +94,31 @@ class SelfCriticalTrainer:
         samples = max(2, training.captions_per_image)  # the baseline takes another one
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.loop = DecodingLoop(model, chooser_for(self.options), self.options.rows)
+        # Compiled once for all epochs.
+        self.greedy = DecodingLoop(model, chooser_for(GREEDY), GREEDY.rows)
 
     @property
     def batches(self) -> int:
         """Batches of an epoch. The last, smaller one is left out: other epochs bring its images."""
         return max(1, len(self.ids) // self.training.batch_size)
 
-    def train_epoch(
-        self, epoch: int, begun: dict[str, float], interrupted: Event
-    ) -> dict[str, float]:
-        """What `begun` has left of a pass over the images, or as much of it as comes before
-        `interrupted` is set; returns `begun` brought up to date.
+    def begin(self) -> None:
+        """The weights are there already."""
+
+    def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
+        """As `epoch_loop.Trainer`; `progress` has the summed mean rewards of the batches.
 
         The order of the images and the samples depend on seed, epoch and batch alone.
         """
         size, seed = self.training.batch_size, [self.training.seed, epoch, 1]
         order = np.random.default_rng(seed).permutation(len(self.ids))
-        rewards = begun["rewards"]
-        name = f"CIDEr epoch {epoch + 1}"
-        first = int(begun["batches"])
+        rewards, first = progress.get("rewards", 0.0), int(progress.get("batches", 0))
         bar = tqdm(
             range(first, self.batches),
             initial=first,
             total=self.batches,
             unit="batch",
-            desc=name,
+            leave=False,
             disable=None,
         )
         for batch in bar:
@@ -154,6 +127,18 @@ class SelfCriticalTrainer:
             if interrupted.is_set():
                 return {"batches": batch + 1, "rewards": rewards}
         return {"batches": self.batches, "rewards": rewards}
+
+    def summary(self, progress: Progress) -> dict[str, float]:
+        """The mean reward, before what is taken off for overuse."""
+        return {"reward": progress["rewards"] / progress["batches"]}
+
+    def validate(self) -> dict[str, float]:
+        """See `judge_all`."""
+        return judge_all(self.greedy, self.context)
+
+    def score(self, epoch: dict[str, float]) -> float:
+        """The higher CIDEr-D the better."""
+        return epoch["val_cider"]
 
     def _train_batch(self, epoch: int, rows: np.ndarray, rng: np.random.Generator) -> float:
         """One step on the images number `rows`. Returns the mean reward of their samples."""
