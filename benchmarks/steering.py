@@ -29,7 +29,7 @@ from captioner.data.datasets import Record, read_coco, sample_records
 from captioner.data.images import load_image
 from captioner.data.words import split_words
 from captioner.evaluation.bootstrap import interval
-from captioner.evaluation.diversity import vices
+from captioner.evaluation.diversity import flaws
 from captioner.model.function_words import FUNCTION_WORDS
 from captioner.model.steering import LEAK, region_coverage
 
@@ -104,7 +104,7 @@ def measure_boxes(
             touched = region_coverage(box, rows, columns) > 0
             inside += [float(weights[touched].sum()) for weights in caption.attention]
             brightest += [bool(touched.flat[weights.argmax()]) for weights in caption.attention]
-        habits = vices([caption.words for caption in captions])
+        habits = flaws([caption.words for caption in captions])
         results.append(
             {
                 "side": side,

@@ -1,1 +1,1 @@
-"""How good the captions are, and whether the attention tells the truth."""
+"""Measures how good the captions are, and whether the attention is faithful."""

@@ -1,8 +1,8 @@
-"""Does a caption's probability say how likely it is to be right? Calibration and its diagram.
+"""Calibration: how often captions of a given probability are right, and a diagram of it.
 
-A caption counts as right if at least half of its content words occur in what people said of the
-photo. Captions are put into groups by their mean log-probability per word. The page warns of
-captions as improbable as those of a group that is mostly wrong (`web.confidence`).
+A caption counts as right if at least half of its content words occur in the references. Captions
+are grouped by their mean log-probability per word. The page warns of captions that are as
+improbable as those of a group that is mostly wrong (`web.confidence`).
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def calibration(
 
 
 def is_right(caption: Caption, record: Record) -> bool:
-    """Whether at least half of the content words occur in what people said of the photo."""
+    """Whether at least half of the caption's content words occur in the references."""
     said = {word for text in record.captions for word in split_words(text)}
     words = set(caption.words) - FUNCTION_WORDS
     return 2 * len(words & said) >= len(words)
 
 
 def reliability_diagram(groups: Sequence[dict[str, float]]) -> bytes:
-    """A PNG: the share of right captions over the probability per word, for each group.
+    """A PNG that shows, for each group, the share of right captions over the probability per word.
 
-    Guo et al. 2017 (arXiv 1706.04599) draw classifiers in this way. The dashed diagonal is where
-    the probability per word would be the probability of being right. The bars are 95% intervals
+    Guo et al. 2017 (arXiv 1706.04599) introduced such diagrams for classifiers. On the dashed
+    diagonal, the probability per word is the probability of being right. The bars are 95% intervals
     (`wilson_interval`).
     """
     from matplotlib.figure import Figure
@@ -91,8 +91,8 @@ def reliability_diagram(groups: Sequence[dict[str, float]]) -> bytes:
 def wilson_interval(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lower and upper ends of the 95% intervals of shares of right captions.
 
-    `shares` and `counts` have a number for each group: its share and its number of captions. The
-    interval is Wilson's (1927, doi 10.1080/01621459.1927.10502953).
+    The intervals are Wilson's (1927, doi 10.1080/01621459.1927.10502953). `shares` and `counts`
+    have the share and the number of captions of each group.
     """
     z = 1.96
     scale = 1 + z**2 / counts

@@ -1,11 +1,11 @@
-"""Caption scores of a checkpoint on a data set.
+"""Scores the captions of a checkpoint on a data set.
 
     python -m captioner.evaluation CHECKPOINT --dataset flickr8k --data-dir DIR --split test
 
-BLEU-1 to 4, METEOR, ROUGE-L and CIDEr, with bootstrap intervals of BLEU-4 and CIDEr
-(`metrics.assess`); how varied the captions are and which vices they have (`diversity`), and the
-same of the references, for comparison. One JSON object, last on standard output; percentages,
-CIDEr times 100.
+It computes BLEU-1 to 4, METEOR, ROUGE-L and CIDEr, with bootstrap intervals of BLEU-4 and CIDEr
+(`metrics.assess`), and measures how varied the captions are and which flaws they have
+(`diversity`), beside the same measures of the references. The last line on standard output is one
+JSON object. Scores are percentages; CIDEr is multiplied by 100.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ from captioner.evaluation.cli import (
     measuring_parser,
     save_result,
 )
-from captioner.evaluation.diversity import diversity, unknown_words, vices
+from captioner.evaluation.diversity import diversity, flaws, unknown_words
 from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
 from captioner.evaluation.report import write_report
-from captioner.model.decoding_options import STRATEGIES, DecodingOptions
+from captioner.model.decoding_options import MEANINGS, STRATEGIES, DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 
-# What of the decoding options a strategy depends on.
+# The decoding options that a strategy depends on.
 SEARCH = {
     "greedy": (),
     "beam": ("beam_width", "length_penalty"),
     "sample": ("temperature", "top_k", "top_p", "seed"),
 }
-SAME = ("dataset", "split", "strategy", "temperature")  # a newer score replaces the one equal in it
+# A new score replaces the saved one that is equal in these fields.
+SAME = ("dataset", "split", "strategy", "temperature")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One caption for each photo, and how good they are."""
+    """One caption of each photo, with their scores."""
 
     captions: list[Caption]
     cider: np.ndarray  # float64 (photos,), times 100
@@ -65,7 +66,7 @@ def evaluate(
     cache: FeatureCache | None = None,
     train_captions: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The scores of `examine` alone, with the strategy's default options."""
+    """Only the scores of `examine`, with the default options of a strategy."""
     options = DecodingOptions(strategy, num_captions=1)
     return examine(captioner, records, options, cache, train_captions).scores
 
@@ -77,11 +78,22 @@ def examine(
     cache: FeatureCache | None = None,
     train_captions: Iterable[str] = (),
 ) -> Evaluation:
-    """One caption of each photo, scored; the scores begin with the settings they were made with.
+    """Makes one caption of each photo, and scores the captions.
 
-    With `cache`, features come from there and the photos are not read. With `train_captions`, the
-    share of captions that are not among them is reported. Sampling draws one caption per photo:
-    the best of several would be another system. Raises `MetricsUnavailable`.
+    Args:
+        captioner: What to evaluate.
+        records: The photos and their references.
+        options: The options of the search. `num_captions` has no effect: sampling draws one caption
+            per photo, because the best of several would be another system.
+        cache: The features of the photos. With None, the photos are read.
+        train_captions: If there are any, the share of captions that are not among them is measured.
+
+    Returns:
+        The captions and their scores. The settings come first among the scores.
+
+    Raises:
+        MetricsUnavailable: The scorers cannot run.
+        ImageError: A photo cannot be read.
     """
     require_metrics()
     options = replace(options, num_captions=1)
@@ -102,9 +114,9 @@ def examine(
         **{name: value for name, value in settings.items() if value is not None},
         **assessment.scores,
         "confidence_95": assessment.intervals,
-        "captions": diversity(ours, train_captions, vocabulary.split) | vices(ours),
+        "captions": diversity(ours, train_captions, vocabulary.split) | flaws(ours),
         "references": diversity(theirs, train_captions, vocabulary.split)
-        | vices(theirs)
+        | flaws(theirs)
         | {"unknown": unknown},
     }
     return Evaluation(captions, assessment.cider, scores)
@@ -116,7 +128,7 @@ def describe(
     options: DecodingOptions,
     cache: FeatureCache | None = None,
 ) -> list[Caption]:
-    """The best caption of each photo; when sampling, each photo has draws of its own."""
+    """The best caption of each photo. In sampling, each photo has random numbers of its own."""
     captions: list[Caption] = []
     size = captioner.extractor.batch_size
     with tqdm(total=len(records), unit="image", desc="captions", disable=None) as progress:
@@ -135,8 +147,8 @@ def describe(
 def _sample(
     captioner: Captioner, records: Sequence[Record], features: np.ndarray, options: DecodingOptions
 ) -> list[list[Caption]]:
-    # The photos of a batch share the draws of a seed. Scored that way, a data set would be one
-    # experiment, not a thousand, and its interval too narrow.
+    # Photos with the same seed have the same random numbers. If all photos of a data set shared
+    # them, the captions would not be independent, and the intervals would be too narrow.
     seeds = [zlib.crc32(f"{options.seed}:{r.image_id}".encode()) for r in records]
     return [
         captioner.caption_features(one[None], replace(options, seed=seed))[0]
@@ -145,20 +157,23 @@ def _sample(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluates a checkpoint as the command line says. Returns the exit status."""
     parser = measuring_parser("python -m captioner.evaluation", __doc__)
     parser.add_argument("--strategy", choices=STRATEGIES, default="beam")
-    search = parser.add_argument_group("search, where not the default of the strategy")
-    search.add_argument("--beam-width", type=int)
-    search.add_argument("--length-penalty", type=float, help="beam: the power of the length")
-    search.add_argument("--temperature", type=float, help="sample: 1 is the model's own")
-    search.add_argument("--top-k", type=int, help="sample: from the K likeliest words")
-    search.add_argument("--top-p", type=float, help="sample: from a nucleus of this probability")
-    search.add_argument("--seed", type=int, help="sample: other draws")
+    search = parser.add_argument_group("options of the search")
+    search.add_argument("--beam-width", type=int, help=MEANINGS["beam_width"])
+    search.add_argument(
+        "--length-penalty", type=float, help="for beam: higher values favour longer captions"
+    )
+    search.add_argument("--temperature", type=float, help=MEANINGS["temperature"])
+    search.add_argument("--top-k", type=int, help=MEANINGS["top_k"])
+    search.add_argument("--top-p", type=float, help=MEANINGS["top_p"])
+    search.add_argument("--seed", type=int, help="for samples: draws other samples")
     parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE.html",
-        help="the best, median and worst 20 captions with photos and attention, to look at",
+        help="write a page with the best, median and worst 20 captions, their photos and attention",
     )
     options = parser.parse_args(arguments)
     check_options(parser, options)
@@ -188,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.report:
         try:
             write_report(options.report, records, found.captions, found.cider, scores)
-        except (OSError, ImageError) as error:  # the scores took longer: they are printed anyway
-            print(f"error: no report: {error}", file=sys.stderr)
+        except (OSError, ImageError) as error:  # the scores took long, so they are printed anyway
+            print(f"error: the report was not written: {error}", file=sys.stderr)
             status = 1
     print(json.dumps(scores))
     return status

@@ -1,4 +1,4 @@
-"""What programs that measure a checkpoint share: options, photos, and where results go."""
+"""The common parts of programs that measure a checkpoint: options, photos, and saved results."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from captioner.model.features import extract
 
 logger = logging.getLogger(__name__)
 
-EXPECTED = (DatasetError, CheckpointError, FeatureError, ImageError)  # their messages say it all
+EXPECTED = (DatasetError, CheckpointError, FeatureError, ImageError)  # errors of `load_subject`
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint, and the photos it is measured on."""
+    """A checkpoint, and the photos that it is measured on."""
 
     captioner: Captioner
     records: list[Record]
-    cache: FeatureCache | None
-    name: str  # of the data set, as scores and model card call it
-    train_captions: list[str]  # what the checkpoint was trained on, as far as `data_dir` has it
+    cache: FeatureCache | None  # the features of the photos; None to read the photos
+    name: str  # the data set's name in the scores and the model card
+    train_captions: list[str]  # empty if the checkpoint was not trained on this data set
 
 
 def measuring_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """The options of `load_subject`, and `--save`."""
+    """A parser with the options that `load_subject` reads, and `--save`."""
     parser = argparse.ArgumentParser(
         program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,24 +54,29 @@ def measuring_parser(program: str, description: str | None) -> argparse.Argument
     parser.add_argument("--split", choices=("test", "val"), required=True)
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument(
-        "--features", type=Path, help="a feature cache; photos that it lacks are added to it"
+        "--features", type=Path, help="a feature cache, to which missing photos are added"
     )
     parser.add_argument(
-        "--save", action="store_true", help="also into metrics.json and the card of the checkpoint"
+        "--save",
+        action="store_true",
+        help="write the result into the checkpoint's metrics and card",
     )
     return parser
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Ends the program if something is wrong that would otherwise show after minutes of work."""
+    """Ends the program for mistakes that would otherwise appear only after minutes of work."""
     if options.limit is not None and options.limit < 1:
-        parser.error(f"--limit is {options.limit}: at least 1")
+        parser.error(f"--limit is {options.limit}: it must be at least 1")
     if options.save and not Path(options.checkpoint).is_dir():
-        parser.error(f"--save needs a checkpoint directory, and {options.checkpoint} is none")
+        parser.error(f"--save needs a checkpoint directory, and {options.checkpoint} is not one")
 
 
 def load_subject(options: argparse.Namespace) -> Subject:
-    """Raises the errors of `EXPECTED`."""
+    """Loads the checkpoint and reads the photos that the options name.
+
+    Raises the errors of `EXPECTED`.
+    """
     captioner = Captioner.from_pretrained(options.checkpoint)
     config = captioner.config
     records, train_captions = read_split(
@@ -81,19 +86,19 @@ def load_subject(options: argparse.Namespace) -> Subject:
     cache = options.features and extract(records, captioner.extractor, options.features)
     trained_on = names_in(config.dataset)
     name = options.dataset
-    if len(trained_on) > 1:  # there, a folder goes by its own name
+    if len(trained_on) > 1:  # a model that was trained on several calls a folder by its own name
         name = Source(options.dataset, options.data_dir).name
     if name not in trained_on:
-        train_captions = []  # it was trained on others
+        train_captions = []
     return Subject(captioner, records, cache, name, train_captions)
 
 
 def features_of(
     captioner: Captioner, records: Sequence[Record], cache: FeatureCache | None
 ) -> np.ndarray:
-    """float16 (records, locations, channels) of up to a batch; with `cache`, photos are not read.
+    """The features of up to a batch of photos, float16 (records, locations, channels).
 
-    Raises `ImageError`.
+    They come from `cache`, or from the photos if it is None. Raises `ImageError`.
     """
     if cache is not None:
         return cache.gather([r.image_id for r in records])
@@ -101,14 +106,22 @@ def features_of(
 
 
 def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequence[str]) -> None:
-    """Adds `entry` to a list in the checkpoint's metrics, in place of the one with equal values of
-    `same`, and to its model card, unless somebody has edited that."""
+    """Adds a result to the metrics and the model card of a checkpoint.
+
+    A model card that was edited by hand is not changed.
+
+    Args:
+        folder: The checkpoint directory.
+        section: The key of the list in the metrics to which the result is added.
+        entry: The result.
+        same: An earlier result is replaced if it is equal in these fields.
+    """
     metrics = read_json(folder / METRICS)
     others = [e for e in metrics.get(section, ()) if any(e.get(k) != entry.get(k) for k in same)]
     metrics[section] = [*others, dict(entry)]
     write_json(folder / METRICS, metrics)
     card = folder / "README.md"
     if card.exists() and not is_untouched(card.read_text(encoding="utf-8")):
-        logger.warning("%s was edited by hand and is left as it is", card)
+        logger.warning("%s was edited by hand, so it is not changed", card)
         return
     write_bytes(card, model_card(read_config(folder)[0], metrics).encode())

@@ -1,8 +1,8 @@
-"""Diversity and degeneration of captions: how varied they are, and which known vices they have.
+"""Measures how varied captions are, and how many have known flaws.
 
-Nothing here asks whether a caption is right. The measures of diversity are those of van Miltenburg
-et al. 2018 (aclanthology.org/C18-1147); the vices are those seen in captions trained on CIDEr (Guo
-et al. 2018, aclanthology.org/D18-1083) and in beam search.
+Whether a caption is right plays no role here. The measures of diversity are those of van Miltenburg
+et al. 2018 (aclanthology.org/C18-1147). The flaws are those of captions that were trained on CIDEr
+(Guo et al. 2018, aclanthology.org/D18-1083) and of beam search.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def diversity(
     train_captions: Iterable[str] = (),
     split: Callable[[str], list[str]] = split_words,
 ) -> dict[str, float]:
-    """How varied captions are.
+    """Measures how varied captions are.
 
     Args:
         captions: One caption per image, each a list of words.
         train_captions: The training captions, as whole texts.
-        split: Makes a text into words.
+        split: Splits a text into words.
 
     Returns:
         `distinct`, the share of different captions in percent; `words_used`, the number of
         different words; `mean_length` in words. With `train_captions` also `novel`, the percentage
-        of captions that equal no training caption, case and punctuation aside.
+        of captions that equal no training caption, apart from case and punctuation.
     """
     found = {
         "distinct": _percent(len({tuple(c) for c in captions}), len(captions)),
@@ -46,17 +46,17 @@ def diversity(
     return found
 
 
-def vices(captions: Sequence[Words]) -> dict[str, float]:
-    """The percentage of captions with each vice.
+def flaws(captions: Sequence[Words]) -> dict[str, float]:
+    """The percentage of captions with each flaw.
 
     Args:
         captions: Lists of words.
 
     Returns:
-        `unfinished`: the caption ends in an article, preposition or conjunction; `word_thrice`: it
-        has a word three times in a row; `phrase_twice`: a word or phrase twice in a row;
-        `repeated_bigram`: the same two words in a row at two places; `special_token`: it has
-        `<unk>` or the like.
+        `unfinished`: the caption ends with an article, preposition or conjunction; `word_thrice`:
+        it has a word three times in a row; `phrase_twice`: it has a word or phrase twice in a row;
+        `repeated_bigram`: it has the same two words in a row at two places; `special_token`: it has
+        `<unk>` or another special token.
     """
     return {
         "unfinished": _share(captions, is_unfinished),
@@ -68,21 +68,24 @@ def vices(captions: Sequence[Words]) -> dict[str, float]:
 
 
 def unknown_words(captions: Sequence[Words], vocabulary: Vocabulary) -> float:
-    """The percentage of words that are not in `vocabulary`, and so `<unk>` to the model."""
+    """The percentage of words that are not in `vocabulary`, so that the model reads `<unk>`."""
     counts = Counter(word for c in captions for word in c)
     unknown = sum(n for word, n in counts.items() if word not in vocabulary)
     return _percent(unknown, counts.total())
 
 
 def is_unfinished(words: Words) -> bool:
+    """Whether a caption ends with an article, preposition or conjunction, or is empty."""
     return not words or words[-1] in UNFINISHED
 
 
 def has_word_thrice(words: Words) -> bool:
+    """Whether a word stands three times in a row."""
     return any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False))
 
 
 def has_phrase_twice(words: Words) -> bool:
+    """Whether a word or a phrase stands twice in a row."""
     return any(
         words[i : i + n] == words[i + n : i + 2 * n]
         for n in range(1, len(words) // 2 + 1)
@@ -91,6 +94,7 @@ def has_phrase_twice(words: Words) -> bool:
 
 
 def has_repeated_bigram(words: Words) -> bool:
+    """Whether the same two words stand in a row at two places."""
     bigrams = list(pairwise(words))
     return len(set(bigrams)) < len(bigrams)
 

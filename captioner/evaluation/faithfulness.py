@@ -1,22 +1,23 @@
-"""Does the attention tell the truth? If what was attended to is blanked, the word should suffer.
+"""Measures whether the attention is faithful: does a word depend on the places attended to?
 
     python -m captioner.faithfulness CHECKPOINT --dataset flickr8k --data-dir DIR --split val
 
 For each content word of each photo's greedy caption, the quarter of the photo's cells with the most
-attention is painted over with the photo's mean colour, before the network sees it, and the fall of
-the word's log-probability is measured, with the same words before it. (Comprehensiveness, DeYoung
-et al. 2020, aclanthology.org/2020.acl-main.408, for regions of photos.) The same is done with three
-other quarters:
+attention is painted over with the photo's mean colour before the network sees it. The program
+measures how much the log-probability of the word falls, given the same words before it. This is
+comprehensiveness (DeYoung et al. 2020, aclanthology.org/2020.acl-main.408) for regions of photos.
+The same is done with three other quarters as controls:
 
-    shifted      the attended one, mirrored at random and moved to a random place, cells that leave
-                 on one side coming back on the other: any cell is as likely as any other, and the
-                 shape stays
-    scattered    as many cells at random
-    other_photo  the quarter attended to for a random content word of another photo: what one knows
-                 of a photo without looking at it, such as that subjects stand in the middle
+    shifted      The attended quarter, mirrored at random and moved to a random place. Cells that
+                 leave the photo on one side come back on the other. The shape stays, and each cell
+                 has the same chance to be painted over.
+    scattered    The same number of cells, chosen at random.
+    other_photo  The quarter that was attended to for a random content word of another photo. It
+                 stands for what is true of photos in general, such as that subjects are often in
+                 the middle.
 
-A ratio of mean drops above 1 says that where the model looks matters more than elsewhere. Intervals
-are from resampled photos. One JSON object, last on standard output.
+If the ratio of the mean falls is above 1, the places where the model looks matter more than others.
+The intervals are from resampled photos. The last line on standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -47,19 +48,18 @@ from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.function_words import FUNCTION_WORDS
 
-SHARE = 1 / 4  # of the cells of a photo that are blanked
-CONTROLS = ("shifted", "scattered", "other_photo")
+SHARE = 1 / 4  # of a photo's cells that are blanked
 GREEDY = DecodingOptions("greedy", num_captions=1)
 SAME = ("dataset", "split")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A content word, and the cells that are blanked for it, by kind, bool (rows, columns)."""
+    """A content word, and the cells that are blanked for it."""
 
-    image: int
-    word: int
-    masks: dict[str, np.ndarray]
+    image: int  # the number of the photo
+    word: int  # the number of the word in the caption
+    masks: dict[str, np.ndarray]  # kind of quarter -> bool (rows, columns)
 
 
 def faithfulness(
@@ -68,11 +68,22 @@ def faithfulness(
     cache: FeatureCache | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The mean drops of log-probability and probability by kind of blanked quarter, and for each
-    control the `ratio` of the attended quarter's drop to its own and the `difference`, in nats.
+    """Measures how much words depend on the places attended to.
 
-    A ratio, or an end of its interval, is None where the control's drop is not above zero. `cache`
-    spares one pass in about fifteen. Raises `ImageError`.
+    Args:
+        captioner: What to measure.
+        records: The photos.
+        cache: The features of the photos. It saves about one pass in fifteen.
+        seed: Which random quarters are blanked.
+
+    Returns:
+        The mean drops of log-probability and of probability for each kind of blanked quarter; and,
+        for each control, the `ratio` of the attended quarter's drop to the control's and their
+        `difference` in nats. A ratio, or an end of its interval, is None if the control's drop is
+        not above zero.
+
+    Raises:
+        ImageError: A photo cannot be read.
     """
     captions = describe(captioner, records, GREEDY, cache)
     targets = choose_targets(captions, seed)
@@ -101,14 +112,17 @@ def _by(kinds: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
 
 
 def _compare(by_image: np.ndarray, column: int) -> dict[str, Any]:
-    """The attended quarter, column 0 of (images, kinds + 1), with another; the last column counts
-    the words."""
+    """Compares the attended quarter (column 0) with a control (`column`).
+
+    `by_image` (images, kinds + 1) has the sums of the drops over the words of each image; the last
+    column is the number of words.
+    """
 
     def difference(sums: np.ndarray) -> np.ndarray:
         return (sums[:, 0] - sums[:, column]) / sums[:, -1]
 
     def ratio(sums: np.ndarray) -> np.ndarray:
-        # Nothing to divide by: no ratio, however large, can be excluded.
+        # If the control's drop is not above zero, no ratio can be excluded, however large.
         return np.where(
             sums[:, column] > 0, sums[:, 0] / np.maximum(sums[:, column], 1e-12), np.inf
         )
@@ -124,9 +138,9 @@ def _compare(by_image: np.ndarray, column: int) -> dict[str, Any]:
 
 
 def choose_targets(captions: Sequence[Caption], seed: int = 0) -> list[Target]:
-    """The content words of the captions, in their order, with what is blanked for each.
+    """The content words of the captions, in their order, with the cells to blank for each.
 
-    If all words are of one photo, there is no "other_photo".
+    If all words belong to one photo, there is no "other_photo".
     """
     rng = np.random.default_rng(seed)
     attended = [
@@ -147,7 +161,7 @@ def choose_targets(captions: Sequence[Caption], seed: int = 0) -> list[Target]:
 
 
 def most_attended(attention: np.ndarray) -> np.ndarray:
-    """bool (rows, columns): the quarter of the cells with the most attention (rows, columns)."""
+    """The quarter of the cells with the most attention (rows, columns), as bool (rows, columns)."""
     mask = np.zeros(attention.size, bool)
     order = np.argsort(-attention, axis=None, kind="stable")
     mask[order[: max(1, round(attention.size * SHARE))]] = True
@@ -155,7 +169,7 @@ def most_attended(attention: np.ndarray) -> np.ndarray:
 
 
 def shifted(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`mask` mirrored at random and moved to a random place of the torus."""
+    """`mask`, mirrored at random and moved to a random place, as on a torus."""
     for axis in (0, 1):
         if rng.random() < 0.5:
             mask = np.flip(mask, axis)
@@ -163,15 +177,15 @@ def shifted(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def scattered(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many random cells as `mask` has."""
+    """A mask of as many cells as `mask` has, chosen at random."""
     return rng.permutation(mask.ravel()).reshape(mask.shape)
 
 
 def blank(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The photo (size, size, 3) with the masked cells (rows, columns) in its mean colour."""
+    """Paints the masked cells (rows, columns) of a photo (size, size, 3) in its mean colour."""
     rows, columns = mask.shape
     height, width = pixels.shape[:2]
-    # The cell of each pixel, as the overlay draws them over the photo.
+    # The cell of each pixel, as in the overlay.
     row = np.arange(height) * rows // height
     column = np.arange(width) * columns // width
     hidden = mask[row[:, None], column[None, :], None]
@@ -184,9 +198,13 @@ def measure(
     captions: Sequence[Caption],
     targets: Sequence[Target],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The words' log-probabilities, with the words of the caption before them: as the photo is
-    (targets,), and with each kind of quarter blanked (targets, kinds)."""
-    # Words of a photo often share a quarter, and one pass gives the words of the whole caption.
+    """The log-probabilities of the target words, given the words of the caption before them.
+
+    Returns:
+        Those for the photos as they are, (targets,), and those with each kind of quarter blanked,
+        (targets, kinds).
+    """
+    # Words of a photo often share a quarter, and one pass computes all words of a caption.
     passes: dict[tuple[int, bytes], np.ndarray] = {}
     for target in targets:
         for mask in (np.zeros_like(target.masks["attended"]), *target.masks.values()):
@@ -214,7 +232,7 @@ def measure(
 def _blanked(
     captioner: Captioner, records: Sequence[Record], passes: dict[tuple[int, bytes], np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """What the network sees in each pass; the passes of a photo come together."""
+    """The network's input in each pass; the passes of a photo are consecutive."""
     last, pixels = -1, np.empty(0)
     for (image, _), mask in passes.items():
         if image != last:
@@ -225,7 +243,7 @@ def _blanked(
 def _forced_log_probs(
     captioner: Captioner, pixels: np.ndarray, captions: Sequence[Caption]
 ) -> list[list[float]]:
-    """The log-probabilities of the captions' words if said of `pixels`, (images, size, size, 3)."""
+    """The log-probabilities of the captions' words for the photos (images, size, size, 3)."""
     forced = np.zeros((len(captions), 1, GREEDY.max_words + 1), np.int32)
     for row, caption in zip(forced, captions, strict=True):
         ids = [*captioner.vocabulary.encode(caption.text), END]
@@ -239,8 +257,9 @@ def _round(value: float) -> float | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures a checkpoint as the command line says. Returns the exit status."""
     parser = measuring_parser("python -m captioner.faithfulness", __doc__)
-    parser.add_argument("--seed", type=int, default=0, help="other random quarters")
+    parser.add_argument("--seed", type=int, default=0, help="chooses other random quarters")
     options = parser.parse_args(arguments)
     check_options(parser, options)
     try:

@@ -1,7 +1,7 @@
-"""A page to look at and learn from: captions beside their photos, references and attention.
+"""Writes an HTML page that shows captions with their photos, references and attention.
 
-One HTML file that needs nothing else. It holds the photos of a data set: keep it as private as they
-are.
+The page is one file that needs nothing else. It contains photos of a data set, so keep it as
+private as they are.
 """
 
 from __future__ import annotations
@@ -35,9 +35,19 @@ def write_report(
     scores: Mapping[str, Any],
     shown: int = SHOWN,
 ) -> None:
-    """Writes the `shown` best, middle and worst captions by `cider` (photos,), times 100.
+    """Writes a page with the best, the middle and the worst captions.
 
-    Raises `ImageError` for a photo that cannot be read, `OSError` if the file cannot be written.
+    Args:
+        path: The HTML file to write.
+        records: The photos.
+        captions: A caption of each photo.
+        cider: (photos,), the score of each caption times 100.
+        scores: The scores of all captions, which are shown in a table.
+        shown: How many captions each of the three groups has.
+
+    Raises:
+        ImageError: A photo cannot be read.
+        OSError: The file cannot be written.
     """
     groups = [
         {"title": title, "cards": list(_cards(chosen, records, captions, cider))}
@@ -55,9 +65,10 @@ def write_report(
 
 
 def ranked(cider: np.ndarray, shown: int) -> dict[str, list[int]]:
-    """The positions of the best, the middle and the worst: a third of all each, if there are few.
+    """The positions of the best, the middle and the worst captions.
 
-    The best come first in the first two groups, the worst first in the last.
+    Each group has `shown` captions, or a third of all if there are fewer. In the first two groups
+    the best captions come first, in the last group the worst.
     """
     order = np.argsort(-cider, kind="stable").tolist()
     size = min(shown, max(1, len(order) // 3))
@@ -112,7 +123,7 @@ def _embedded(picture: Image.Image) -> str:
 
 
 def _table(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The scores as lines of a table; those of a group are named after it."""
+    """The scores as lines of a table. The name of a nested score begins with that of its group."""
     lines = []
     for name, value in scores.items():
         if isinstance(value, Mapping):

@@ -1,16 +1,16 @@
-"""How good are the captions that visitors see? Samples, at several temperatures and in two orders.
+"""Measures how good the samples are that visitors of the page see, at several temperatures.
 
     python -m captioner.evaluation.samples CHECKPOINT --dataset folder --data-dir DIR --split val
 
-For each temperature, three captions of each photo, as the page shows them: CIDEr-D of the first, of
-the mean and of the best of the three; the same of the first if the samples stand in the order of
-their agreement with each other (minimum Bayes risk: Kumar and Byrne, HLT-NAACL 2004) in place of
-their probability; the share of first captions that break off or say a phrase twice; and the share
-that name a person where no reference does.
+For each temperature, the program makes three captions of each photo, as the page does. It prints
+CIDEr-D of the first of the three, of their mean and of the best; CIDEr-D of the first if the
+captions are ordered not by their probability, but by how much they agree with each other (minimum
+Bayes risk: Kumar and Byrne, HLT-NAACL 2004); the share of first captions that break off or have a
+phrase twice; and the share of those that name a person although no reference does.
 
-With `--save`, the checkpoint's metrics get the calibration of the captions at the page's own
-temperature (see `calibration`), by which the page says when it is unsure. `--diagram FILE` draws
-it. Prints a table, then one JSON object.
+With `--save`, the checkpoint's metrics get the calibration of the captions at the page's default
+temperature (see `calibration`), by which the page decides whether to say that it is unsure.
+`--diagram FILE` draws the calibration. The program prints a table, then one JSON object.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from captioner.evaluation.cli import (
     load_subject,
     measuring_parser,
 )
-from captioner.evaluation.diversity import vices
+from captioner.evaluation.diversity import flaws
 from captioner.files import write_bytes
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions
 from captioner.model.feature_cache import FeatureCache
@@ -54,7 +54,7 @@ PEOPLE = frozenset(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints, and gives the exit status."""
+    """Measures a checkpoint as the command line says. Returns the exit status."""
     parser = measuring_parser("python -m captioner.evaluation.samples", __doc__)
     parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
     parser.add_argument("--diagram", type=Path, metavar="FILE", help="the calibration as a PNG")
@@ -90,10 +90,10 @@ def draw(
     records: Sequence[Record],
     options: DecodingOptions,
     cache: FeatureCache | None,
-    batch_size: int = 32,
 ) -> list[list[Caption]]:
-    """For each photo its captions, the most probable first."""
+    """For each photo its captions, with the most probable caption first."""
     drawn: list[list[Caption]] = []
+    batch_size = captioner.extractor.batch_size
     for start in range(0, len(records), batch_size):
         features = features_of(captioner, records[start : start + batch_size], cache)
         drawn += captioner.caption_features(features, options)
@@ -101,13 +101,13 @@ def draw(
 
 
 def examine(records: Sequence[Record], drawn: Sequence[Sequence[Caption]]) -> dict[str, float]:
-    """The figures of one temperature; CIDEr times 100, shares in percent."""
+    """The figures of one temperature. CIDEr is multiplied by 100; shares are in percent."""
     by_rank = np.array(
         [cider(records, [c[rank] for c in drawn]) for rank in range(SHOWN)]
     )  # (shown, photos)
     agreeing = [captions[most_agreed(captions)] for captions in drawn]
     first = [captions[0] for captions in drawn]
-    habits = vices([caption.words for caption in first])
+    habits = flaws([caption.words for caption in first])
     strangers = [
         names_a_person(c.words) and not any(names_a_person(split_words(t)) for t in r.captions)
         for r, c in zip(records, first, strict=True)
@@ -125,8 +125,11 @@ def examine(records: Sequence[Record], drawn: Sequence[Sequence[Caption]]) -> di
 
 
 def cider(records: Sequence[Record], captions: Sequence[Caption]) -> np.ndarray:
-    """CIDEr-D (photos,) times 100 of one caption each, over plain words: it needs no Java, and so
-    does not compare with the scores of `captioner.evaluation`."""
+    """CIDEr-D (photos,), times 100, of one caption per photo.
+
+    It is computed over plain words, without Java's tokenizer, so it cannot be compared with the
+    scores of `captioner.evaluation`.
+    """
     from pycocoevalcap.cider.cider import Cider
 
     truth = {r.image_id: [" ".join(split_words(c)) for c in r.captions] for r in records}
@@ -135,7 +138,7 @@ def cider(records: Sequence[Record], captions: Sequence[Caption]) -> np.ndarray:
 
 
 def most_agreed(captions: Sequence[Caption]) -> int:
-    """The number of the caption that shares most n-grams (of one and two words) with the others."""
+    """The number of the caption that shares the most n-grams (of one and two words) with others."""
     grams = [Counter(c.words) + Counter(pairwise(c.words)) for c in captions]
 
     def agreement(own: int) -> float:
@@ -149,7 +152,7 @@ def most_agreed(captions: Sequence[Caption]) -> int:
 
 
 def names_a_person(words: Sequence[str]) -> bool:
-    """Whether one of the words means a human being."""
+    """Whether one of the words is in `PEOPLE`."""
     return not PEOPLE.isdisjoint(words)
 
 

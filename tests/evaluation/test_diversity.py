@@ -1,16 +1,16 @@
-"""How varied captions are, and their vices."""
+"""How varied captions are, and their flaws."""
 
 import pytest
 
 from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from captioner.evaluation.diversity import (
     diversity,
+    flaws,
     has_phrase_twice,
     has_repeated_bigram,
     has_word_thrice,
     is_unfinished,
     unknown_words,
-    vices,
 )
 from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
 
@@ -31,8 +31,8 @@ def test_diversity():
     assert "novel" not in diversity(CAPTIONS)
 
 
-def test_vices():
-    assert vices([*CAPTIONS, ["dog", "dog", "dog", "<unk>"]]) == {
+def test_flaws():
+    assert flaws([*CAPTIONS, ["dog", "dog", "dog", "<unk>"]]) == {
         "unfinished": 20.0,
         "word_thrice": 20.0,
         "phrase_twice": 40.0,
