@@ -17,6 +17,16 @@ from captioner.model.function_words import UNFINISHED
 
 Words = Sequence[str]
 
+# English words, because the measure below is about models that were trained on English captions.
+PEOPLE = frozenset(
+    {
+        *("man", "men", "woman", "women", "person", "people", "boy", "boys", "girl", "girls"),
+        *("child", "children", "kid", "kids", "lady", "guy", "baby", "toddler", "player"),
+        *("players", "skier", "surfer", "rider", "skateboarder", "snowboarder", "couple", "crowd"),
+    }
+)
+DOGS = frozenset({"dog", "dogs", "puppy", "puppies"})
+
 
 def diversity(
     captions: Sequence[Words],
@@ -32,13 +42,18 @@ def diversity(
 
     Returns:
         `distinct`, the share of different captions in percent; `words_used`, the number of
-        different words; `mean_length` in words. With `train_captions` also `novel`, the percentage
-        of captions that equal no training caption, apart from case and punctuation.
+        different words; `mean_length` in words; `person_or_dog`, the percentage of captions that
+        name one, which is too high if a model sees people and dogs everywhere. With
+        `train_captions` also `novel`, the percentage of captions that equal no training caption,
+        apart from case and punctuation.
     """
     found = {
         "distinct": _percent(len({tuple(c) for c in captions}), len(captions)),
         "words_used": len({word for c in captions for word in c}),
         "mean_length": round(sum(map(len, captions)) / len(captions), 2),
+        "person_or_dog": _share(
+            captions, lambda words: names_a_person(words) or not DOGS.isdisjoint(words)
+        ),
     }
     known = {tuple(split(text)) for text in train_captions}
     if known:
@@ -72,6 +87,11 @@ def unknown_words(captions: Sequence[Words], vocabulary: Vocabulary) -> float:
     counts = Counter(word for c in captions for word in c)
     unknown = sum(n for word, n in counts.items() if word not in vocabulary)
     return _percent(unknown, counts.total())
+
+
+def names_a_person(words: Words) -> bool:
+    """Whether one of the words means a human being."""
+    return not PEOPLE.isdisjoint(words)
 
 
 def is_unfinished(words: Words) -> bool:

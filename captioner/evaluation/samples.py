@@ -37,20 +37,13 @@ from captioner.evaluation.cli import (
     load_subject,
     measuring_parser,
 )
-from captioner.evaluation.diversity import flaws
+from captioner.evaluation.diversity import flaws, names_a_person
 from captioner.files import write_bytes
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 
 TEMPERATURES = (0.3, 0.5, 0.7)
 SHOWN = 3  # captions
-PEOPLE = frozenset(
-    {
-        *("man", "men", "woman", "women", "person", "people", "boy", "boys", "girl", "girls"),
-        *("child", "children", "kid", "kids", "lady", "guy", "baby", "toddler", "player"),
-        *("players", "skier", "surfer", "rider", "skateboarder", "snowboarder", "couple", "crowd"),
-    }
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,11 +142,6 @@ def most_agreed(captions: Sequence[Caption]) -> int:
         )
 
     return max(range(len(captions)), key=agreement)
-
-
-def names_a_person(words: Sequence[str]) -> bool:
-    """Whether one of the words is in `PEOPLE`."""
-    return not PEOPLE.isdisjoint(words)
 
 
 if __name__ == "__main__":

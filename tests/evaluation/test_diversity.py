@@ -27,8 +27,19 @@ CAPTIONS = [
 
 def test_diversity():
     found = diversity(CAPTIONS, ["A dog runs through the grass .", "Two men sit."])
-    assert found == {"distinct": 75.0, "words_used": 13, "mean_length": 6.25, "novel": 50.0}
+    assert found == {
+        "distinct": 75.0,
+        "words_used": 13,
+        "mean_length": 6.25,
+        "person_or_dog": 100.0,
+        "novel": 50.0,
+    }
     assert "novel" not in diversity(CAPTIONS)
+
+
+def test_the_share_that_names_a_person_or_a_dog():
+    texts = ("a red bus", "two puppies", "a woman with a hot pan", "a doghouse")
+    assert diversity([text.split() for text in texts])["person_or_dog"] == 50.0
 
 
 def test_flaws():
