@@ -1,7 +1,7 @@
 """Captions photos and folders of photos: `python -m captioner PHOTO...`, or `captioner PHOTO...`.
 
-One line for each caption, best first: the file, a tab, the caption. Files that are not pictures
-are reported on standard error and skipped; the exit status is then 1.
+It prints one line per caption, best first: the file, a tab, and the caption. Files that are not
+pictures are reported on standard error and skipped; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from captioner.captioner import Caption, Captioner
 
-# What is taken for a picture inside a folder; a file that is named itself is always tried.
+# The extensions of pictures in a folder. A file that is named on the command line is always tried.
 PICTURES = frozenset(
     ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .mpo".split()  # noqa: SIM905
 )
@@ -48,14 +48,24 @@ SEARCH = {  # the options of the search, and their types
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's options; those of the search have the defaults of `Captioner.caption`."""
+    """The parser of the command line. The search has the defaults of `Captioner.caption`."""
     lines = argparse.ArgumentParser("captioner", description=__doc__)
     add = lines.add_argument
     add("photos", nargs="+", type=Path, metavar="PHOTO", help="pictures, and folders of pictures")
-    add("--json", action="store_true", help="a JSON object per photo and line, with the attention")
-    add("--csv", type=Path, metavar="FILE", help="a table of all captions as well")
-    add("--grid", type=Path, metavar="FOLDER", help="the best captions' attention, drawn as PNGs")
-    add("--html", type=Path, metavar="FOLDER", help="each photo with its best caption, as a page")
+    add("--json", action="store_true", help="print a JSON object per photo, with the attention")
+    add("--csv", type=Path, metavar="FILE", help="also write a table of all captions")
+    add(
+        "--grid",
+        type=Path,
+        metavar="FOLDER",
+        help="also write a PNG for each photo, with the attention of its best caption",
+    )
+    add(
+        "--html",
+        type=Path,
+        metavar="FOLDER",
+        help="also write a page for each photo, with its best caption",
+    )
     add(
         "--checkpoint",
         default=str(BUNDLED_CHECKPOINT),
@@ -85,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Captions what the command line names. Gives the exit status."""
+    """Captions the photos that the command line names. Returns the exit status."""
     lines = parser()
     options = lines.parse_args(arguments)
     try:
@@ -99,10 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos, failed = find_photos(options.photos)
         if not photos:
             raise OptionError("there is no photo to caption.")
-        settle(page=True)  # quietly, and not before the options are read: TensorFlow takes seconds
+        settle(page=True)  # only now that the options are read, because TensorFlow takes seconds
         return _caption_all(options, search, photos, failed)
     except (CaptionerError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever read the captions has seen enough
+        if isinstance(error, BrokenPipeError):  # the program that reads the captions has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         print(f"error: {error}", file=sys.stderr)
@@ -112,8 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
-    """The files that are meant, in order, those of a folder and its folders by name; and how many
-    of `given` do not exist, each of which is reported."""
+    """Finds the photos that the command line names.
+
+    Args:
+        given: Photos, and folders that are searched with all their subfolders.
+
+    Returns:
+        The files, in the order of `given`, those of a folder sorted by path; and how many of
+        `given` do not exist. Those are reported.
+    """
     photos: list[Path] = []
     failed = 0
     for path in given:
@@ -121,7 +138,7 @@ def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
             files = sorted(file for file in path.rglob("*") if file.is_file())
             pictures = [file for file in files if file.suffix.lower() in PICTURES]
             if others := len(files) - len(pictures):
-                _report(f"{path}: {others} files are left out, whose names are not of pictures.")
+                _report(f"{path}: {others} files are left out, because they are not pictures.")
             photos += pictures
         elif path.exists():
             photos.append(path)
@@ -174,7 +191,7 @@ def _caption_all(
 def _captions(
     captioner: Captioner, photos: list[Path], search: DecodingOptions, options: argparse.Namespace
 ) -> Iterator[tuple[Path, list[Caption] | CaptionerError]]:
-    """Each photo's captions or what is wrong with it, in order, a batch at a time."""
+    """Yields each photo, in order, with its captions or with the reason why it has none."""
     from captioner.data.images import ImageError
 
     forced = captioner.forced_words(options.prefix, search) if options.prefix else None
@@ -229,7 +246,7 @@ def _write_html(target: Path, path: Path, caption: Caption) -> None:
 
 
 def _grid_names(photos: Sequence[Path]) -> dict[Path, str]:
-    """A name for each photo's grid: its own, with a number if another has it already."""
+    """The file name of each photo's grid: the photo's name, with a number if it occurred before."""
     from captioner.files import unique_names
 
     names = unique_names(path.stem for path in photos)
@@ -237,7 +254,7 @@ def _grid_names(photos: Sequence[Path]) -> dict[Path, str]:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Mistakes that would otherwise show only after the work."""
+    """Raises OptionError for mistakes that would otherwise appear only after the work."""
     for folder in filter(None, (options.grid, options.html)):
         folder.mkdir(parents=True, exist_ok=True)
     if options.csv and (options.csv.is_dir() or not options.csv.parent.is_dir()):
@@ -257,7 +274,9 @@ def _region(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError("four numbers are needed: LEFT,TOP,RIGHT,BOTTOM")
     left, top, right, bottom = sides
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise argparse.ArgumentTypeError("numbers from 0 to 1, left below right, top below bottom")
+        raise argparse.ArgumentTypeError(
+            "the numbers must be from 0 to 1, with left below right and top below bottom"
+        )
     return sides
 
 

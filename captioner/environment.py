@@ -1,8 +1,7 @@
-"""What others have set, and this program depends on: every variable, file and limit in one place.
+"""Prepares the process: the environment variables, files and limits that the program depends on.
 
-Each command calls `settle_page()` or `settle()` first, before anything of the model is imported.
-`defend_import()` is the little that a program needs which uses `captioner` as a library, whose
-environment is its own.
+Each command calls `settle_page()` or `settle()` before anything of the model is imported. A program
+that uses `captioner` as a library keeps its own environment; for it, `defend_import()` suffices.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ logger = logging.getLogger(__name__)
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax"}  # Keras's name -> the package
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-PROXY_KINDS = ("http", "https", "socks5", "socks5h")  # that httpx can use
-OPEN_FILES = 1024  # photos, connections and libraries; a cache of features asks for more itself
-# They change what the same numbers are computed to, or how much is computed of what was asked for.
+PROXY_KINDS = ("http", "https", "socks5", "socks5h")  # those that httpx can use
+OPEN_FILES = 1024  # for photos, connections and libraries; a feature cache asks for more itself
+# These variables change numerical results, or how many epochs and steps are trained.
 UNWANTED = (
     "JAX_ENABLE_X64",
     "JAX_NUMPY_DTYPE_PROMOTION",
@@ -40,31 +39,32 @@ UNWANTED = (
     "KERAS_MAX_STEPS_PER_EPOCH",
 )
 
-# Beside the package in the repository and in a Space; an installed package comes without it.
+# It lies beside the package in the repository and in a Space. An installed package lacks it.
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "assets" / "checkpoint"
 
 
 class EnvironmentUnusable(CaptionerError, RuntimeError):
-    """Something that is set on this machine, or missing, without which nothing can be done."""
+    """A setting of this machine, or a missing package, makes it impossible to run the program."""
 
 
 def prepare(page: bool = False) -> None:
-    """Makes the process independent of what others have set, as far as that needs no Keras.
+    """Makes the process independent of other programs' settings, without importing Keras.
 
     Args:
-        page: Whether the process serves a page: then it keeps no large pieces of freed memory
-            (`keep_freed_memory`).
+        page: Whether the process serves the page. It then returns large pieces of freed memory to
+            the system (`keep_freed_memory`).
 
     Raises:
-        EnvironmentUnusable: There is no backend of Keras that this program can compute with.
+        EnvironmentUnusable: KERAS_BACKEND names a backend that this program cannot use, or no
+            usable one is installed.
     """
-    # A caption may have letters that the terminal's encoding has not: no reason to end.
+    # Letters of a caption that the terminal's encoding lacks must not end the program.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # ty: ignore[not-callable]
     keep_freed_memory(even_large=not page)
     allow_open_files(OPEN_FILES)
-    os.environ["MPLBACKEND"] = "agg"  # nothing is shown in windows
+    os.environ["MPLBACKEND"] = "agg"  # this program opens no windows
     for name in UNWANTED:
         os.environ.pop(name, None)
     _drop_unusable_proxies()
@@ -72,25 +72,28 @@ def prepare(page: bool = False) -> None:
 
 
 def settle(page: bool = False) -> None:
-    """`prepare`, then imports Keras, which takes seconds: without a word if it is for the `page`.
+    """Calls `prepare`, then imports Keras, which takes seconds.
+
+    Args:
+        page: Whether the process serves the page. Keras is then imported without any output.
 
     Raises:
-        EnvironmentUnusable: As `prepare`.
+        EnvironmentUnusable: As in `prepare`.
     """
     prepare(page)
-    # TensorFlow's C++ parts write notes about missing GPUs to standard error, past Python and past
-    # every setting, because their log is not ready yet. They look like errors.
+    # TensorFlow's C++ code writes notes about missing GPUs to standard error, which look like
+    # errors. No setting prevents them, because they are written before its log is configured.
     with _quiet_until_failure() if page else contextlib.nullcontext():
         keras = importlib.import_module("keras")
-    # What keras.json in the home folder may say otherwise. It is the process's own setting, which
-    # the model's code does not rely on; layers that Keras itself builds inside do.
+    # keras.json in the home folder may have changed these. The model's own code does not rely on
+    # them, but layers that Keras builds internally do.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
 
 
 def run_settled(module: str) -> int:
-    """`main()` of a module, which is imported only after `settle()`; gives the exit status."""
+    """Calls `settle()`, then imports a module and runs its `main()`. Returns the exit status."""
     try:
         settle()
     except EnvironmentUnusable as error:
@@ -100,30 +103,30 @@ def run_settled(module: str) -> int:
 
 
 def settle_page(host: str | None = None) -> None:
-    """`settle` for the page: quietly, without telemetry, and with what Gradio depends on.
+    """`settle` for the page: without output and telemetry, and with the settings that Gradio needs.
 
     Args:
-        host: The address that the page is going to be served at, if it is given.
+        host: The address that the page will be served at, if it is given.
 
     Raises:
-        EnvironmentUnusable: As `settle`, or there is no folder for what visitors send.
+        EnvironmentUnusable: As in `settle`, or there is no folder for visitors' files.
     """
-    # Variables, not arguments: with --mcp, Gradio's own client inside the server heeds only these,
-    # and both libraries read them when they are imported.
+    # These are variables, not arguments, because both libraries read them when they are imported,
+    # and because with --mcp, Gradio's own client inside the server respects nothing else.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # The page asks itself whether it has started, which no proxy can answer.
+    # The page sends a request to itself to see whether it has started. No proxy can answer that.
     _without_proxy(*LOOPBACK, *([host] if host else []))
     _choose_upload_folder()
     settle(page=True)
-    # Each search is traced for one photo and for many, which TensorFlow takes for a mistake.
+    # Each search is traced for one photo and for many. TensorFlow warns of that as of a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def defend_import() -> None:
-    """Matplotlib cannot be imported where MPLBACKEND names a display that it does not know.
+    """Makes sure that Matplotlib can be imported, even if MPLBACKEND has a value unknown to it.
 
-    All that this package uses of it are its fonts, colour maps and pictures.
+    This package does not need that variable: it only uses Matplotlib's fonts and draws into files.
     """
     if "MPLBACKEND" not in os.environ or "matplotlib" in sys.modules:
         return
@@ -134,13 +137,14 @@ def defend_import() -> None:
             "MPLBACKEND=%s is unknown to Matplotlib and ignored", os.environ["MPLBACKEND"]
         )
         del os.environ["MPLBACKEND"]
-        # What it has imported of itself by then is not part of a second try.
+        # A second import must not find the modules that the failed one has left.
         for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[module]
 
 
 def _choose_backend() -> None:
-    """Sets KERAS_BACKEND to what it says, to what keras.json says, or to what is installed."""
+    """Sets KERAS_BACKEND: its own value comes first, then that of keras.json, then what is
+    installed."""
     asked = os.environ.get("KERAS_BACKEND")
     if asked and asked not in BACKENDS:
         raise EnvironmentUnusable(
@@ -173,7 +177,7 @@ def _installed(backend: str) -> bool:
 
 
 def _drop_unusable_proxies() -> None:
-    """Without them, httpx refuses even connections that need no proxy."""
+    """Removes proxy variables that httpx cannot use, and that make it refuse all connections."""
     for name in (*PROXIES, *map(str.upper, PROXIES)):
         url = os.environ.get(name, "")
         kind = urlsplit(url).scheme if "://" in url else "http"
@@ -186,13 +190,13 @@ def _drop_unusable_proxies() -> None:
 def _without_proxy(*hosts: str) -> None:
     given = [os.environ[name] for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)]
     names = [host.strip() for hosts in given for host in hosts.split(",")]
-    # Both, because programs differ in which one they read.
+    # Both are set, because programs differ in which one they read.
     joined = ",".join(dict.fromkeys([*filter(None, names), *hosts]))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = joined
 
 
 def _choose_upload_folder() -> None:
-    """Sets GRADIO_TEMP_DIR, unless it is set, and sees that files can be written there."""
+    """Sets GRADIO_TEMP_DIR, if it is not set, and checks that files can be written there."""
     given = os.environ.get("GRADIO_TEMP_DIR")
     try:
         folder = Path(given) if given else _own_folder()
@@ -201,7 +205,7 @@ def _choose_upload_folder() -> None:
             pass
     except OSError as error:
         raise EnvironmentUnusable(
-            f"what visitors send cannot be written anywhere ({error}). Set GRADIO_TEMP_DIR to a "
+            f"there is no folder for the files of visitors ({error}). Set GRADIO_TEMP_DIR to a "
             "folder that can be written to."
         ) from error
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
@@ -210,7 +214,7 @@ def _choose_upload_folder() -> None:
 def _own_folder() -> Path:
     """A temporary folder of this user alone, the same at every start if possible.
 
-    Gradio's own belongs to whoever started a page of it first on this machine.
+    Gradio's default folder belongs to the first user who starts a Gradio page on this machine.
     """
     user = os.getuid() if hasattr(os, "getuid") else ""
     folder = Path(tempfile.gettempdir(), f"gradio-{user}" if user != "" else "gradio")
@@ -226,10 +230,10 @@ def _own_folder() -> Path:
 
 @contextlib.contextmanager
 def _quiet_until_failure() -> Iterator[None]:
-    """Nothing goes to standard error, unless an exception leaves: then all of it does after all."""
+    """Suppresses standard error, and prints the suppressed text if an exception is raised."""
     try:
         descriptor = sys.stderr.fileno()
-    except (AttributeError, OSError):  # there is no real standard error, as under pythonw
+    except (AttributeError, OSError):  # there is no standard error, as under pythonw
         yield
         return
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What a data set must have to be trained on, looked at before anything takes long."""
+"""Checks at once whether a data set can be trained on, before anything takes long."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SPLITS = 'give each photo a "split" ("train" or "val"), or give none a split'
 
 
 def check_trainable(records: Sequence[Record], min_count: int = 1) -> None:
-    """Counts photos, captions and words.
+    """Checks that there are enough photos, captions and words.
 
     Args:
-        records: All that were read, of all splits.
+        records: The records of all splits.
         min_count: How often a word must occur in the training captions to be learnt.
 
     Raises:
-        DatasetError: Photos of a split, words in its captions, or words that occur often enough
-            are missing; the message says what to do.
+        DatasetError: There are no photos of a split, no words in its captions, or no words that
+            occur often enough; the message says what to do.
     """
     train = [r for r in records if r.split == "train"]
     val = [r for r in records if r.split == "val"]
@@ -51,7 +51,7 @@ def _words(records: Iterable[Record]) -> Iterable[str]:
 
 
 def _occurs(words: Iterable[str], times: int) -> bool:
-    """Whether any of the words occurs so many times; mostly known after a few captions."""
+    """Whether a word occurs `times` times, which is usually known after a few captions."""
     counts: Counter[str] = Counter()
     for word in words:
         counts[word] += 1
