@@ -1,4 +1,6 @@
-"""Every size and option, as frozen dataclasses that are saved beside the weights.
+"""The sizes of the model and the options of training, as frozen dataclasses.
+
+They are saved beside the weights. `model/decoding_options.py` has the options of the search.
 
 A checkpoint's `config.json` is `CaptionerConfig.to_dict()`. Reading it back is strict: a key this
 version does not know, a missing key or a value of the wrong type is a `ConfigError`, because a

@@ -1,1 +1,1 @@
-"""Captioned photos: readers of data sets, downloads, images, words."""
+"""Captioned photos: data sets (listed in `datasets`), downloads, images, words."""

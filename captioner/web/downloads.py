@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from gradio_client.utils import strip_invalid_filename_characters
 from PIL import Image
 
@@ -40,7 +38,7 @@ def write_download(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -
     """
     with responses.messages_for_visitors():
         name, content = _file(photo, caption, wish)
-        return save_bytes_to_cache(content, name, get_upload_folder())
+        return responses.cache_file(content, name)
 
 
 def _file(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> tuple[str, bytes]:

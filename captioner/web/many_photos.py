@@ -15,8 +15,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from captioner.captioner import Caption, Captioner
@@ -164,7 +162,7 @@ def _write_files(rows: Sequence[Captioned], drawings: bytes) -> list[str | None]
     }
     with responses.messages_for_visitors():
         return [
-            save_bytes_to_cache(content, name, get_upload_folder()) if content else None
+            responses.cache_file(content, name) if content else None
             for name, content in contents.items()
         ]
 
@@ -184,7 +182,7 @@ def _caption_group(
         try:
             photo = load_image(responses.source(file))
             pixels.append(captioner.pixels(photo))
-            photo.thumbnail((1024, 1024))
+            photo.thumbnail(responses.PREVIEW_SIZE)
             photos.append(photo)
             problems.append("")
         except ImageError as error:

@@ -36,6 +36,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 
 # The largest caption that a page may send back to be drawn. Real captions are much smaller.
 _MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
+PREVIEW_SIZE = (1024, 1024)  # pixels, at most, of a photo that is kept to be shown or drawn
 NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_ROOM_LEFT = "The server has no room left for this photo. Try again later."
@@ -236,23 +237,26 @@ def from_json(content: Any) -> Caption:
 def preview(photo: Image.Image) -> bytes:
     """The upright photo as a JPEG, small enough to be sent along with the captions."""
     small = photo.copy()
-    small.thumbnail((1024, 1024))
+    small.thumbnail(PREVIEW_SIZE)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
     return file.getvalue()
 
 
 def draw_grid(photo: Image.Image, caption: Caption, tile: int) -> str:
-    """Writes the attention grid into Gradio's cache, which deletes old files itself.
-
-    Gradio could write the picture as well, but more slowly.
+    """Writes the attention grid into Gradio's cache. Gradio could write the picture as well, but
+    more slowly.
 
     Returns:
         The path of the file.
     """
     with messages_for_visitors():
-        png = attention_grid_png(photo, caption, tile)
-        return save_bytes_to_cache(png, "attention.png", get_upload_folder())
+        return cache_file(attention_grid_png(photo, caption, tile), "attention.png")
+
+
+def cache_file(content: bytes, name: str) -> str:
+    """Writes a file into Gradio's cache, which deletes old files itself. Returns its path."""
+    return save_bytes_to_cache(content, name, get_upload_folder())
 
 
 def _bad_option(name: str, expected: str) -> gr.Error:

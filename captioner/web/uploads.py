@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 
@@ -71,9 +70,7 @@ def example_address() -> str:
     """The address of an example photo on this server, without the server's own name."""
     photo = responses.preview(load_image(example_photos()[0]))
     try:
-        return (
-            _SERVED + Path(save_bytes_to_cache(photo, "photo.jpg", get_upload_folder())).as_posix()
-        )
+        return _SERVED + Path(responses.cache_file(photo, "photo.jpg")).as_posix()
     except OSError as error:
         # The page is shown even with a full disk, and reports it when a photo is uploaded.
         logger.warning("no example photo can be offered to programs: %s", error)

@@ -22,9 +22,8 @@ find(".camera").addEventListener("click", async () => {
 find(".take").addEventListener("click", () => {
   const { videoWidth: width, videoHeight: height } = video;
   if (!width) return; // the camera has sent no picture yet
-  const canvas = make("canvas", { width, height });
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => give([new File([blob], "camera.jpg", { type: blob.type })]), "image/jpeg", 0.92);
+  const save = (blob) => give([new File([blob], "camera.jpg", { type: blob.type })]);
+  drawn(video, { width, height }).toBlob(save, "image/jpeg", 0.92);
   shot.close();
 });
 find(".cancel").addEventListener("click", () => shot.close());

@@ -29,12 +29,8 @@ const withMaps = (caption, change) => ({ ...caption, attention: caption.attentio
 const shrink = async (src) => {
   const image = make("img", { src });
   await image.decode();
-  const { naturalWidth, naturalHeight } = image;
-  const scale = Math.min(1, LONGEST_SIDE / Math.max(naturalWidth, naturalHeight));
-  const [width, height] = [naturalWidth, naturalHeight].map((v) => Math.max(1, Math.round(v * scale)));
-  const canvas = make("canvas", { width, height });
-  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
-  return canvas.toDataURL("image/jpeg", 0.75);
+  const size = { width: image.naturalWidth, height: image.naturalHeight };
+  return drawn(image, size, LONGEST_SIDE).toDataURL("image/jpeg", 0.75);
 };
 
 // Reads the entries again, because other pages of this browser may have changed them.

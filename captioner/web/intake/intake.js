@@ -7,15 +7,21 @@ const give = async (files) => {
   else tell("photo", { file: isHeic(file) ? await asJpeg(file) : file });
 };
 
+// A canvas with the picture, of which the longer side has at most `longest` pixels.
+const drawn = (picture, { width, height }, longest = Infinity) => {
+  const scale = Math.min(1, longest / Math.max(width, height));
+  const [w, h] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = make("canvas", { width: w, height: h });
+  canvas.getContext("2d").drawImage(picture, 0, 0, w, h);
+  return canvas;
+};
+
 // iPhones make HEIC files. The server has no safe decoder for them, but Apple's browsers have one.
 const isHeic = ({ type, name }) => /hei[cf]/i.test(type) || /\.hei[cf]$/i.test(name);
 const asJpeg = async (file) => {
   try {
     const bitmap = await createImageBitmap(file);
-    const scale = Math.min(1, 2048 / Math.max(bitmap.width, bitmap.height));
-    const [width, height] = [bitmap.width, bitmap.height].map((v) => Math.ceil(v * scale));
-    const canvas = make("canvas", { width, height });
-    canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
+    const canvas = drawn(bitmap, bitmap, 2048);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
     return new File([blob], file.name.replace(/\.[^.]*$/, ".jpg"), { type: blob.type });
   } catch {
