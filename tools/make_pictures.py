@@ -1,10 +1,10 @@
-"""The pictures of the documentation, made by the bundled model from one of the page's examples.
+"""Makes the pictures of the documentation with the bundled model from one of the page's examples.
 
     python tools/make_pictures.py [--photo FILE] [--word NUMBER] [--checkpoint DIR]
 
-Writes two files into docs/pictures/: `words.webp`, in which the words of a caption light up the
+It writes two files into docs/pictures/: `words.webp`, in which the words of a caption light up the
 photo one after the other, and `architecture.png`, which follows the photo and one word through the
-network. Every map, strip and bar in it is what the model computed.
+network. All maps, strips and bars in it show values that the model computed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from captioner.model.function_words import FUNCTION_WORDS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "pictures"
-FILM_SIDE, FILM_SECONDS = 560, 0.9  # pixels of the longer side; how long a word stays
-MOST_BYTES = 3_000_000  # of the film: a README should load quickly
+FILM_SIDE, FILM_SECONDS = 560, 0.9  # pixels of the longer side; seconds that a word is shown
+MOST_BYTES = 3_000_000  # the largest size of the film, because a README should load quickly
 LIKELIEST = 6  # words in the bar chart
 INK, FAINT, WARM = "#171722", "#8a8a96", "#c98a00"
 
@@ -46,25 +46,25 @@ INK, FAINT, WARM = "#171722", "#8a8a96", "#c98a00"
 class Trace:
     """What the network computed on the way to one word."""
 
-    cells: np.ndarray  # (rows, columns): mean over the channels of the backbone's features
+    cells: np.ndarray  # (rows, columns): the backbone's features, averaged over the channels
     vectors: np.ndarray  # (locations, dim): the annotation vectors
     attention: np.ndarray  # (rows, columns)
-    context: np.ndarray  # (dim,), behind the gate
+    context: np.ndarray  # (dim,): the gated context vector
     embedded: np.ndarray  # (dim,): the previous word
-    before: np.ndarray  # (units,): the state
-    after: np.ndarray  # (units,)
+    before: np.ndarray  # (units,): the state before this word
+    after: np.ndarray  # (units,): the state after it
     likeliest: list[tuple[str, float]]  # words and their probabilities, best first
 
 
 def main() -> int:
-    """Writes both pictures. Gives the exit status."""
+    """Writes both pictures. Returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--photo", type=Path, default=ROOT / "assets/examples/photographer.png")
     parser.add_argument("--checkpoint", default=ROOT / "assets" / "checkpoint")
     parser.add_argument(
         "--word",
         type=int,
-        help="the word to follow, from 1 (default: one that looks at a single place)",
+        help="the word to follow, from 1 (default: one with concentrated attention)",
     )
     options = parser.parse_args()
     captioner = Captioner.from_pretrained(options.checkpoint)
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def write_film(path: Path, photo: Image.Image, caption: Caption) -> None:
-    """The film of the page's download, as an endless WebP in full colour."""
+    """Writes the film that the page offers, as a WebP in full colour that repeats forever."""
     frames = attention_frames(photo, caption, FILM_SIDE)
     durations = frame_durations(len(frames), FILM_SECONDS)
     frames[0].save(
@@ -92,15 +92,15 @@ def write_film(path: Path, photo: Image.Image, caption: Caption) -> None:
 
 
 def chosen_word(caption: Caption) -> int:
-    """The number of a word worth following: of the content words behind the first two, the one with
-    the most concentrated attention."""
+    """The number of the word to follow: the content word with the most concentrated attention,
+    without the first two words of the caption."""
     words = range(len(caption.words))
     content = [i for i in words if i > 1 and caption.words[i] not in FUNCTION_WORDS]
     return max(content or words, key=lambda i: float(caption.attention[i].max()))
 
 
 def trace(captioner: Captioner, photo: Image.Image, caption: Caption, number: int) -> Trace:
-    """The network's steps up to the word `number` of `caption`, done one by one."""
+    """Runs the network step by step, up to the word `number` of `caption`."""
     model, vocabulary, size = captioner.model, captioner.vocabulary, captioner.config.model
     features = captioner.features([photo])  # (1, locations, channels)
     annotations = model.encode(ops.convert_to_tensor(features, "float32"))
@@ -127,7 +127,7 @@ def trace(captioner: Captioner, photo: Image.Image, caption: Caption, number: in
 def draw_architecture(
     path: Path, photo: Image.Image, caption: Caption, number: int, captioner: Captioner
 ) -> None:
-    """The network as a drawing of what it computed for the word `number` of `caption`."""
+    """Draws the network with the values that it computed for the word `number` of `caption`."""
     found = trace(captioner, photo, caption, number)
     size = captioner.config
     figure = Figure(figsize=(15, 8.2), dpi=110, facecolor="white")
@@ -198,7 +198,7 @@ def _panel(figure: Figure, place: tuple[float, float, float, float], title: str)
 def _strip(
     figure: Figure, place: tuple[float, float, float, float], values: np.ndarray, title: str
 ) -> None:
-    """A vector as a row of colours."""
+    """Draws a vector as a row of colours."""
     most = float(np.abs(values).max()) or 1.0
     axes = _panel(figure, place, title)
     axes.imshow(values[np.newaxis], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")

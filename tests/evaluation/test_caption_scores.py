@@ -12,20 +12,12 @@ import pytest
 from toy import toy_captioner
 
 from captioner.data.datasets import DatasetError, Record
-from captioner.evaluation.caption_scores import MetricsUnavailable, describe, main, require_metrics
+from captioner.evaluation.caption_scores import describe, main
 from captioner.evaluation.cli import read_split
 from captioner.model.decoding_options import DecodingOptions
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "assets" / "checkpoint"
-
-
-@pytest.fixture
-def metrics() -> None:
-    try:
-        require_metrics()
-    except MetricsUnavailable as error:
-        pytest.skip(str(error))
 
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:

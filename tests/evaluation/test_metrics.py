@@ -21,14 +21,6 @@ from captioner.evaluation.metrics import (
 WORDS = ["a", "the", "dog", "man", "runs", "sits", "in", "on", "grass", "water"]
 
 
-@pytest.fixture
-def metrics() -> None:
-    try:
-        require_metrics()
-    except MetricsUnavailable as error:
-        pytest.skip(str(error))
-
-
 def random_captions(seed: int, images: int) -> tuple[list[list[str]], list[str]]:
     """References and captions over few words, so that they share n-grams of all orders."""
     rng = np.random.default_rng(seed)

@@ -1,6 +1,5 @@
 """Regions of a photo as a bias on the attention."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +8,6 @@ import pytest
 from captioner.model.steering import LEAK, attention_bias, leak_of, region_coverage
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    path = ROOT / "benchmarks" / "steering.py"
-    specification = importlib.util.spec_from_file_location("benchmark_of_steering", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def test_a_box_covers_its_cells():
@@ -96,29 +86,29 @@ def test_the_smaller_the_region_the_less_is_let_through():
 
 
 @pytest.mark.slow
-def test_the_attention_lies_inside_a_box_of_any_size(coco_mini: Path, benchmark) -> None:
+def test_the_attention_lies_inside_a_box_of_any_size(coco_mini: Path) -> None:
+    from benchmarks import steering
     from captioner import Captioner
 
     captioner = Captioner.from_pretrained(ROOT / "assets" / "checkpoint")
-    found = benchmark.measure_boxes(
-        captioner, coco_mini, photos=16, sides=(1 / 8, 0.3, 0.5), seed=1
-    )
+    found = steering.measure_boxes(captioner, coco_mini, photos=16, sides=(1 / 8, 0.3, 0.5), seed=1)
     for box in found:
         assert box["inside"] >= 0.8, box
         assert box["unfinished"] <= 7, box
 
 
 @pytest.mark.slow
-def test_steered_captions_are_about_their_half(shared, benchmark):
+def test_steered_captions_are_about_their_half(shared):
     """The bundled model on pictures of two photos each: the 95% interval lies above 0."""
+    from benchmarks import steering
     from captioner import Captioner
 
     captioner = Captioner.from_pretrained(ROOT / "assets" / "checkpoint")
-    pairs = benchmark.choose_pairs(shared / "data" / "coco-mini", 75, seed=0)
+    pairs = steering.choose_pairs(shared / "data" / "coco-mini", 75, seed=0)
     assert len({record.image_id for pair in pairs for record in pair}) == 150
-    pictures = [benchmark.composite(*pair, 299, "crop") for pair in pairs]
+    pictures = [steering.composite(*pair, 299, "crop") for pair in pairs]
     features = np.concatenate([captioner.features(pictures[i : i + 25]) for i in (0, 25, 50)])
-    texts = benchmark.steered_captions(captioner, features, "beam", None)
+    texts = steering.steered_captions(captioner, features, "beam", None)
     assert np.mean([left != right for left, right in texts]) > 0.5
-    figures = benchmark.figures(pairs, texts)
+    figures = steering.figures(pairs, texts)
     assert figures["interval"][0] > 0, figures

@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import write_colours
 from safetensors.numpy import load_file
 
 pytestmark = [
@@ -27,7 +28,6 @@ pytestmark = [
 ]
 
 PROGRAM = Path(__file__).parents[1] / "small_train.py"
-COLOURS = ("red", "green", "blue")
 OPTIONS = "--recipe finetuned --finetune-from mixed9 --mirror "
 OPTIONS += "--epochs 1 --finetune-epochs 1 --cider-epochs 1 "
 OPTIONS += "--batch-size 4 --deterministic --backbone-weights small --dataset folder"
@@ -44,15 +44,9 @@ RUNS = {
 @pytest.fixture(scope="module")
 def data(photo, tmp_path_factory) -> Path:
     """Twelve photos, eight of them to train on."""
-    folder = tmp_path_factory.mktemp("data")
-    lines = ["image,caption,split"]
-    for i in range(12):
-        photo(i).save(folder / f"{i:02d}.png")
-        split = "train" if i < 8 else "val"
-        for said in (f"a {COLOURS[i % 3]} thing", f"the {COLOURS[i % 3]} one"):
-            lines += [f"{i:02d}.png,{said},{split}"]
-    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return write_colours(
+        tmp_path_factory.mktemp("data"), photo, ("a {} thing", "the {} one"), train=8
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks import distribution as runs
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import Vocabulary
@@ -31,23 +32,16 @@ needs_jax = pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax 
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """The benchmark, whose processes train a tiny model with dropout on made-up features."""
-    path = ROOT / "benchmarks" / "distribution.py"
-    specification = importlib.util.spec_from_file_location("benchmark_of_distribution", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def compiled(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="module")
-def one_process(runs, compiled, tmp_path_factory):
-    """The folder and the history of a run on one device."""
+def one_process(compiled, tmp_path_factory):
+    """The folder and the history of a run on one device.
+
+    The processes of the benchmark train a tiny model with dropout on made-up features.
+    """
     output = tmp_path_factory.mktemp("run") / "none"
     return output, runs.finish(runs.start("none", output, EPOCHS, compiled), output)
 
@@ -55,7 +49,7 @@ def one_process(runs, compiled, tmp_path_factory):
 # ------------------------------------------------------------------ the same steps
 
 
-def assert_same_run(runs, found, output: Path, one_process) -> None:
+def assert_same_run(found, output: Path, one_process) -> None:
     reference, wanted = one_process
     assert len(found) == len(wanted) == EPOCHS
     for name in ("nll", "val_nll"):
@@ -71,17 +65,15 @@ def assert_same_run(runs, found, output: Path, one_process) -> None:
 
 @needs_jax
 @pytest.mark.slow
-def test_two_devices_take_the_steps_of_one(runs, one_process, compiled, tmp_path):
+def test_two_devices_take_the_steps_of_one(one_process, compiled, tmp_path):
     output = tmp_path / "devices"
     found = runs.finish(runs.start("devices", output, EPOCHS, compiled), output)
-    assert_same_run(runs, found, output, one_process)
+    assert_same_run(found, output, one_process)
 
 
 @needs_jax
 @pytest.mark.slow
-def test_two_hosts_of_which_one_is_killed_take_the_steps_of_one(
-    runs, one_process, compiled, tmp_path
-):
+def test_two_hosts_of_which_one_is_killed_take_the_steps_of_one(one_process, compiled, tmp_path):
     output = tmp_path / "hosts"
     code, seconds = runs.kill_one(output, EPOCHS, compiled, victim=1)
     said = runs.log_of(output).read_text()
@@ -94,12 +86,12 @@ def test_two_hosts_of_which_one_is_killed_take_the_steps_of_one(
     assert f"going on after epoch {EPOCHS - len(rest)}" in runs.log_of(output).read_text()
     # An epoch is said before it is saved: killed between the two, it is done and said again.
     found = begun[: EPOCHS - len(rest)] + rest
-    assert_same_run(runs, found, output, one_process)
+    assert_same_run(found, output, one_process)
 
 
 @needs_jax
 @pytest.mark.slow
-def test_hosts_with_other_options_are_refused(runs, compiled, tmp_path):
+def test_hosts_with_other_options_are_refused(compiled, tmp_path):
     output = tmp_path / "other"
     processes = runs.start("hosts", output, EPOCHS, compiled, seeds=(0, 1))
     try:

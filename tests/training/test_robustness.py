@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Mount
+from conftest import Mount, write_colours
 
 import train
 from captioner import Captioner
@@ -26,7 +26,6 @@ from captioner.model.backbone import build_backbone
 from captioner.model.features import FeatureExtractor
 from captioner.training import run
 
-COLOURS = ("red", "green", "blue")
 SHARD = 4  # photos
 
 Command = Callable[..., str]
@@ -35,13 +34,7 @@ Command = Callable[..., str]
 @pytest.fixture(scope="module")
 def data(photo, tmp_path_factory) -> Path:
     """Twelve photos with a captions file, nine to train on and three to validate."""
-    folder = tmp_path_factory.mktemp("data")
-    lines = ["image,caption,split"]
-    for i in range(12):
-        photo(i).save(folder / f"{i:02d}.png")
-        lines.append(f"{i:02d}.png,A {COLOURS[i % 3]} thing,{'train' if i < 9 else 'val'}")
-    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return write_colours(tmp_path_factory.mktemp("data"), photo, ("A {} thing",), train=9)
 
 
 @pytest.fixture(scope="module")
