@@ -1,10 +1,11 @@
-"""What each choice of the recipe `best` brings: the recipe with one of them undone at a time.
+"""What does each choice of the recipe `best` contribute? Each is undone by itself.
 
     python benchmarks/ablation.py --dataset KIND:FOLDER ... --features CACHE --output OUTPUT
 
-Trains each row of the table with cross-entropy, on a part of the photos for a few epochs, and
-scores it on the validation photos of all data sets together. Prints its table: what there is of
-it, if it is stopped. The same command goes on from there. Needs Java, as all caption scores do.
+For each row of the table, the program trains with cross-entropy on a part of the photos for a few
+epochs, and scores the model on the validation photos of all data sets together. If it is stopped,
+it prints the finished rows, and the same command continues from there. It needs Java, like all
+caption scores.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from captioner.config import TrainingConfig
 from captioner.training.recipes import RECIPES
 
-# Fields of the recipe's model, and of its training.
+# Name of a row -> changed fields of the recipe's model, changed fields of its training.
 CHANGES = {
     "the recipe": ({}, {}),
     "another seed": ({}, {"seed": 1}),

@@ -1,11 +1,11 @@
-"""Between the weights before self-critical training and those after it: scores and variety.
+"""Scores and variety of weights between those before self-critical training and those after it.
 
     python benchmarks/blend.py --output OUTPUT --features CACHE --dataset KIND:FOLDER ...
 
 OUTPUT is where `train.py` has finished with the same `--dataset` options, and CACHE is the folder
-of its features. Prints the tables of `docs/results.md`: for each search, CIDEr-D of one caption of
-each validation photo (the mean over the data sets, then each data set), the share of distinct
-captions and the number of words that they use.
+of its features. The program prints the tables of `docs/results.md`: for each search, CIDEr-D of one
+caption of each validation photo (the mean over the data sets, then each data set), the share of
+distinct captions, and the number of different words in them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What training on several devices and hosts changes, and what a dead host costs.
+"""What does training on several devices and hosts change, and what does a dead host cost?
 
     python benchmarks/distribution.py
 
-trains a tiny model on made-up features three times, with the same global batch: by one process on
-one device, by one process on two, and by two processes that find each other over loopback, as two
-hosts would. Then it kills one of two processes. It needs jax, no GPU and about two minutes.
+The program trains a tiny model on made-up features three times, with the same global batch: in one
+process on one device, in one process on two devices, and in two processes that find each other over
+loopback, as two hosts would. Then it kills one of two processes. It needs JAX, no GPU, and about
+two minutes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-BATCH, TRAIN, VAL = 4, 10, 3  # the last batch has two images: nothing is left for its second half
-# Longer than any epoch here: what has not happened by then does not happen.
-LIMIT = 180
+BATCH, TRAIN, VAL = 4, 10, 3  # the last batch has two images, so its second half is empty
+LIMIT = 180  # seconds, longer than any run here
 
 
 class MadeUpFeatures:
-    """Stands for a feature cache: random features, the same in every process."""
+    """Takes the place of a feature cache, with random features that all processes share."""
 
     def gather(self, image_ids: list[str]) -> np.ndarray:
         rows = [np.random.default_rng(int(i)).normal(size=(4, 8)) for i in image_ids]
@@ -40,7 +40,7 @@ class MadeUpFeatures:
 
 
 def work(kind: str, output: Path, epochs: int, seed: int) -> int:
-    """One process of a run: exactly what `train.py` does, without photos."""
+    """One process of a run, which does what `train.py` does, but without photos."""
     from captioner.training.distribution import DistributionError, distribute
 
     logging.basicConfig(level="INFO", format="%(message)s")
@@ -60,7 +60,7 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
             Record(
                 image_id=str(i),
                 path=Path(f"{i}.jpg"),
-                # Four to seven words and the end: under JAX all batches have the same eight steps.
+                # With four to seven words and the end, all batches have eight steps under JAX.
                 captions=tuple(" ".join(random.choice(words, n)) for n in random.integers(4, 8, 2)),
                 split="train" if i < TRAIN else "val",
             )
@@ -96,8 +96,10 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
 def start(
     kind: str, output: Path, epochs: int, cache: Path, seeds: tuple[int, ...] = (0, 0)
 ) -> list[subprocess.Popen]:
-    """The process of a run, or the two for "hosts"; what they say goes to files beside `output`,
-    and what JAX compiles to the folder `cache`."""
+    """Starts the process of a run, or the two processes for "hosts".
+
+    Their output goes to files beside `output`, and the programs that JAX compiles to `cache`.
+    """
     output.mkdir(exist_ok=True)
     environment = os.environ | {
         "KERAS_BACKEND": "jax",
@@ -106,7 +108,7 @@ def start(
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 if kind == 'devices' else 1} "
-        # No speed is measured here: compile quickly.
+        # Speed is not measured here, so compiling should be quick.
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
     parts = 2 if kind == "hosts" else 1
@@ -137,7 +139,7 @@ def log_of(output: Path, part: int = 0) -> Path:
 
 
 def finish(processes: list[subprocess.Popen], output: Path) -> list[dict[str, float]]:
-    """The history of a run that is expected to end well."""
+    """Waits for a run that should succeed, and returns its history."""
     try:
         codes = [p.wait(timeout=LIMIT) for p in processes]
     finally:
@@ -150,7 +152,7 @@ def finish(processes: list[subprocess.Popen], output: Path) -> list[dict[str, fl
 
 
 def epochs_in(said: str) -> list[dict[str, float]]:
-    """The losses of the epochs that a process said it finished."""
+    """The losses of the finished epochs, from the output of a process."""
     lines = [line for line in said.splitlines() if line.startswith("epoch ") and "{" in line]
     return [json.loads(line[line.index("{") :]) for line in lines]
 
@@ -158,8 +160,10 @@ def epochs_in(said: str) -> list[dict[str, float]]:
 def kill_one(
     output: Path, epochs: int, cache: Path, victim: int, how: int = signal.SIGKILL
 ) -> tuple[int, float]:
-    """Kills a process of two after the first epoch is saved: how the other ended, and how many
-    seconds later."""
+    """Kills one of two processes after the first epoch is saved.
+
+    Returns the exit status of the other process, and the seconds until it ended.
+    """
     processes = start("hosts", output, epochs, cache)
     try:
         deadline = time.monotonic() + LIMIT
@@ -193,7 +197,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--frozen", action="store_true", help="stop hosts too: minutes more")
+    parser.add_argument(
+        "--frozen", action="store_true", help="also stop hosts, which takes minutes more"
+    )
     options = parser.parse_args()
     if options.worker:
         sys.exit(work(options.worker, options.output, options.epochs, options.seed))

@@ -1,10 +1,11 @@
-"""Is the network ever kept waiting for photos to be decoded?
+"""Does the network have to wait for photos to be decoded?
 
     python benchmarks/extraction.py --images DIR --backbone-weights FILE
 
-Compares `captioner.features.extract` (read, hash, decode, resize, network, shards on disk) with the
-bare network on batches that stand ready in memory, and with the network as published, before its
-normalisations are folded into its convolutions: by turns, in one process. Prints a table.
+The program compares three things by turns, in one process, and prints a table: `extract` of
+`captioner.model.features` (read, hash, decode, resize, network, shards on disk); the bare network
+on batches that are ready in memory; and the network as published, without its normalisations folded
+into its convolutions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG files")
     parser.add_argument("--backbone-weights", default="imagenet")
-    parser.add_argument("--count", type=int, default=256, help="photos a round")
+    parser.add_argument("--count", type=int, default=256, help="photos per round")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""How long `train.py` takes from its start to the end of its first training step, under JAX.
+"""How long does `train.py` take from its start to the end of its first training step, under JAX?
 
     python benchmarks/first_step.py [--rounds 2] -- OPTIONS OF TRAIN.PY, --features among them
 
-Each round starts `train.py` twice, with an empty folder for what JAX compiles and with that which
-the first start has filled. Both stop after the first step. The features should be there already,
-because extracting them would count. Nothing is left of `--output`, which is a folder of its own.
+Each round starts `train.py` twice: with an empty folder for the programs that JAX compiles, and
+with the folder that the first start has filled. Both stop after the first step. The features should
+already exist, because extracting them would be counted. `--output` is a temporary folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Runs train.py, and stops it once the first call of the compiled loop is done: one step of it.
+# Runs train.py, makes the first call of the compiled loop do a single step, and stops after it.
 PROGRAM = """
 import os, time
 import train
@@ -44,8 +44,11 @@ raise SystemExit(train.main())
 
 
 def start(options: list[str], compiled: Path) -> tuple[float, float, float]:
-    """Seconds until the first step begins, until it is done, and those that the cores worked for
-    it; a new process takes it."""
+    """Runs train.py in a new process up to its first step.
+
+    Returns the seconds until the step begins, the seconds until it is done, and the seconds of
+    processor time.
+    """
     with tempfile.TemporaryDirectory() as work:
         moments = Path(work) / "moments"
         variables = {
@@ -68,7 +71,7 @@ def start(options: list[str], compiled: Path) -> tuple[float, float, float]:
 
 
 def processor_seconds() -> float:
-    """Of all processes that this one has started and that have ended."""
+    """The processor time of all processes that this one has started and that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

@@ -1,11 +1,11 @@
-"""Can a run on all of COCO start in a minute and hold in memory? Made-up features of its photos.
+"""Can a run on all of COCO start within a minute, and does it fit into memory?
 
     python benchmarks/full_coco.py [--images 118287] [--channels 16]
 
-Writes shards of features with few channels, for twice as many images, because every photo is seen
-mirrored too; then opens both caches, orders an epoch and reads all its batches, as `train.py`
-would. Prints seconds of computing time, of all threads, and memory. With all 2048 channels only the
-bytes that are read grow.
+The program writes made-up features with few channels for all photos and their mirror images. Then
+it opens both caches, orders an epoch and reads all its batches, as `train.py` does. It prints the
+processor time of all threads in seconds, and the memory. With all 2048 channels, only the number of
+bytes that are read would be larger.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from captioner.model.features import SHARD_IMAGES
 from captioner.training.batches import CaptionBatches
 from captioner.training.views import ViewsInTurn
 
-clock = time.process_time  # not that of other programs on the machine
+clock = time.process_time  # other programs on the machine do not count
 
 
 def main() -> None:

@@ -1,11 +1,10 @@
-"""How the cost of training grows with the number of images, and where it stops being linear.
+"""How does the cost of training grow with the number of images, and up to where is it linear?
 
     python benchmarks/growth.py --data-dir FLICKR8K --features CACHE [--images 6000]
 
-CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). Beyond the real
-images there are synthetic ones: copies of the shards on disk under other image ids, each read from
-its own place, so that only the photos are fewer than there seem to be. Each number of images is
-trained in a process of its own, for a few steps to compile and then for one whole epoch. Prints the
+CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). If more images
+are needed, its shards are copied under other image ids. Each number of images is trained on in a
+process of its own, for a few steps to compile and then for one whole epoch. The program prints the
 table of `docs/performance.md`.
 """
 
@@ -27,22 +26,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-WARM_UP = 24  # batches: enough for caption lengths of all kinds
+WARM_UP = 24  # batches, which have captions of all lengths
 
 
 @dataclass(frozen=True)
 class Cost:
     images: int
     captions: int
-    opening: float  # seconds until the cache can be read, all of it hashed
+    opening: float  # seconds to open the cache, with all of it hashed
     preparing: float  # seconds until the epoch's first batch can be read
     epoch: float  # seconds
-    peak: float  # MB at most, pages of the cache on disk included
-    own: float  # MB at the end of the epoch without those
+    peak: float  # MB at most, with the pages of the cache
+    own: float  # MB at the end of the epoch, without these pages
 
 
 def choose(data_dir: Path, features: Path, images: int) -> tuple[list, list[Path]]:
-    """Training records, and the index files of shards that hold them."""
+    """Training records, and the index files of the shards with their features."""
     from captioner.data.datasets import read_dataset
 
     train = {r.image_id: r for r in read_dataset("flickr8k", data_dir) if r.split == "train"}
@@ -56,7 +55,7 @@ def choose(data_dir: Path, features: Path, images: int) -> tuple[list, list[Path
 
 
 def add_copy(number: int, index_files: list[Path], folder: Path) -> None:
-    """Shards with the features of the given ones, for images called "ID~NUMBER"."""
+    """Writes copies of shards for images called "ID~NUMBER"."""
     from captioner.model.feature_cache import write_shard
 
     for index_file in index_files:

@@ -1,9 +1,9 @@
-"""How long a feature cache takes to open: hashed by one thread, by all, and not hashed at all.
+"""How long does a feature cache take to open: hashed by one thread, by all, and not hashed?
 
     python benchmarks/opening.py --features CACHE
 
-Times are given for a cache that the system has to read from the disk ("cold") and one that it has
-in memory. CACHE stays as it is, but for `verified.jsonl`, which is made anew.
+The program measures both a cache that the system must read from the disk ("cold") and one that is
+in memory. It changes nothing in CACHE except `verified.jsonl`, which it writes again.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def timed(call: Callable[[], None], before: Callable[[Path], None], folder: Path
 
 
 def evict(folder: Path) -> None:
-    """Asks the system to forget the shards, which it does unless somebody else uses them."""
+    """Asks the system to drop the shards from memory, unless another program uses them."""
     for path in folder.glob("shard-*.npy"):
         file = os.open(path, os.O_RDONLY)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,10 +1,10 @@
-"""What each phase of a run brings: validation scores of the weights that it left.
+"""What does each phase of a run contribute? Validation scores of the weights after each phase.
 
     python benchmarks/phases.py --output OUTPUT --features CACHE --dataset KIND:FOLDER ...
 
 OUTPUT is where `train.py` has finished with the same `--dataset` options, and CACHE is the folder
-of the features that it began with. Prints one table with a part for each data set. It needs Java,
-as all caption scores do.
+of the features that it began with. The program prints one table with a part for each data set. It
+needs Java, like all caption scores.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from captioner.model.feature_cache import FeatureCache, Stamp
 from captioner.training import cross_entropy, finetuning
 from captioner.training.training_state import load_weights
 
-PHASES = {  # what its weights and their state are called
+PHASES = {  # phase -> the names of the files of its weights and its training state
     "cross-entropy": (cross_entropy.BEST, cross_entropy.STATE),
     "+ fine-tuning and polishing": (finetuning.POLISHED_BEST, finetuning.POLISHED_STATE),
-    "+ self-critical training": None,  # the checkpoint's
+    "+ self-critical training": None,  # its weights are those of the checkpoint
 }
 
 
 def finished_run(description: str | None) -> tuple[argparse.Namespace, dict[str, list[Record]]]:
-    """The options of a benchmark that looks at a run's output, and the validation photos of each
-    data set."""
+    """Parses the options of a benchmark of a run's output. Returns them, and the validation photos
+    of each data set."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +46,7 @@ def finished_run(description: str | None) -> tuple[argparse.Namespace, dict[str,
 
 
 def after_phase(options: argparse.Namespace, phase: str) -> tuple[Captioner, FeatureCache]:
-    """The captioner with the weights that a phase left, and the features that it was trained on."""
+    """A captioner with the weights after a phase, and the features that the phase trained on."""
     captioner = Captioner.from_pretrained(options.output / "checkpoint")
     if files := PHASES[phase]:
         weights, state = (options.output / name for name in files)

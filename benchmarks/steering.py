@@ -3,15 +3,15 @@
     python benchmarks/steering.py --coco DIR [--checkpoint DIR] [--composites 100]
     python benchmarks/steering.py --coco DIR --boxes
 
-Two photos of COCO's validation set stand side by side in one picture, which is captioned with the
-attention steered to its left and to its right half. Reported is the share of a caption's content
-words that occur in the reference captions of the half it was steered to, less the share that occur
-in those of the other half: 0 if steering did nothing. The intervals are 95%, by resampling the
-pictures. Prints a table, then one JSON object.
+The program puts two photos of COCO's validation set side by side in one picture, and captions it
+with the attention steered to its left and to its right half. It measures the share of a caption's
+content words that occur in the references of the half it was steered to, minus the share that occur
+in the references of the other half. If steering had no effect, the difference would be 0. The
+intervals are 95%, by resampling the pictures. It prints a table, then one JSON object.
 
-With `--boxes`: how much of the attention lies inside square boxes of several sizes at random
-places, by the mean over all words and the lowest twentieth of them; how often the brightest cell is
-inside; and the share of captions that break off or say a phrase twice, in percent.
+With `--boxes`, it measures square boxes of several sizes at random places: how much of the
+attention lies inside, as the mean over all words and as the fifth percentile; how often the
+brightest cell is inside; and the percentage of captions that break off or have a phrase twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from captioner.model.function_words import FUNCTION_WORDS
 from captioner.model.steering import LEAK, region_coverage
 
 HALVES = ((0, 0, 0.5, 1), (0.5, 0, 1, 1))
-NO_STEERING = 1.0  # as a leak: the factor is the same everywhere
+NO_STEERING = 1.0  # this leak gives the same factor everywhere
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def measure_boxes(
     sides: Sequence[float] = (1 / 8, 0.2, 0.3, 0.5, 0.7),
     seed: int = 0,
 ) -> list[dict[str, float]]:
-    """For boxes with each of `sides`, as shares of the photo's: see above."""
+    """Measures boxes (see above) with each of `sides`, which are shares of the photo's sides."""
     records = [r for r in read_coco(coco, "val") if r.path.is_file()]
     records = sample_records(records, photos, seed)
     batches = [records[i : i + 32] for i in range(0, len(records), 32)]
@@ -119,20 +119,20 @@ def measure_boxes(
 
 
 def choose_pairs(coco: Path, count: int, seed: int) -> list[tuple[Record, Record]]:
-    """Photos that are on disk, in an order drawn by `seed`, each with the one after it."""
+    """Pairs of photos that are on disk: neighbours in a random order that `seed` determines."""
     records = [r for r in read_coco(coco, "val") if r.path.is_file()]
     drawn = sample_records(records, None, seed)
     pairs = list(zip(drawn, drawn[1:] + drawn[:1], strict=True))
-    # First the pairs that have no photo in common.
+    # Pairs that have no photo in common come first.
     return (pairs[0 : len(pairs) - 1 : 2] + pairs[1::2])[:count]
 
 
 def composite(left: Record, right: Record, size: int, fit: str) -> Image.Image:
     """Two photos side by side, RGB (size, size).
 
-    The network knows photos squeezed into a square, so they are squeezed here too, each into a
-    square of its own. "crop" then takes the middle half of each, which keeps the proportions that
-    the network knows; "squeeze" takes all of it, at half its width.
+    The network is used to photos that are squeezed into a square, so each photo is squeezed into a
+    square here, too. "crop" then takes the middle half of it, which keeps the proportions;
+    "squeeze" takes all of it at half its width.
     """
     picture = Image.new("RGB", (size, size))
     for record, start, end in ((left, 0, size // 2), (right, size // 2, size)):
@@ -150,7 +150,7 @@ def composite(left: Record, right: Record, size: int, fit: str) -> Image.Image:
 def steered_captions(
     captioner: Captioner, features: np.ndarray, strategy: str, leak: float | None
 ) -> list[tuple[str, str]]:
-    """For each picture, the best caption steered to its left half and to its right one."""
+    """For each picture, the best captions with the attention steered to each of its halves."""
     options = DecodingOptions(strategy, num_captions=1)
     sides = []
     for half in HALVES:
@@ -166,8 +166,8 @@ def steered_captions(
 def figures(
     pairs: Sequence[tuple[Record, Record]], texts: Sequence[tuple[str, str]]
 ) -> dict[str, object]:
-    """The mean shares of the half steered to and of the other one, their difference, and the 95%
-    interval of that; both captions of a picture count as one observation."""
+    """The mean share of words from the half steered to and from the other half, the difference, and
+    its 95% interval. Both captions of a picture count as one observation."""
     own, other = [], []
     for pair, captions in zip(pairs, texts, strict=True):
         words = [content_words(record.captions) for record in pair]

@@ -1,9 +1,9 @@
-"""The well-known tutorial's captioner, rendered from its description, to be measured against.
+"""The captioner of the well-known tutorial, written from its description, to compare with.
 
-512 units, 256 embedding, no state carried into the GRU, attention keys recomputed at every word,
-the encoder once per caption, every caption padded to the longest of the data set, one feature file
-an image read for every caption. The flags of `Variant` mend one of these at a time, in the order in
-which the benchmark adds them up.
+It has 512 units and an embedding of 256. No state is carried into the GRU, the attention keys are
+recomputed at every word, the encoder runs once per caption, every caption is padded to the longest
+of the data set, and one feature file per image is read for every caption. Each flag of `Variant`
+corrects one of these; the benchmark turns them on one after the other.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ UNITS, EMBEDDING = 512, 256
 
 @dataclass(frozen=True)
 class Variant:
-    """Which of the tutorial's habits are mended."""
+    """Which properties of the tutorial are corrected."""
 
     keys_once: bool = False  # attention keys once per batch, not once per word
     project_once: bool = False  # one output product for all words
-    fit_padding: bool = False  # batches of like lengths, padded to their own longest
+    fit_padding: bool = False  # batches of similar lengths, padded to their own longest caption
 
 
 class Tutorial(keras.Model):
@@ -94,7 +94,7 @@ def batches(
     longest: int,
     batch_size: int = 64,
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """(feature file, caption) pairs as the tutorial reads them: one float32 file a caption.
+    """Batches of (feature file, caption) pairs as the tutorial reads them, one file per caption.
 
     `longest` is the length of the data set's longest caption, in words.
     """
@@ -135,7 +135,7 @@ def batches(
 
 
 def generate(model: Tutorial, features: np.ndarray, count: int, start: int, steps: int) -> list:
-    """`count` samples of one image, one word and one sample at a time, eagerly."""
+    """Draws `count` samples of one image eagerly, one word and one sample at a time."""
     captions = []
     for _ in range(count):
         encoded = model.encoder(features[None])

@@ -1,13 +1,14 @@
-"""SIGKILL at random moments of a whole run: does it always finish, with the very same weights?
+"""Does a run that is killed at random moments always finish, with exactly the same weights?
 
     python benchmarks/unkillable.py --coco COCO --backbone-weights FILE [--kills 20] [--finetune]
 
-COCO is a folder in the official layout. It is served on the loopback interface, and `train.py`
-downloads from there, extracts, trains (cross-entropy and self-critical, with `--finetune` the
-network's last block in between), scores and exports: once undisturbed, once killed and started
-again, over and over. The kills go round the phases of the run, each at a random moment of its
-phase. Prints how many fell in each, and exits with 1 if the two runs differ in a bit, or leave
-anything behind.
+COCO is a folder in the official layout, which is served on the loopback interface. `train.py`
+downloads it from there, extracts features, trains (cross-entropy and self-critical, with
+`--finetune` also the last block of the network), scores and exports. This is done twice: once
+undisturbed, and once with the run killed and started again, over and over. The kills are spread
+over the phases of the run; each comes at a random moment of its phase. The program prints how many
+kills each phase got. The exit status is 1 if the two runs differ in a single bit, or if files are
+left behind.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import http_server as http  # noqa: E402 - it lives with the tests
+import http_server as http  # noqa: E402 - it is a module of the tests
 
-# train.py, which says on standard error where it is.
+# Runs train.py, and prints on standard error which phase begins.
 LAUNCH = """
 import runpy, sys
 from captioner.data import coco_download
@@ -44,24 +45,24 @@ def announce(place, name, phase):
         return call(*args, **options)
     setattr(place, name, staticmethod(announced) if isinstance(place, type) else announced)
 
-announce(download, "download_coco", "download")
-announce(training, "extract", "extraction")
+announce(coco_download, "download_coco", "download")
+announce(run, "extract", "extraction")
 announce(run.Vocabulary, "build", "vocabulary")
-announce(training, "fit_cross_entropy", "training")
-announce(training, "fit_end_to_end", "fine-tuning")
-announce(training, "polish", "polishing")
-announce(training, "fit_cider", "self-critical training")
-announce(training, "_scores", "scores")
-announce(training, "write_checkpoint", "export")
+announce(run, "fit_cross_entropy", "training")
+announce(run, "fit_end_to_end", "fine-tuning")
+announce(run, "polish", "polishing")
+announce(run, "fit_cider", "self-critical training")
+announce(run, "_scores", "scores")
+announce(run, "write_checkpoint", "export")
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-START = "start"  # until the first announcement
+START = "start"  # the name of the time before the first phase
 COMPARED = ("decoder.safetensors", "vocabulary.json", "backbone.safetensors")
 
 
 def mirror(coco: Path, folder: Path) -> Path:
-    """A server's folder: COCO's images, and its annotations as the zip that COCO offers."""
+    """Makes a folder to serve: COCO's images, and its annotations in a zip archive like COCO's."""
     (folder / "annotations").mkdir(parents=True)
     (folder / "train2014").symlink_to((coco / "train2014").resolve())
     with zipfile.ZipFile(folder / http.ANNOTATIONS[1:], "w") as archive:
@@ -78,11 +79,11 @@ class Attempt:
     log: Path
 
     def phases(self) -> list[str]:
-        """Those that it has come to, in order."""
+        """The phases that have begun, in order."""
         return [START, *re.findall(r"^phase: (.*)$", self.log.read_text(), re.MULTILINE)]
 
     def kill(self) -> str:
-        """The phase that it was in."""
+        """Kills the process. Returns the phase that it was in."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         return self.phases()[-1]
@@ -96,7 +97,7 @@ def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
     command += ["--deterministic"]
     if options.finetune:
         command += ["--finetune-from", "mixed10", "--finetune-epochs", "1"]
-    # TensorFlow is imported before train.py gets to say this.
+    # The variables are set here, because TensorFlow is imported before train.py could set them.
     environment = os.environ | {"CAPTIONER_COCO_URL": url, "TF_ENABLE_ONEDNN_OPTS": "0"}
     environment["PYTHONPATH"] = str(ROOT)
     log = folder.with_suffix(".log")
@@ -105,7 +106,7 @@ def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
 
 
 def undisturbed(attempt: Attempt) -> dict[str, float]:
-    """Seconds of each phase of a run that is left alone; exits if it fails."""
+    """The seconds of each phase of a run that is not killed. Exits if the run fails."""
     begun = {START: time.monotonic()}
     while attempt.process.poll() is None:
         for phase in attempt.phases():
@@ -122,8 +123,8 @@ def check(attempt: Attempt) -> None:
 
 
 def kill_in(attempt: Attempt, phase: str, delay: float) -> str | None:
-    """Kills `delay` seconds after `phase` has begun. Returns the phase it was in by then, None if
-    the run was over."""
+    """Kills a run `delay` seconds after `phase` has begun. Returns the phase that it was in, or
+    None if the run ended before."""
     while phase not in attempt.phases():
         if attempt.process.poll() is not None:
             break
@@ -153,21 +154,22 @@ def main() -> int:
         with http.serve(served, default=http.slow(0.1)) as server:
             seconds = undisturbed(start(options, whole, server.url))
             print(f"undisturbed: {sum(seconds.values()):.0f} s", flush=True)
-            # The phases that do work in order, so that there is still some to be killed in.
+            # The phases are in their order, so that each still has work to do when it is killed.
             phases = list(seconds)
             targets = [phases[i * len(phases) // options.kills] for i in range(options.kills)]
             if options.kills < len(phases):
                 targets = sorted(rng.sample(phases, options.kills), key=phases.index)
             kills: Counter[str] = Counter()
             for phase in targets:
-                # Several kills in a phase share it: what one of them leaves done stays done.
+                # If a phase has several kills, each gets a part of its time, because the work that
+                # was finished before a kill is not done again.
                 limit = seconds[phase] / targets.count(phase)
                 while True:
                     delay = rng.uniform(0, limit)
                     was_in = kill_in(start(options, killed, server.url), phase, delay)
                     if was_in is not None:
                         break
-                    print(f"it ended before the kill in the {phase}: once more", flush=True)
+                    print(f"the run ended before the kill in the {phase}: trying again", flush=True)
                     limit /= 2
                 kills[was_in] += 1
                 print(
