@@ -1,10 +1,10 @@
-"""What larger data sets would take, computed from measured rates.
+"""What would larger data sets take? The times are computed from measured rates.
 
     python benchmarks/on_paper.py [--extract 28.6] [--train 168] ...
 
-Every rate is an option, with the value measured in `docs/performance.md` as its default: after new
-measurements, give those. `--data-dir FLICKR8K` measures the few that no other program prints.
-Prints the tables of the section "On paper".
+Every rate is an option, whose default is the value in `docs/performance.md`. After new
+measurements, give the new rates. `--data-dir FLICKR8K` measures the few rates that no other program
+prints. The program prints the tables of the section "On paper".
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ COCO_IMAGES, COCO_ARCHIVE = 82_783, 13e9  # train2014.zip, which has these photo
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured, but for the last two, which are assumed."""
+    """The rates. All of them are measured, except the last two, which are assumed."""
 
     extract: float = 28.6  # images/s, two cores ("Feature extraction")
     train: float = 168.0  # captions/s, two cores, five captions per image ("Training, beside ...")
     hash: float = 310.0  # MB/s, a cache read from disk and hashed by two cores
     decode: float = 167.0  # photos/s of 224 x 224 to network input, one core (--data-dir)
     memory: float = 2354.0  # bytes per image with its captions, as records and ids (--data-dir)
-    words: float = 11.8  # a caption, its end included (--data-dir)
+    words: float = 11.8  # per caption, including its end (--data-dir)
     peak: float = 989e12  # FLOP/s of an accelerator: an H100's data sheet, bfloat16, dense
-    share: float = 0.1  # of that peak which is reached: not measured, a guess on the low side
+    share: float = 0.1  # the share of that peak which is reached: a low guess, not measured
 
 
 @dataclass(frozen=True)
 class Plan:
     name: str
     images: int
-    captions: int  # an image
+    captions: int  # per image
     passes: int
 
 
@@ -65,7 +65,7 @@ def convolution_flop() -> float:
 
 
 def training_flop(words: float) -> tuple[float, float]:
-    """GFLOP for an image, and for each of its captions; backward is twice as much as forward."""
+    """The operations for an image and for each caption, with twice as many backward as forward."""
     from captioner.config import ModelConfig
 
     c = ModelConfig(vocabulary_size=5004)
@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
 
 
 def rows(plan: Plan, rates: Rates, conv: float) -> list[tuple[str, str, str]]:
-    """(what, how it is computed, result); `conv` is the FLOP of a photo's features."""
+    """The lines of a table: what is computed, how, and the result. `conv` is the FLOP per photo."""
     from captioner.config import ModelConfig
 
     c = ModelConfig(vocabulary_size=5004)

@@ -1,10 +1,10 @@
-"""How fast the page answers, beside the least that any such program has to do.
+"""How fast does the page answer, compared with the least that any such program must do?
 
-    python benchmarks/serving.py request    # one request against the bare network
-    python benchmarks/serving.py start      # `python app.py` against importing and loading
-    python benchmarks/serving.py crowd      # 32 clients at once against one after another
+    python benchmarks/serving.py request    # a request, compared with the bare network
+    python benchmarks/serving.py start      # `python app.py`, compared with importing and loading
+    python benchmarks/serving.py crowd      # 32 clients at once, compared with one client
 
-Everything is compared within one run, by turns, on the bundled checkpoint. Prints the tables of
+What is compared runs by turns, with the bundled checkpoint. The program prints the tables of
 `docs/performance.md`.
 """
 
@@ -42,7 +42,7 @@ print(time.perf_counter() - start)
 
 
 def request(options: argparse.Namespace) -> None:
-    """Decode the photo, network, samples, attention grid, against the bare network."""
+    """Compares a request (decode the photo, network, samples, grid) with the bare network."""
     import numpy as np
 
     from captioner import Captioner, DecodingOptions
@@ -57,13 +57,13 @@ def request(options: argparse.Namespace) -> None:
     keep_freed_memory(even_large=False)  # as app.py does
     captioner = BatchingCaptioner.from_pretrained(CHECKPOINT)
     file = photo().read_bytes()
-    # As the page does: it draws 5 samples, to give 3 that differ.
+    # Like the page, this draws 5 samples to give 3 that differ.
     search = DecodingOptions("sample", options.captions, temperature=0.5, distinct=True)
     image = load_image(file)
     pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
     features = captioner.extractor(pixels)
     captions = captioner.caption_features(features, search)[0]
-    while not captioner.is_compiled(search):  # as it is after some requests
+    while not captioner.is_compiled(search):  # a server has compiled it after a few requests
         captioner.caption_features(features, search)
         time.sleep(0.1)
 
@@ -110,7 +110,7 @@ def by_turns(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
 
 
 def start(options: argparse.Namespace) -> None:
-    """From `python app.py` to the first answered caption, against importing and loading."""
+    """Compares the time from `python app.py` to the first caption with importing and loading."""
     seconds: dict[str, list[float]] = {
         "import tensorflow, load the weights": [],
         "first caption": [],
@@ -123,7 +123,7 @@ def start(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             first.append(first_caption(Path(folder)))
     for s in seconds.values():
-        del s[0]  # the files were not in memory yet
+        del s[0]  # in the first round, the files were not in memory yet
     for name, s in seconds.items():
         print(f"{name}: {statistics.median(s):.1f} s ({min(s):.1f} - {max(s):.1f})")
     ratios = [b / a for a, b in zip(least, first, strict=True)]
@@ -131,7 +131,7 @@ def start(options: argparse.Namespace) -> None:
 
 
 def first_caption(folder: Path) -> float:
-    """Seconds until a new process has answered."""
+    """The seconds until a new process has answered."""
     from app_process import running_app
 
     begin = time.perf_counter()
@@ -141,7 +141,7 @@ def first_caption(folder: Path) -> float:
 
 
 def crowd(options: argparse.Namespace) -> None:
-    """32 clients at once against one after another, and the memory over the whole time."""
+    """Compares 32 clients at once with one client, and measures the memory during all turns."""
     from app_process import running_app
 
     turn = options.seconds / options.turns
@@ -172,8 +172,8 @@ def shown(rates: list[float]) -> str:
 
 
 def visit(url: str, clients: int, seconds: float) -> Counter[str]:
-    """What `clients`, each of which asks again as soon as it has its answer, get in that time.
-    Those still working when it is over finish, and do not count."""
+    """Counts the answers that `clients` get within `seconds`. Each of them asks again as soon as it
+    has its answer. Answers that come later do not count."""
     outcomes: Counter[str] = Counter()
     content = photo().read_bytes()
     end = time.monotonic() + seconds
@@ -194,8 +194,10 @@ def visit(url: str, clients: int, seconds: float) -> Counter[str]:
 
 
 class Visitor:
-    """Sends a photo, asks for captions and waits for them, over one connection. The standard
-    library's client, because it shares the processor with the server that is measured."""
+    """Sends a photo, asks for captions and waits for them, over one connection.
+
+    It uses the standard library's client, because it shares the processor with the server.
+    """
 
     def __init__(self, url: str) -> None:
         self.host, self.port = re.match(r"http://([^:]+):(\d+)/", url).groups()
@@ -228,7 +230,7 @@ class Visitor:
 
 
 def photo() -> Path:
-    """Grace Hopper, 512 x 600, as she ships with matplotlib."""
+    """The photo of Grace Hopper that Matplotlib brings, 512 x 600 pixels."""
     import matplotlib
 
     return Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
@@ -237,13 +239,16 @@ def photo() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=["request", "start", "crowd"])
-    parser.add_argument("--rounds", type=int, default=20, help="of request and start")
-    parser.add_argument("--captions", type=int, default=3, help="of a request")
+    parser.add_argument("--rounds", type=int, default=20, help="for request and start")
+    parser.add_argument("--captions", type=int, default=3, help="captions per request")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=120, help="of the crowd, in all turns")
+    parser.add_argument("--seconds", type=float, default=120, help="for crowd: in all turns")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument(
-        "--warm-up", type=int, default=600, help="requests before it: the page keeps 500 sessions"
+        "--warm-up",
+        type=int,
+        default=600,
+        help="for crowd: requests before the first turn (the page keeps 500 sessions)",
     )
     options = parser.parse_args()
     {"request": request, "start": start, "crowd": crowd}[options.part](options)

@@ -1,10 +1,10 @@
-"""Training and captioning, side by side with the tutorial this architecture comes from.
+"""How fast are training and captioning, compared with the tutorial this architecture comes from?
 
     python benchmarks/training.py --data-dir FLICKR8K --features CACHE
 
 CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders
-use the same features and the same captions of the same images, by turns, each in a process of its
-own; each turn trains on the same number of captions. Prints its tables.
+use the same features and captions of the same images. They run by turns, each in a process of its
+own, and each turn trains on the same number of captions. The program prints its tables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from captioner.allocator import keep_freed_memory
 
-CAPTIONS = 1600  # a turn: 25 batches of the tutorial, 10 of ours
+CAPTIONS = 1600  # captions per turn: 25 batches of the tutorial, 10 of ours
 TUTORIALS = {
     "tutorial": {},
     "+ keys once": {"keys_once": True},
@@ -58,7 +58,7 @@ def load(data_dir: Path, features: Path):
 
 
 def best_recipe() -> tuple[dict, int]:
-    """Its fields of `ModelConfig`, and how often a word must occur to be learnt."""
+    """The fields of `ModelConfig` in the recipe `best`, and how often a word must occur in it."""
     from captioner.training.recipes import RECIPES
 
     recipe = RECIPES["best"]
@@ -66,10 +66,12 @@ def best_recipe() -> tuple[dict, int]:
 
 
 def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes: int) -> float:
-    """Billions of floating-point operations that the matrix products of a training step take, a
-    caption: two for each multiplication, and twice the forward pass for the gradients."""
+    """The operations of a training step's matrix products per caption, in billions.
+
+    Each multiplication counts as two operations, and the gradients as two forward passes.
+    """
     attention = sizes.get("attention_units", 512)
-    # The layer below the logits, in and out.
+    # The widths of the layer below the logits, at its input and its output.
     wide, narrow = (512 + 2 * 256, 256) if sizes.get("deep_output") else (512, 512)
     encoder = 64 * 2048 * 256 / shared
     keys = 64 * 256 * attention / shared * (1 if mended.get("keys_once") else steps)
@@ -78,7 +80,7 @@ def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes:
 
 
 def tutorial_turns(name: str, records, longest: int, cache, vocabulary, folder: Path):
-    """A loop: each `next` trains on CAPTIONS captions and gives captions per second."""
+    """Yields captions per second, after training on CAPTIONS captions each time."""
     import tensorflow as tf
 
     from benchmarks.tutorial import Tutorial, Variant, batches, train_step
@@ -125,7 +127,7 @@ def our_turns(records, cache, vocabulary, sizes: dict):
 
 
 def padded_steps(records, cache, vocabulary) -> float:
-    """Words of a caption in our batches, padding included."""
+    """The words per caption in our batches, including padding."""
     from captioner.config import TrainingConfig
     from captioner.training.batches import CaptionBatches
 
@@ -134,8 +136,10 @@ def padded_steps(records, cache, vocabulary) -> float:
 
 
 def waiting_share(records, cache, vocabulary) -> float:
-    """The share of a training step that reading its batch from the cache would take, were it not
-    done in a thread beside it: an upper limit of the time spent waiting."""
+    """The seconds to read a batch from the cache, which a thread does during the step before.
+
+    A training step waits at most as long as this.
+    """
     from captioner.config import TrainingConfig
     from captioner.training.batches import CaptionBatches
 
@@ -147,7 +151,7 @@ def waiting_share(records, cache, vocabulary) -> float:
 
 
 def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]]:
-    """Seconds for 10 samples of one image of 20 words, features given."""
+    """The seconds for 10 samples of 20 words of one image, from its features."""
     from benchmarks.tutorial import Tutorial, Variant, generate
     from captioner import DecodingOptions
     from captioner.config import ModelConfig
@@ -186,20 +190,23 @@ class Contender:
         self.turn()  # compiles
 
     def turn(self) -> float:
-        """Captions a second."""
+        """Trains for a turn. Returns captions per second."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
     def end(self) -> float:
-        """The most memory it ever had, in MB."""
+        """Ends the process. Returns its peak memory in MB."""
         peak, _ = self.process.communicate()
         return float(peak)
 
 
 def take_turns(turns: Iterator[float]) -> None:
-    """The other side of `Contender`. Pages of mapped files, here those of the cache, do not count
-    as memory: the system takes them back when it needs them."""
+    """Runs the process of a `Contender`.
+
+    The pages of mapped files, here of the cache, do not count as memory, because the system can
+    take them back.
+    """
     peak, done = 0, threading.Event()
 
     def look() -> None:
@@ -222,7 +229,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="the tutorial and the recipe alone")
+    parser.add_argument(
+        "--quick", action="store_true", help="only compare the tutorial and the recipe"
+    )
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender in KEEPING:
@@ -251,7 +260,7 @@ def main() -> None:
     peaks = {name: contender.end() for name, contender in contenders.items()}
     medians = {name: statistics.median(r) for name, r in rates.items()}
     lengths = [len(vocabulary.encode(c)) + 1 for r in records for c in r.captions]
-    words = longest - 1  # steps of a caption as long as the longest, which all are padded to
+    words = longest - 1  # steps of the longest caption, to which all others are padded
     own, ours = float(np.mean(lengths)), padded_steps(records, cache, vocabulary)
     flop = {
         name: gflop(len(vocabulary), own if mended.get("fit_padding") else words, mended)
@@ -263,7 +272,7 @@ def main() -> None:
     )
     flop[JAX] = flop[BEST]
     heads = ("training", "captions/s, median", "min - max", "ratio", "peak memory, MB", "ratio")
-    heads += ("GFLOP a caption", "ratio")
+    heads += ("GFLOP per caption", "ratio")
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     first = "tutorial"
     for name, r in rates.items():
@@ -281,7 +290,7 @@ def main() -> None:
     print(
         f"10 samples of an image: tutorial {slow:.3f} s, ours {fast:.4f} s, ratio {slow / fast:.0f}"
     )
-    print(f"Disk an image: tutorial {64 * 2048 * 4 + 128} bytes, ours {64 * 2048 * 2} bytes")
+    print(f"Disk per image: tutorial {64 * 2048 * 4 + 128} bytes, ours {64 * 2048 * 2} bytes")
 
 
 if __name__ == "__main__":
