@@ -5,12 +5,12 @@ To add one, write its reader and one entry of `DATASETS`; `docs/extending.md` wa
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from captioner.config import nearest
 from captioner.data.captions_file import DatasetError, abbreviate
 from captioner.data.coco import (
     COCO_URL,
@@ -161,8 +161,7 @@ def dataset(name: str) -> DataSet:
     """The entry called `name`. If there is none, raises DatasetError with the most similar name."""
     if name in DATASETS:
         return DATASETS[name]
-    near = difflib.get_close_matches(name, DATASETS, 1)
-    hint = f' Did you mean "{near[0]}"?' if near else ""
+    hint = nearest(name, DATASETS)
     raise DatasetError(f'no data set "{name}"; there are {", ".join(DATASETS)}.{hint}')
 
 

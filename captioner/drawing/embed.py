@@ -77,6 +77,13 @@ caption.addEventListener("pointerleave", () => {{
 """
 
 
+def jpeg_url(picture: Image.Image, quality: int = 80) -> str:
+    """An RGB picture as a JPEG in a data URL, which a page can show without a further request."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 def caption_html(photo: Image.Image, caption: Caption) -> str:
     """A captioned photo as an HTML page, whose words show their attention on hover, tap and focus.
 
@@ -92,8 +99,6 @@ def caption_html(photo: Image.Image, caption: Caption) -> str:
     """
     small = photo.convert("RGB")
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
     content = {
         "words": list(caption.words),
         "log_probs": [round(float(p), 4) for p in caption.log_probs],
@@ -103,7 +108,7 @@ def caption_html(photo: Image.Image, caption: Caption) -> str:
     }
     return _PAGE.format(
         title=escape(caption.text, quote=True),
-        photo="data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
+        photo=jpeg_url(small, quality=85),
         width=small.width,
         height=small.height,
         # "</script>" in a word would end the script.

@@ -6,8 +6,6 @@ private as they are.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from PIL import Image
 from captioner.captioner import Caption
 from captioner.data.datasets import Record
 from captioner.data.images import load_image
+from captioner.drawing.embed import jpeg_url
 from captioner.drawing.overlay import draw_attention, format_probability
 from captioner.files import write_bytes
 
@@ -94,7 +93,7 @@ def _cards(
             {
                 "word": word,
                 "probability": format_probability(math.exp(log_prob)),
-                "picture": _embedded(draw_attention(small, attention)),
+                "picture": jpeg_url(draw_attention(small, attention)),
             }
             for word, log_prob, attention in zip(
                 caption.words, caption.log_probs, caption.attention, strict=True
@@ -102,7 +101,7 @@ def _cards(
         ]
         yield {
             "name": record.path.name,
-            "photo": _embedded(_fit(photo, PHOTO)),
+            "photo": jpeg_url(_fit(photo, PHOTO)),
             "caption": caption.text,
             "cider": f"{cider[i]:.1f}",
             "references": record.captions,
@@ -114,12 +113,6 @@ def _fit(photo: Image.Image, longest: int) -> Image.Image:
     small = photo.copy()
     small.thumbnail((longest, longest), Image.Resampling.BICUBIC)
     return small
-
-
-def _embedded(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=75)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _table(scores: Mapping[str, Any]) -> list[tuple[str, str]]:

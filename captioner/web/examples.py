@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import gradio as gr
 import matplotlib
 
 from captioner.data.images import load_image
+from captioner.drawing.embed import jpeg_url
 
 _THUMBNAIL = 160  # pixels, the longer side
 
@@ -58,8 +57,5 @@ def example_thumbnails() -> list[dict[str, Any]]:
     for example in examples():
         photo = load_image(example.path)
         photo.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        file = io.BytesIO()
-        photo.save(file, "JPEG", quality=80)
-        url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-        thumbnails.append({"src": url, "goesWrong": example.goes_wrong})
+        thumbnails.append({"src": jpeg_url(photo), "goesWrong": example.goes_wrong})
     return thumbnails

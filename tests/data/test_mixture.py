@@ -104,7 +104,7 @@ def test_the_command_line() -> None:
         Source("flickr8k", Path("a")),
         Source("folder", Path("C:/b")),
     ]
-    with pytest.raises(DatasetError, match='Did you mean "flickr8k"'):
+    with pytest.raises(DatasetError, match=r"Did you mean flickr8k\?"):
         parse_sources(["flicker8k"])
     for texts in (["coco", "folder:x"], ["folder:x"]):
         with pytest.raises(DatasetError, match="KIND:FOLDER"):

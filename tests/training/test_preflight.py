@@ -35,7 +35,7 @@ MISTAKES = {
     "--private": "of no use without --push-to-hub",
     "--output note.txt": "note.txt cannot be written to (File exists). Move the file away",
     "--features note.txt/below": "Move the file away that is in its place, or give another --feat",
-    "--dataset coko": 'Did you mean "coco"?',
+    "--dataset coko": "Did you mean coco?",
     "--dataset folder --data-dir none": "there is no folder none; correct the path",
     "--dataset flickr8k --data-dir .": "token.txt",
     "--dataset folder --data-dir .": "0 training and 1 validation photos: both are needed",
