@@ -7,7 +7,7 @@ import argparse
 import importlib.util
 import logging
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from captioner.web.address import AddressUnusable, find_address
 from captioner.web.address import port as read_port
 
 if TYPE_CHECKING:
-    from captioner.web.batching import BatchingCaptioner
+    from captioner.web.feedback import Feedback
+    from captioner.web.shown_models import ShownModel
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,33 +41,58 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Cannot start: {error}", file=sys.stderr)
         return 1
     from captioner import CheckpointError
+    from captioner.web.feedback import FeedbackUnusable, open_folder
+
+    with ExitStack() as at_the_end:
+        try:
+            feedback = open_folder(options.feedback) if options.feedback else None
+            models = _load(options, at_the_end)
+        except FeedbackUnusable as error:
+            print(f"--feedback cannot be used: {error}", file=sys.stderr)
+            return 1
+        except CheckpointError as error:
+            print(f"Cannot use this checkpoint: {error}", file=sys.stderr)
+            return 1
+        return _serve(models, feedback, host, port, options)
+
+
+def _load(options: argparse.Namespace, at_the_end: ExitStack) -> list[ShownModel]:
+    """Loads one model, or the two to compare, which `at_the_end` closes. Raises CheckpointError."""
     from captioner.web.batching import BatchingCaptioner
+    from captioner.web.shown_models import shown_models
 
-    try:
-        captioner = BatchingCaptioner.from_pretrained(options.checkpoint, revision=options.revision)
-    except CheckpointError as error:
-        print(f"Cannot use this checkpoint: {error}", file=sys.stderr)
-        return 1
-    with closing(captioner):
-        return _serve(captioner, host, port, share=options.share, mcp=options.mcp)
+    captioners = []
+    for place, revision in ((options.checkpoint, options.revision), (options.compare, None)):
+        if place:
+            captioner = BatchingCaptioner.from_pretrained(place, revision=revision)
+            captioners.append(at_the_end.enter_context(closing(captioner)))
+    return shown_models(*captioners, places=(options.checkpoint, options.compare))
 
 
-def _serve(captioner: BatchingCaptioner, host: str, port: int, share: bool, mcp: bool) -> int:
+def _serve(
+    models: list[ShownModel],
+    feedback: Feedback | None,
+    host: str,
+    port: int,
+    options: argparse.Namespace,
+) -> int:
     """Serves the page until it is interrupted. Returns the exit status."""
     from captioner.model.decoding_options import DEFAULTS
     from captioner.web.page import build_page, launch_options
 
     # This is the search that the page and the endpoints do by default. Other searches are compiled
     # at their first use, which takes a second; compiling all of them here would take many.
-    captioner.warm_up([DEFAULTS])
-    page = build_page(captioner)
+    for model in models:
+        model.captioner.warm_up([DEFAULTS])
+    page = build_page(models, feedback)
     try:
         page.launch(
             server_name=host,
             server_port=port,
-            share=share or None,
-            mcp_server=mcp,
+            share=options.share or None,
+            mcp_server=options.mcp,
             prevent_thread_lock=True,
+            blocked_paths=[str(options.feedback)] if options.feedback else None,
             quiet=True,  # Gradio's own lines name the arguments of its functions
             **launch_options(),
         )
@@ -78,7 +104,7 @@ def _serve(captioner: BatchingCaptioner, host: str, port: int, share: bool, mcp:
     print(f"* Running on local URL:  {page.local_url}", flush=True)
     if page.share_url:
         print(f"* Running on public URL: {page.share_url} (for a week)", flush=True)
-    if mcp:
+    if options.mcp:
         from captioner.web.mcp_tools import finish_tools
 
         finish_tools(page)
@@ -96,6 +122,18 @@ def _parser() -> argparse.ArgumentParser:
         "assets/checkpoint)",
     )
     parser.add_argument("--revision", help="a branch, tag or commit on the Hub")
+    parser.add_argument(
+        "--compare",
+        metavar="PATH_OR_HUB_ID",
+        help="another checkpoint, whose captions of a photo stand beside those of the first",
+    )
+    parser.add_argument(
+        "--feedback",
+        type=Path,
+        metavar="FOLDER",
+        help="let visitors, if they agree to it, leave photos and better captions in this folder, "
+        "as a data set to train on",
+    )
     parser.add_argument(
         "--port",
         type=read_port,

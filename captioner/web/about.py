@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
 from captioner.captioner import Captioner
+from captioner.web.shown_models import ShownModel
 
 _LIMITS = (
     "<b>What it cannot do:</b> the model knows the things and words of the photos that it was "
@@ -25,12 +27,15 @@ element.querySelector("a").addEventListener("click", (event) => {
 """
 
 
-def add_about(captioner: Captioner) -> None:
-    """Adds the line and the card to the `gr.Blocks` that is being built."""
+def add_about(models: Sequence[ShownModel]) -> None:
+    """Adds the line, and the first model's card, to the `gr.Blocks` that is being built."""
+    captioner = models[0].captioner
     card = model_card(captioner.folder)
     link = ' <a href="#model-card">Model card</a>' if card else ""
+    names = [f"<b>{escape(model.name or model_name(captioner))}</b>" for model in models]
+    named = f"Model: {names[0]}." if len(names) == 1 else f"Models: {' and '.join(names)}."
     gr.HTML(
-        f"<p>{_LIMITS} Model: <b>{escape(model_name(captioner))}</b>.{link}</p>",
+        f"<p>{_LIMITS} {named}{link}</p>",
         elem_id="about",
         js_on_load=_OPEN_CARD if card else None,
     )

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from captioner.captioner import Captioner
 from captioner.web.about import model_name
-from captioner.web.confidence import read_calibration
 from captioner.web.controls import COPY_LINK, READ_LINK, add_options
+from captioner.web.feedback import CONSENT, Feedback
 from captioner.web.page_events import PageEvents
+from captioner.web.shown_models import ShownModel
 from captioner.web.uploads import refuse_addresses
 from captioner.web.viewer import add_intake, add_viewer
 
 # The parts of the page speak to each other by events of the document, each with a `detail`:
 # captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
 # (such an entry), captioner:options (the values of the controls), captioner:refused and
-# captioner:say (a message), captioner:link, captioner:choose.
+# captioner:say (a message), captioner:link, captioner:choose,
+# captioner:feedback (why a caption was not kept, or empty).
 _TELL = """(...values) => {
     document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
 }"""
 _OPTIONS_CHANGED = _TELL % ("options", "values")
 _LINK_READ = _TELL % ("link", "null")
 _FAILED = _TELL % ("failed", "null")
+_FEEDBACK_KEPT = _TELL % ("feedback", "values[0]")
+_FEEDBACK_LOST = _TELL % ("feedback", "'There was no answer. Send it again.'")
 # The viewer has sent the file; Gradio checks that it has, before it is opened.
 _GIVEN = """(image, ...others) => [
     document.querySelector("#viewer .result").given ?? null, ...others
@@ -31,26 +35,31 @@ _GIVEN = """(image, ...others) => [
 _NEW_SEED = "() => Math.floor(Math.random() * 1e5)"
 
 
-def add_one_photo(page: gr.Blocks, captioner: Captioner, **work: Any) -> None:
+def add_one_photo(
+    page: gr.Blocks, models: Sequence[ShownModel], feedback: Feedback | None, **work: Any
+) -> None:
     """Adds the part to the page that is being built; `work` is Gradio's options for events that
     run the network."""
+    names = [model.name or model_name(model.captioner) for model in models]
     kept = gr.State(None)
     with gr.Row(equal_height=False, elem_id="one-photo"):
         with gr.Column(scale=2, min_width=440):
-            viewer = add_viewer(model_name(captioner))
+            viewer = add_viewer(names, CONSENT if feedback else None)
         with gr.Column(scale=1, min_width=300):
             add_intake()
             options, link = add_options()
     image = gr.Image(type="filepath", visible="hidden", elem_id="given")
     refuse_addresses(image)
 
-    events = PageEvents(captioner, read_calibration(captioner.folder))
+    events = PageEvents(models, feedback)
     # The viewer itself waits for one answer before it asks for the next.
     work |= {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
     viewer.ask(events.answer, [image, kept, *options], [viewer, kept], js=_GIVEN, **work).failure(
         fn=None, js=_FAILED
     )
     _add_downloads(viewer, kept, events)
+    if feedback:
+        _add_feedback(viewer, kept, events)
     _follow_options(page, viewer, options, link)
 
 
@@ -60,6 +69,21 @@ def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
     viewer.take(
         events.write_file, [kept], [taken], api_visibility="private", show_progress="hidden"
     ).success(fn=None, js="() => document.querySelector('#taken').click()")
+
+
+def _add_feedback(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
+    """The answer comes to the viewer's script through a text that nobody sees."""
+    reason = gr.Textbox(visible="hidden", elem_id="feedback-reason")
+    sent = viewer.correct(
+        events.keep_caption,
+        [kept],
+        [reason],
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="multiple",
+    )
+    sent.success(fn=None, inputs=[reason], js=_FEEDBACK_KEPT)
+    sent.failure(fn=None, js=_FEEDBACK_LOST)
 
 
 def _follow_options(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -13,13 +14,14 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.middleware import Middleware
 
-from captioner.captioner import Captioner
 from captioner.web import responses
 from captioner.web.about import add_about
 from captioner.web.api_snippets import RunnableSnippets
 from captioner.web.endpoints import add_endpoints
+from captioner.web.feedback import Feedback
 from captioner.web.many_photos import add_many_photos
 from captioner.web.one_photo import add_one_photo
+from captioner.web.shown_models import ShownModel
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +72,14 @@ _STYLE = """<style>
 """
 
 
-def build_page(captioner: Captioner) -> gr.Blocks:
-    """The whole page around a captioner, ready to be launched with `launch_options()`, and the
-    endpoints for programs (`endpoints`)."""
+def build_page(models: Sequence[ShownModel], feedback: Feedback | None = None) -> gr.Blocks:
+    """The whole page around one model, or two, ready to be launched with `launch_options()`, and
+    the endpoints for programs (`endpoints`), which are the first model's. With `feedback`,
+    visitors may leave captions of their own."""
     # Without preprocess=False, Gradio would open the picture itself, before `load_image`. Its
     # messages hold paths, it re-encodes some pictures, and it has no limit for pixels. Gradio still
     # checks that the file was uploaded to this server.
+    captioner = models[0].captioner
     work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": _AT_ONCE}
     with gr.Blocks(
         title="Image captions with visual attention",
@@ -85,10 +89,10 @@ def build_page(captioner: Captioner) -> gr.Blocks:
         gr.Markdown(_INTRODUCTION, elem_id="introduction")
         with gr.Tabs():
             with gr.Tab("One photo"):
-                add_one_photo(page, captioner, **work)
+                add_one_photo(page, models, feedback, **work)
             with gr.Tab("Many photos"):
                 add_many_photos(captioner)
-        add_about(captioner)
+        add_about(models)
         add_endpoints(captioner, **work)
     return page.queue(max_size=_MAX_WAITING)
 

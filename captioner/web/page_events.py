@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
-from captioner.captioner import Caption, Captioner
+from captioner.captioner import Caption
 from captioner.data.images import load_image
 from captioner.model.decoding_options import Bounds, DecodingOptions
 from captioner.web import responses
-from captioner.web.confidence import Calibration, confidence_note
+from captioner.web.confidence import confidence_note
 from captioner.web.controls import search_plan
 from captioner.web.downloads import write_download
 from captioner.web.examples import example_photos
+from captioner.web.feedback import Feedback
 from captioner.web.responses import CaptionRequest, KeptPhoto
+from captioner.web.shown_models import ShownModel
 
 _MAX_PREFIX = 1000  # characters
 
@@ -28,9 +30,10 @@ Answer = tuple[str, KeptPhoto | None]
 class PageEvents:
     """Answers what `viewer/requests.js` asks, in the form that `viewer/state.js` describes."""
 
-    def __init__(self, captioner: Captioner, calibration: Calibration | None = None) -> None:
-        self._captioner = captioner
-        self._calibration = calibration
+    def __init__(self, models: Sequence[ShownModel], feedback: Feedback | None = None) -> None:
+        self._models = models
+        self._captioners = [model.captioner for model in models]
+        self._feedback = feedback
 
     def answer(
         self, image: Any, kept: KeptPhoto | None, event: gr.EventData, *options: Any
@@ -72,6 +75,25 @@ class PageEvents:
         photo = load_image(self._photo(wish, kept).preview)
         return write_download(photo, responses.from_json(wish.get("caption")), wish)
 
+    def keep_caption(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
+        """Keeps the photo and the visitor's caption of it, if the visitor has agreed to that.
+
+        Gives the reason why it has not, for the visitor; nothing if it has.
+        """
+        wish = event._data if isinstance(event._data, dict) else {}
+        if self._feedback is None or wish.get("consent") is not True:
+            return "Nothing was kept, because you have not agreed to it."
+        try:
+            with responses.messages_for_visitors():
+                if kept is None or kept.key != wish.get("key"):
+                    photo = load_image(responses.source({"url": wish.get("photo")}))
+                    self._feedback.keep(responses.preview(photo), str(wish.get("caption") or ""))
+                else:
+                    self._feedback.keep(kept.preview, str(wish.get("caption") or ""))
+        except gr.Error as error:
+            return error.message
+        return ""
+
     def _show(
         self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
@@ -82,7 +104,7 @@ class PageEvents:
             number = int(responses.number("example", wish.get("number"), bounds))
             image = {"path": str(example_photos()[number - 1])}
         plan = search_plan(*options)  # checks the options before the work on the photo
-        kept = responses.keep_photo(self._captioner, image)
+        kept = responses.keep_photo(self._captioners, image)
         url = "data:image/jpeg;base64," + base64.b64encode(kept.preview).decode()
         new = {"photo": url, "size": kept.size, "example": number}
         for content in self._search(kept, None, plan, options):
@@ -100,12 +122,16 @@ class PageEvents:
     def _complete(
         self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
-        """The best caption that begins as the visitor wants."""
+        """The best caption that begins as the visitor wants, by the model whose caption it changes
+        or else by the first."""
         kept = self._photo(wish, kept)
+        names = [model.name for model in self._models]
+        which = names.index(wish["model"]) if wish.get("model") in names else 0
         prefix, region = str(wish.get("prefix") or "")[:_MAX_PREFIX], _region(wish)
         search = CaptionRequest(DecodingOptions("beam", num_captions=1), prefix, region)
-        found = responses.answer(self._captioner, kept.features, search)[0]
-        caption = self._to_json(found, "yours", region)
+        captioner, features = self._captioners[which], kept.features[which]
+        found = responses.answer(captioner, features, search)[0]
+        caption = _to_json(found, "yours", region, self._models[which])
         yield {"key": kept.key, "captions": [caption], "done": True}, kept
 
     def _search(
@@ -115,18 +141,24 @@ class PageEvents:
         plan: list[DecodingOptions],
         options: tuple,
     ) -> Iterator[dict]:
-        """The captions of one search after another; each answer has those of all before."""
+        """The captions of one search after another, by one model after another; each answer has
+        those of all before."""
         captions: list[dict] = []
-        for search in plan:
+        works = [
+            (model, features, search)
+            for model, features in zip(self._models, kept.features, strict=True)
+            for search in plan
+        ]
+        for done, (model, features, search) in enumerate(works, start=1):
             request = CaptionRequest(search, region=region)
-            found = responses.answer(self._captioner, kept.features, request)
-            captions += [self._to_json(caption, search.strategy, region) for caption in found]
+            found = responses.answer(model.captioner, features, request)
+            captions += [_to_json(caption, search.strategy, region, model) for caption in found]
             yield {
                 "key": kept.key,
                 "captions": captions,
-                "sources": [planned.strategy for planned in plan],
+                "sources": [{"source": s.strategy, "model": m.name} for m, _, s in works],
                 "options": options,
-                "done": search is plan[-1],
+                "done": done == len(works),
             }
 
     def _photo(self, wish: dict, kept: KeptPhoto | None) -> KeptPhoto:
@@ -135,12 +167,15 @@ class PageEvents:
             return kept
         # The server has been started anew, has too many visitors, or the page shows a photo of its
         # history.
-        return responses.keep_photo(self._captioner, {"url": wish.get("photo")})
+        return responses.keep_photo(self._captioners, {"url": wish.get("photo")})
 
-    def _to_json(self, caption: Caption, source: str, region: responses.Box | None) -> dict:
-        note = confidence_note(caption, self._calibration)
-        content = responses.to_json(caption, alternatives=True)
-        return content | {"source": source, "region": region, "note": note}
+
+def _to_json(
+    caption: Caption, source: str, region: responses.Box | None, model: ShownModel
+) -> dict[str, Any]:
+    content = responses.to_json(caption, alternatives=True)
+    note = confidence_note(caption, model.calibration)
+    return content | {"source": source, "model": model.name, "region": region, "note": note}
 
 
 def _region(wish: dict) -> responses.Box | None:

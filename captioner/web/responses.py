@@ -14,7 +14,7 @@ import io
 import logging
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from captioner.captioner import Caption, Captioner
 from captioner.data.images import ImageError, load_image
 from captioner.drawing.overlay import attention_grid_png
 from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES, Bounds, DecodingOptions
+from captioner.web.feedback import CaptionRefused
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +61,24 @@ class KeptPhoto:
     key: str  # identifies the photo in the page's requests
     preview: bytes  # the upright photo, as a small JPEG
     size: tuple[int, int]  # the preview's width and height, in pixels
-    features: np.ndarray  # float16 (1, locations, channels)
+    features: tuple[np.ndarray, ...]  # for each model, float16 (1, locations, channels)
 
 
-def keep_photo(captioner: Captioner, image: Any) -> KeptPhoto:
-    """The photo that Gradio's `image` stands for, ready for any number of searches.
+def keep_photo(captioners: Sequence[Captioner], image: Any) -> KeptPhoto:
+    """The photo that Gradio's `image` stands for, ready for any number of searches by each model.
 
     Raises gr.Error, with a message for the visitor.
     """
-    photo, features = read_photo(captioner, image)
+    first, *others = captioners
+    photo, seen = read_photo(first, image)
+    with messages_for_visitors():
+        features = (
+            seen,
+            *(
+                seen if other.extractor is first.extractor else other.features([photo])
+                for other in others
+            ),
+        )
     small = preview(photo)
     return KeptPhoto(uuid.uuid4().hex, small, Image.open(io.BytesIO(small)).size, features)
 
@@ -183,6 +193,8 @@ def messages_for_visitors() -> Iterator[None]:
     except ImageError as error:
         logger.warning("refused a picture: %s", error)
         raise refusal(str(error), "This picture") from None
+    except CaptionRefused as error:
+        raise refusal(str(error), "This caption") from None
     except OSError as error:
         if error.errno not in NO_ROOM:
             logger.exception("captioning failed")
@@ -237,6 +249,7 @@ def from_json(content: Any) -> Caption:
 def preview(photo: Image.Image) -> bytes:
     """The upright photo as a JPEG, small enough to be sent along with the captions."""
     small = photo.copy()
+    small.info = {}  # a comment would be written into the file
     small.thumbnail(PREVIEW_SIZE)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)

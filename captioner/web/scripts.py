@@ -22,6 +22,7 @@ VIEWER = (
     "viewer/region",
     "viewer/answers",
     "viewer/requests",
+    "viewer/feedback",
     "viewer/actions",
 )
 

@@ -3,6 +3,7 @@ and where its captions are shown (the folder `viewer`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -34,9 +35,10 @@ def add_intake() -> gr.HTML:
     )
 
 
-def add_viewer(model: str) -> gr.HTML:
+def add_viewer(models: Sequence[str], consent: str | None) -> gr.HTML:
     """Where captions are shown; `viewer/state.js` describes its value. Added to the `gr.Blocks`
-    being built. `model` is the name that captions are taken away with."""
+    being built. `models` are their names; with `consent`, visitors may leave captions of their own
+    once they have agreed to it."""
     return gr.HTML(
         None,
         label="Captions",
@@ -49,7 +51,8 @@ def add_viewer(model: str) -> gr.HTML:
         unattended=UNATTENDED,
         colour_maps={name: _colours(name) for name in COLOUR_MAPS},
         max_megabytes=MAX_MEGABYTES,
-        model=model,
+        models=list(models),
+        consent=consent,
     )
 
 

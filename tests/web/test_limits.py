@@ -31,8 +31,8 @@ import app
 from captioner.web import page
 
 build = page.build_page
-def build_page(captioner):
-    page = build(captioner)
+def build_page(*arguments):
+    page = build(*arguments)
     page.delete_cache = (1, 8)
     return page.queue(max_size=4)
 page.build_page = build_page

@@ -96,7 +96,7 @@ def test_what_cannot_be_drawn_is_refused(change: dict) -> None:
 )
 def test_a_wish_that_makes_no_sense_is_refused(data: Any) -> None:
     event = gr.EventData(None, data)
-    events = PageEvents(None)  # nothing of it is needed before the wish makes sense
+    events = PageEvents([])  # nothing of it is needed before the wish makes sense
     (text, kept), *more = events.answer(None, None, event, 3, "sample", 0.5, 1.0, 0)
     assert json.loads(text)["message"] and json.loads(text)["done"]
     assert kept is None and not more

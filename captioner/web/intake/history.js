@@ -76,7 +76,7 @@ hear("shown", async ({ captions, photo, key, ...rest }) => {
   const small = known()?.photo ?? (await shrink(photo));
   const before = known(); // read again: it may have been added while the photo was made smaller
   const now = captions.map((caption) => withMaps(caption, pack));
-  const isNow = (c) => now.some((n) => n.text === c.text && n.source === c.source);
+  const isNow = (c) => now.some((n) => n.text === c.text && n.source === c.source && n.model === c.model);
   const earlier = (before?.captions ?? []).filter((c) => !isNow(c));
   const kept = [...now, ...earlier].slice(0, MOST_CAPTIONS);
   const others = read().filter(({ id }) => id !== rest.id);

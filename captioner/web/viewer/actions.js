@@ -23,7 +23,7 @@ const escaped = (text) =>
 const written = () => {
   const { name, region } = shown;
   const options = Object.fromEntries(OPTIONS.map((option, i) => [option, shown.options?.[i]]));
-  return JSON.stringify({ photo: name, model: props.model, options, region, captions }, null, 1);
+  return JSON.stringify({ photo: name, models: props.models, options, region, captions }, null, 1);
 };
 
 const saveJson = () => {

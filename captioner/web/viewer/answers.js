@@ -17,6 +17,7 @@ const showPhoto = (photo) => {
   find(".empty").hidden = true;
   find(".result").hidden = false;
   find(".begin input").value = "";
+  forgetFeedback();
   say("words", "");
   const { top } = element.getBoundingClientRect();
   if (top > innerHeight * 0.5 || top < -innerHeight * 0.5) element.scrollIntoView();
@@ -30,7 +31,7 @@ const addOwn = (found, word) => {
   const others = captions.filter((c) => c.source !== "yours");
   const earlier = own().filter((c) => c.text !== found.text);
   captions = [found, ...earlier].slice(0, MOST_OWN).concat(others);
-  showList([...new Set(others.map((c) => c.source))], true);
+  showList(groupsOf(others), true);
   choose(0);
   find(`.words button:nth-child(${word + 1})`)?.focus({ preventScroll: true });
   announce(`Your caption: ${found.text}`);
@@ -43,11 +44,11 @@ const addFound = (wish, { captions: found, sources, options, done }) => {
   captions = [...kept, ...found];
   shown.options = options;
   shown.region = wish.region ?? null;
-  showList(sources, !wish.begun);
+  showList(groupsOf(sources), !wish.begun);
   if (before) mark(chosen);
   else choose(kept.length);
   wish.begun = true;
-  find(".again").hidden = !sources.includes("sample");
+  find(".again").hidden = !sources.some(({ source }) => source === "sample");
   find(".seed").textContent = `seed ${options[4]}`;
   if (done) announce(`${found.length} captions. The first: ${found[0].text}`);
 };
@@ -83,10 +84,9 @@ const restore = (entry) => {
   captions = kept;
   // The visitor's own captions come first, in whatever order the history has kept them.
   captions.sort((a, b) => (b.source === "yours") - (a.source === "yours"));
-  const sources = [...new Set(captions.map((c) => c.source))].filter((s) => s !== "yours");
-  showList(sources, true);
+  showList(groupsOf(captions).filter((group) => group !== "yours"), true);
   choose(own().length < captions.length ? own().length : 0);
-  find(".again").hidden = !sources.includes("sample");
+  find(".again").hidden = !captions.some((c) => c.source === "sample");
   find(".seed").textContent = shown.options ? `seed ${shown.options[4]}` : "";
   announce(`${shown.name} again, with ${captions.length} captions.`);
 };

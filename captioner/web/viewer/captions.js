@@ -1,5 +1,12 @@
 // The list of captions, and the attention maps of the chosen one as tiles.
 const HEADINGS = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "Beam" };
+// Captions of one search by one model belong together; the visitor's own do, whichever model it was.
+const groupOf = ({ source, model }) => (source === "yours" || !model ? source : `${source}\n${model}`);
+const headingOf = (group) => {
+  const [source, model] = group.split("\n");
+  return model ? `${model}: ${HEADINGS[source]}` : HEADINGS[source];
+};
+const groupsOf = (found) => [...new Set(found.map(groupOf))];
 
 const makeTile = (title, i) => {
   const picture = make("div", {}, make("img", { src: shown.photo }));
@@ -42,12 +49,14 @@ const choose = (index) => {
 };
 
 // Equal samples are shown as one choice, which says how many there are.
-const makeChoice = ({ text, source, log_probs: logProbs }, index) => {
-  const alike = captions.filter((c) => c.source === source && c.text === text);
+const makeChoice = (choice, index) => {
+  const { text, source, model, log_probs: logProbs } = choice;
+  const alike = captions.filter((c) => groupOf(c) === groupOf(choice) && c.text === text);
   if (alike[0] !== captions[index]) return [];
   const mean = logProbs.reduce((sum, p) => sum + p, 0) / Math.max(logProbs.length, 1);
   const times = alike.length > 1 ? `, drawn ${alike.length} times` : "";
-  const note = make("small", { textContent: `${percent(mean)} per word${times}` });
+  const by = source === "yours" && model ? `, by ${model}` : "";
+  const note = make("small", { textContent: `${percent(mean)} per word${times}${by}` });
   note.title = "The mean probability of its words (their geometric mean).";
   const radio = make("div", {}, make("span", { textContent: text, dir: "auto" }), note);
   radio.setAttribute("role", "radio");
@@ -69,19 +78,19 @@ const pick = (index) => {
 // Shows one list of captions, or several lists under headings, side by side. The visitor's own
 // captions are above them. Lists that are shown already are kept, because the visitor may be reading
 // them, unless `fresh` is true.
-const showList = (sources, fresh) => {
+const showList = (planned, fresh) => {
   const list = find(".captions");
-  const groups = captions.some((c) => c.source === "yours") ? ["yours", ...sources] : sources;
-  list.style.setProperty("--groups", sources.length);
+  const groups = own().length ? ["yours", ...planned] : planned;
+  // Two models are side by side, or, with several strategies, one below the other.
+  const strategies = new Set(planned.map((group) => group.split("\n")[0])).size;
+  list.style.setProperty("--groups", strategies > 1 ? strategies : planned.length);
   if (fresh) list.replaceChildren();
-  groups.forEach((source, i) => {
+  groups.forEach((group, i) => {
     const made = list.children[i] ?? list.appendChild(make("section", {}));
     if (made.querySelector(".choice")) return;
-    const heading = make("h3", { textContent: HEADINGS[source] });
-    made.className = source === "yours" ? "wide" : "";
-    const choices = captions.flatMap((c, index) =>
-      c.source === source ? makeChoice(c, index) : [],
-    );
+    const heading = make("h3", { textContent: headingOf(group) });
+    made.className = group === "yours" ? "wide" : "";
+    const choices = captions.flatMap((c, index) => (groupOf(c) === group ? makeChoice(c, index) : []));
     const pending = make("p", { className: "pending", textContent: "…" });
     made.replaceChildren(
       ...(groups.length > 1 ? [heading] : []),

@@ -37,7 +37,8 @@ const start = async (wish) => {
   busy.region = region;
   // The server does not keep the photos of the history, so they are sent again.
   const photo = isNewPhoto(busy) || shown.key ? undefined : shown.photo;
-  trigger("ask", { wish: busy.wish, kind, number, prefix, region, key: shown?.key, photo });
+  const model = caption()?.model; // whose words a completion changes
+  trigger("ask", { wish: busy.wish, kind, number, prefix, region, model, key: shown?.key, photo });
 };
 
 // Sends the file to the server. If that fails, it shows a message and returns false.

@@ -2,8 +2,9 @@
 //   answer: a unique name; wish: the number of the wish; done: false if more answers follow;
 //   message, about: why the wish was refused; or
 //   key: by which the server knows the photo; captions: all that the wish has brought so far, each
-//   {text, words, log_probs, attention, alternatives, source, region, note}, and except for a
-//   completion options: the values of the controls, and sources: all searches that are planned;
+//   {text, words, log_probs, attention, alternatives, source, model, region, note}, and except for a
+//   completion options: the values of the controls, and sources: {source, model} of all searches
+//   that are planned (model: the model's name if there are two, or else empty);
 //   for a new photo, too, photo: a data URL, size: [width, height], example: its number or null.
 const OPTIONS = ["num_captions", "strategy", "temperature", "top_p", "seed"]; // as the controls
 const SECONDS_PER_WORD = 0.8;

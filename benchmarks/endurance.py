@@ -1,0 +1,256 @@
+"""Whether the page can be left alone: mixed visitors for as long as wanted, and what stays behind.
+
+    python benchmarks/endurance.py --minutes 60 --clients 8
+
+The clients ask for captions, completions, regions and batches, send damaged pictures and wrong
+options, break off uploads, hang up while they wait, and, where Chromium is installed, close tabs
+in which captions are being made. Prints a table of the server's memory, threads, open files and
+disk over the time, how the requests ended, and what is left when everybody has gone.
+
+The page deletes what it is sent after an hour, and this benchmark lets it do so after a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from app_process import App, running_app
+from serving import Visitor, photo
+
+# `app.py`, but files are old after a minute.
+APP = """
+import sys
+from captioner.environment import settle_page
+settle_page()
+import app
+from captioner.web import page
+
+build = page.build_page
+def build_page(*arguments):
+    built = build(*arguments)
+    built.delete_cache = (10, 60)
+    return built
+page.build_page = build_page
+sys.exit(app.main(sys.argv[1:]))
+"""
+SETTLE = 90  # seconds after the last visitor: files get old, and idle threads end
+SEARCH = [3, "sample", 0.5, 0]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a server takes at one moment."""
+
+    megabytes: float
+    threads: int
+    handles: int  # open files and connections
+    files: int  # that it keeps of what it was sent
+
+    @classmethod
+    def of(cls, app: App) -> Measured:
+        process = Path("/proc", str(app.pid))
+        return cls(
+            app.memory,
+            len(os.listdir(process / "task")),
+            len(os.listdir(process / "fd")),
+            sum(path.is_file() for path in app.uploads.rglob("*")),
+        )
+
+
+class Guest(Visitor):
+    """A visitor of all kinds. Each method gives how it ended; what is wrong begins with "!"."""
+
+    def caption(self) -> str:
+        return self._expect("complete", "caption", [self.upload(), *SEARCH])
+
+    def complete(self) -> str:
+        return self._expect("complete", "complete", [self.upload(), "a man", *SEARCH])
+
+    def region(self) -> str:
+        box = [0.5, 0, 1, 1]
+        return self._expect("complete", "caption_region", [self.upload(), *box, *SEARCH])
+
+    def batch(self) -> str:
+        photos = [self.upload() for _ in range(4)]
+        return self._expect("complete", "caption_batch", [photos, *SEARCH])
+
+    def damaged(self) -> str:
+        content = photo().read_bytes()[:3000]
+        return self._expect("error", "caption", [self.upload(content), *SEARCH])
+
+    def wrong_option(self) -> str:
+        return self._expect("error", "caption", [self.upload(), 3, "sample", 99, 0])
+
+    def broken_upload(self) -> str:
+        """The connection ends in the middle of the file."""
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
+        head = (
+            f"POST /gradio_api/upload HTTP/1.1\r\nHost: {self.host}\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000000\r\n\r\n"
+        )
+        with socket.create_connection((self.host, int(self.port)), 60) as connection:
+            connection.sendall(head.encode() + form + photo().read_bytes())
+        return "broken off"
+
+    def hang_up(self) -> str:
+        """Asks for captions and does not wait for them."""
+        number = self._call("caption", [self.upload(), *SEARCH])
+        if number is None:
+            return "busy"
+        with socket.create_connection((self.host, int(self.port)), 60) as connection:
+            path = f"/gradio_api/call/caption/{number}"
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
+            time.sleep(0.05)
+        return "hung up"
+
+    def upload(self, content: bytes | None = None) -> dict:
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
+        form += (content or photo().read_bytes()) + b"\r\n--x--\r\n"
+        status, body = self._send("upload", form, "multipart/form-data; boundary=x")
+        if status != 200:
+            raise ConnectionError(f"upload: {status}")
+        return {"path": json.loads(body)[0], "meta": {"_type": "gradio.FileData"}}
+
+    def _call(self, name: str, data: list) -> str | None:
+        body = json.dumps({"data": data}).encode()
+        status, answer = self._send(f"call/{name}", body, "application/json")
+        if status not in (200, 503):
+            raise ConnectionError(f"call: {status}")
+        return json.loads(answer)["event_id"] if status == 200 else None
+
+    def _expect(self, event: str, name: str, data: list) -> str:
+        number = self._call(name, data)
+        if number is None:
+            return "busy"
+        _, answer = self._send(f"call/{name}/{number}")
+        ended = f"event: {event}\n".encode() in answer
+        return "captions" if ended and event == "complete" else "refused" if ended else "! lost"
+
+
+KINDS = [Guest.caption] * 6 + [
+    Guest.complete, Guest.region, Guest.batch, Guest.damaged, Guest.wrong_option,
+    Guest.broken_upload, Guest.hang_up,
+]  # fmt: skip
+
+
+def stay(url: str, end: float, outcomes: Counter[tuple[str, str]], seed: int) -> None:
+    """A client that asks, at random, for one thing after another until the time is over."""
+    random, guest = np.random.default_rng(seed), Guest(url)
+    while time.monotonic() < end:
+        kind = KINDS[random.integers(len(KINDS))]
+        try:
+            outcome = kind(guest)
+        except Exception as error:  # whatever it is, it is what this program looks for
+            outcome, guest = f"! {type(error).__name__}: {error}", Guest(url)
+        outcomes[kind.__name__, outcome] += 1
+    guest.connection.close()
+
+
+def close_tabs(url: str, end: float, outcomes: Counter[tuple[str, str]]) -> None:
+    """A browser whose tabs get a photo each; every other one is closed before its captions."""
+    from playwright.sync_api import Error, sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    options = {"executable_path": chromium, "args": ["--no-sandbox", "--disable-gpu"]}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**options)
+        waits = False
+        while time.monotonic() < end:
+            waits = not waits
+            page = browser.new_page()
+            try:
+                page.goto(url, timeout=120_000)
+                page.wait_for_selector("#viewer .empty", timeout=120_000)
+                page.set_input_files("#photo-file", photo())
+                busy = "true" if not waits else "false"
+                page.wait_for_selector(f"#viewer .result[aria-busy={busy}]", state="attached")
+                if waits:
+                    page.wait_for_selector("#viewer .captions [role=radio]", timeout=120_000)
+                outcome = "captions" if waits else "closed"
+            except Error as error:
+                outcome = f"! {error.message.splitlines()[0]}"
+            page.close()
+            outcomes["tab", outcome] += 1
+        browser.close()
+
+
+def main() -> int:
+    """Prints what it found. Gives 1 if a request was lost, or something was left behind."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--warm-up", type=float, default=5, help="minutes, at the beginning")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command = (sys.executable, "-c", APP)
+        with running_app(Path(folder), command=command, seconds=900) as app:
+            return watch(app, options)
+
+
+def watch(app: App, options: argparse.Namespace) -> int:
+    outcomes: Counter[tuple[str, str]] = Counter()
+    for kind in dict.fromkeys(KINDS):  # whatever is made once is made
+        outcomes[kind.__name__, kind(Guest(app.url))] += 1
+    time.sleep(SETTLE)
+    before = Measured.of(app)
+    begin = time.monotonic()
+    end = begin + 60 * options.minutes
+    works: list[Callable[[], None]] = [
+        lambda seed=seed: stay(app.url, end, outcomes, seed) for seed in range(options.clients - 1)
+    ]
+    works.append(lambda: close_tabs(app.url, end, outcomes))
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    print("| minute | requests | MB | threads | handles | files |\n" + "| --- " * 6 + "|")
+    show("before", 0, before)
+    warm: Measured | None = None
+    while (now := time.monotonic()) < end:
+        time.sleep(min(60, end - now))
+        minute = (time.monotonic() - begin) / 60
+        found = Measured.of(app)
+        show(f"{minute:.0f}", outcomes.total(), found)
+        if warm is None and minute >= options.warm_up:
+            warm = found
+    for thread in threads:
+        thread.join()
+    time.sleep(SETTLE)
+    after = Measured.of(app)
+    show("after", outcomes.total(), after)
+    for (kind, outcome), count in sorted(outcomes.items()):
+        print(f"{kind}: {count} {outcome}")
+    lost = sum(count for (_, outcome), count in outcomes.items() if outcome.startswith("!"))
+    growth = after.megabytes - warm.megabytes if warm else float("nan")
+    print(f"lost: {lost}; memory since the warm-up: {growth:+.0f} MB")
+    print(
+        f"left behind: {after.threads - before.threads} threads, "
+        f"{after.handles - before.handles} handles, {after.files - before.files} files"
+    )
+    print(f"tracebacks in the log: {app.log.count('Traceback')}")
+    left = after.threads > before.threads or after.handles > before.handles
+    return 1 if lost or left or after.files > before.files else 0
+
+
+def show(minute: str, requests: int, found: Measured) -> None:
+    row = (minute, requests, f"{found.megabytes:.0f}", found.threads, found.handles, found.files)
+    print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
