@@ -92,7 +92,7 @@ def _serve(
             share=options.share or None,
             mcp_server=options.mcp,
             prevent_thread_lock=True,
-            blocked_paths=[str(options.feedback)] if options.feedback else None,
+            blocked_paths=[str(options.feedback.resolve())] if options.feedback else None,
             quiet=True,  # Gradio's own lines name the arguments of its functions
             **launch_options(),
         )
@@ -100,6 +100,14 @@ def _serve(
         taken = f"port {port} has been taken meanwhile. Start again, or choose one with --port."
         print(f"Cannot serve the page: {taken}", file=sys.stderr)
         logging.getLogger(__name__).debug("%s", error)
+        return 1
+    except ValueError as error:
+        if "localhost" not in str(error):
+            raise
+        # Gradio asks its own page for an answer, and gives up after some seconds.
+        page.close(verbose=False)
+        busy = "it does not answer on this machine, which may be too busy. Start again later."
+        print(f"Cannot serve the page: {busy}", file=sys.stderr)
         return 1
     print(f"* Running on local URL:  {page.local_url}", flush=True)
     if page.share_url:

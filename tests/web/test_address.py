@@ -62,3 +62,26 @@ def test_the_command_says_it_in_one_sentence_at_once(options: list[str], message
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("usage:", " "))]
     assert len(lines) == 1 and message in lines[0], done.stderr
     assert not re.search(r"launch\(|server_port|GRADIO|Traceback", done.stderr)
+
+
+# The app with an empty page, which Gradio cannot reach: as on a machine that is too busy.
+SLOW = """
+import sys, app, gradio as gr
+from captioner.web import page
+gr.networking.url_ok = lambda url: False
+with gr.Blocks() as empty:
+    pass
+page.build_page = lambda models, feedback: empty
+sys.exit(app._serve([], None, "127.0.0.1", int(sys.argv[1]), app._parser().parse_args([])))
+"""
+
+
+def test_a_page_that_does_not_answer_in_time() -> None:
+    command = [sys.executable, "-c", SLOW, str(find_address(None, 0)[1])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "Cannot serve the page: it does not answer on this machine, which may be too busy. Start "
+        "again later.\n"
+    )
+    assert "Traceback" not in done.stderr
