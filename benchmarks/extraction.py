@@ -2,7 +2,7 @@
 
     python benchmarks/extraction.py --images DIR --backbone-weights FILE
 
-The program compares three things by turns, in one process, and prints a table: `extract` of
+The program compares three things, which take turns in one process, and prints a table: `extract` of
 `captioner.model.features` (read, hash, decode, resize, network, shards on disk); the bare network
 on batches that are ready in memory; and the network as published, without its normalisations folded
 into its convolutions.

@@ -4,8 +4,8 @@
     python benchmarks/serving.py start      # `python app.py`, compared with importing and loading
     python benchmarks/serving.py crowd      # 32 clients at once, compared with one client
 
-What is compared runs by turns, with the bundled checkpoint. The program prints the tables of
-`docs/performance.md`.
+The two things that are compared take turns, with the bundled checkpoint. The program prints the
+tables of `docs/performance.md`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/training.py --data-dir FLICKR8K --features CACHE
 
 CACHE is a feature cache of the data set that `train.py` made (`OUTPUT/features`). All contenders
-use the same features and captions of the same images. They run by turns, each in a process of its
+use the same features and captions of the same images. They take turns, each in a process of its
 own, and each turn trains on the same number of captions. The program prints its tables.
 """
 

@@ -73,13 +73,14 @@ _REMEDIES = {
     errno.ENOMEM: "Close other programs to free memory",
     errno.ENOSPC: "Make room on the disk",
     errno.EDQUOT: "Make room on the disk",
-    errno.EIO: "Check the disk and the way to it",
+    errno.EIO: "Check the disk and its connection",
     errno.ESTALE: "Connect the network drive again",
     errno.ENOTCONN: "Connect the network drive again",
     errno.ETIMEDOUT: "Connect the network drive again",
 }
+_UNKNOWN = "Put that right"  # the remedy for all other errors
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
-# The path is to blame: nothing is there, or no file.
+# The errors of a wrong path, at which there is no file.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -87,7 +88,7 @@ def remedy(error: BaseException | None) -> str | None:
     """What to do about a system error while reading a file, in the imperative and without a full
     stop. None if the system is not the reason."""
     number = _errno(error)
-    return None if number is None else _REMEDIES.get(number, "Put that right")
+    return None if number is None else _REMEDIES.get(number, _UNKNOWN)
 
 
 def system_fault(error: BaseException, *paths: Path) -> str | None:
@@ -113,14 +114,14 @@ def system_fault(error: BaseException, *paths: Path) -> str | None:
             fault, faulty = _errno(again) or fault, path
     if fault is None:
         return None
-    what = _REMEDIES.get(fault, "Put that right")
+    what = _REMEDIES.get(fault, _UNKNOWN)
     return (
         f"{faulty} cannot be read ({os.strerror(fault)}). {what}, then run the same command again; "
         "the file may be whole."
     )
 
 
-# Why a folder cannot be written to, and what to do besides giving another one.
+# The reasons why a folder cannot be written to, and what to do other than to use another folder.
 _WRITE_REMEDIES = {
     errno.EACCES: "Let your user write there",
     errno.EPERM: "Let your user write there",
@@ -131,11 +132,11 @@ _WRITE_REMEDIES = {
 
 
 def write_fault(folder: Path, error: OSError, option: str) -> str:
-    """Why nothing can be written to a folder, and what to do, which depends on the cause.
+    """Says why a folder cannot be written to, and what to do.
 
     Args:
-        folder: Where something was to be written.
-        error: What was raised.
+        folder: The folder.
+        error: The error of the attempt to write there.
         option: The option that names the folder, such as "--output".
     """
     why = f"{folder} cannot be written to ({os.strerror(error.errno) if error.errno else error})."
@@ -148,7 +149,7 @@ def write_fault(folder: Path, error: OSError, option: str) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Writes a file into `folder` and removes it, and whatever folders it had to make for that.
+    """Checks that files can be written to `folder`, and leaves no file or new folder behind.
 
     Raises:
         OSError: Files cannot be written there.
@@ -160,7 +161,7 @@ def check_writable(folder: Path) -> None:
             file.write(b"can this be written?")
     finally:
         for path in missing:
-            with suppress(OSError):  # it could not be made, or somebody is using it by now
+            with suppress(OSError):  # it was not made, or another program uses it already
                 path.rmdir()
 
 

@@ -103,18 +103,18 @@ def write_checkpoint(
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
-    """Where the new checkpoint is written, and where the old one goes for a moment."""
+    """The temporary names of a new checkpoint and of the one that it replaces."""
     return folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
 
 
 def finish_swap(folder: Path) -> None:
-    """Puts a checkpoint under its name if `write_checkpoint` was killed between its two renames.
+    """Renames a checkpoint to `folder` if `write_checkpoint` was killed between its two renames.
 
-    It is the new checkpoint, which is whole by then.
+    The new checkpoint is used, because it is whole by then.
     """
     if folder.exists():
         return
-    with suppress(OSError, ValueError):  # the disk can only be read, or the path has no name
+    with suppress(OSError, ValueError):  # the disk is read-only, or the path has no name
         new, old = _beside(folder)
         if old.is_dir():
             os.replace(new if new.is_dir() else old, folder)

@@ -190,7 +190,7 @@ def _views_note(training: TrainingConfig) -> str:
         views.append(f"cropped to {count} (55 to 100% of the area)")
     if len(views) == 1:
         return ""
-    return f" Training photos were shown by turns {', '.join(views[:-1])} and {views[-1]}."
+    return f" Training photos were shown alternately {', '.join(views[:-1])} and {views[-1]}."
 
 
 def _rewarded_note(config: CaptionerConfig) -> str:

@@ -84,7 +84,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     try:
         return _load(source, max_pixels)
     except ImageError as error:
-        # Where the system is to blame, there is nothing to mend.
+        # If the system is the reason, the file is not damaged.
         again = None if remedy(error.__cause__) else _repaired(source, max_pixels)
         if again is None:
             raise

@@ -1,5 +1,5 @@
-"""Features of photos: each distinct photo goes through the frozen backbone once, and its features
-into a cache on disk.
+"""Extracts features: each distinct photo goes through the frozen backbone once, and its features
+are stored in a cache on disk.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ STALLED = 600.0  # seconds without a new shard after which other hosts are given
 
 
 class Unreadable(NamedTuple):
-    """A photo without features; the error itself would keep the file's content in memory."""
+    """A photo that cannot be read. The error itself would keep the file's content in memory."""
 
     image_id: str
     why: str
-    fault: str | None  # of the system, where the photo may be whole
+    fault: str | None  # why the system could not read the photo, if that is the reason
 
 
 class FeatureExtractor:
-    """Photos (batch, size, size, 3) -> float16 features (batch, locations, channels).
+    """Maps photos (batch, size, size, 3) to float16 features (batch, locations, channels).
 
-    Photos are uint8, as `images.to_square` gives them, or float32 in -1..1: the features are the
-    same to the last bit.
+    Photos are uint8, as `images.to_square` returns them, or float32 in -1..1. Both give exactly the
+    same features. The features are float16 here, too, not only in the cache, so that a photo and
+    its cached features give the same caption.
 
-    float16 here too, not only in the cache: a caption made from a photo and one made from its
-    cached features then come from the same numbers. `view` says how `extract` shows the photos to
-    it, and stands in the stamp.
+    Args:
+        backbone: The network, as trained.
+        batch_size: The photos in a full batch.
+        view: How `extract` shows the photos to the network. It is a part of the stamp.
     """
 
     def __init__(self, backbone: keras.Model, batch_size: int = 32, view: View = AS_IT_IS) -> None:
-        self.backbone = backbone  # as trained: what the stamp is of
+        self.backbone = backbone  # the stamp has the fingerprint of this network
         self.network = FoldedBackbone(backbone)
         self.batch_size = batch_size
         self.view = view
@@ -72,7 +74,7 @@ class FeatureExtractor:
         return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
 
     def padded(self, images: np.ndarray) -> np.ndarray:
-        """As calling it, but every batch has the full size, so that one compiled graph serves."""
+        """Like a call, but fills up the batch, so that only one size must be compiled."""
         missing = self.batch_size - len(images)
         return self(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))[: len(images)]
 
@@ -88,24 +90,36 @@ def extract(
     stalled: float = STALLED,
     skip: int = 0,
 ) -> FeatureCache:
-    """The cache of `records`' features in `folder`: what is there is kept, the rest is extracted,
-    and so are photos that were replaced.
+    """Extracts the missing features of photos, and those of photos that were replaced.
 
-    `parts` processes, on any hosts that share the folder, split the work: each is called with the
-    same records and its own `part`, and returns when the work of all is done.
+    Several processes, on any hosts that share the folder, can split the work. Each is called with
+    the same records and its own `part`, and returns when the work of all is done.
 
-    Up to `skip` photos that cannot be read are reported and left out of the cache; only one process
-    may do so, because none knows what the others left out.
+    Args:
+        records: The photos.
+        extractor: Computes the features.
+        folder: The folder of the cache.
+        shard_images: How many photos a shard has.
+        workers: The threads that decode photos; None for one per core.
+        part: The number of this process, from 0 on.
+        parts: The number of processes.
+        stalled: The seconds without a new shard after which the other processes are given up.
+        skip: How many photos that cannot be read are reported and left out. This must be 0 for
+            several processes, because none of them knows what the others left out.
 
-    Raises `FeatureError` after everything else is done if more photos cannot be read, naming them,
-    or if the other processes have left some undone and written nothing for `stalled` seconds.
+    Returns:
+        The cache with the features of all `records`.
+
+    Raises:
+        FeatureError: More than `skip` photos cannot be read (the message names them, and all others
+            are extracted first), other processes have stalled, or the cache cannot be used.
     """
     if skip and parts > 1:
         raise FeatureError(
             "--skip-unreadable works on one host alone: leave it out, or the others."
         )
     stamp = extractor.stamp()
-    if part:  # the first process writes the stamp: two at once would be in each other's way
+    if part:  # only the first process writes the stamp, so that two do not write it at once
         _wait_for(folder, set(), set(), stalled)
     distinct = list({r.image_id: r for r in records}.values())
     cache = FeatureCache(folder, stamp, distinct)
@@ -118,8 +132,9 @@ def extract(
             len(cache.replaced),
             abbreviate(cache.replaced),
         )
-    # What is missing depends on when one looks, and processes that share the work must cut it up in
-    # the same way. Alone, one rather has full shards.
+    # Processes that share the work must divide it in the same way, so they divide all photos: what
+    # is missing changes while they start. A single process divides the missing photos, so that all
+    # its shards are full.
     cut = missing if parts == 1 else distinct
     chunks = [cut[i : i + shard_images] for i in range(0, len(cut), shard_images)][part::parts]
     unreadable = _extract_chunks(chunks, cache, extractor, workers)
@@ -142,7 +157,7 @@ def _extract_chunks(
     extractor: FeatureExtractor,
     workers: int | None,
 ) -> list[Unreadable]:
-    """Writes a shard for what is missing of each chunk, and returns what cannot be read."""
+    """Writes a shard of the missing photos of each chunk; returns the photos it cannot read."""
     mine = [[r for r in chunk if r.image_id not in cache] for chunk in chunks]
     unreadable: list[Unreadable] = []
     total = sum(map(len, chunks))
@@ -160,13 +175,14 @@ def _extract_chunks(
 
 
 def _report(unreadable: Sequence[Unreadable], total: int, skip: int) -> None:
-    """Names the photos that cannot be read: as a warning if they may be left out."""
+    """Reports the photos that cannot be read: in a warning if they may be left out, otherwise in a
+    `FeatureError`."""
     if not unreadable:
         return
     count = f"{len(unreadable)} of {total} photos cannot be read"
     lines = [photo.why for photo in unreadable]
     faults = [photo.fault for photo in unreadable if photo.fault]
-    if faults and skip:  # the photos may be whole, and are too good to be left out
+    if faults and skip:  # such photos may be whole, so they must not be left out
         raise FeatureError(f"{count}, {len(faults)} of them by a fault of the system: {faults[0]}")
     if len(lines) <= skip:
         logger.warning("%s and are left out:\n%s", count, "\n".join(lines))
@@ -179,8 +195,14 @@ def _report(unreadable: Sequence[Unreadable], total: int, skip: int) -> None:
 
 
 def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> None:
-    """Returns once other processes have put the stamp and the features of all `ids` in `folder`,
-    in other files than those `seen` before."""
+    """Waits until other processes have written the stamp and the features of all `ids`.
+
+    Args:
+        folder: The folder of the cache.
+        ids: The images whose features are missing.
+        seen: The index files that were there before.
+        stalled: The seconds without a new shard after which `FeatureError` is raised.
+    """
     last = time.monotonic()
     while ids or not (folder / "stamp.json").exists():
         new = set(folder.glob("shard-*.json")) - seen
@@ -193,8 +215,8 @@ def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> N
             raise FeatureError(
                 f"the other processes have left {len(ids)} of the photos undone, among them "
                 f"{', '.join(sorted(ids)[:3])}, and written nothing to {folder} for {stalled:g} "
-                "seconds. See what they said, and start the same command on all hosts again; the "
-                "features that are there are kept."
+                "seconds. See what they reported, and start the same command on all hosts again; "
+                "finished features are kept."
                 if ids
                 else f"the first process has not begun the features in {folder} for {stalled:g} "
                 "seconds. Start the same command on all hosts; they must share that folder."
@@ -211,7 +233,14 @@ def _features_of(
     unreadable: list[Unreadable],
     done: Callable[[int], object],
 ) -> tuple[dict[str, str | None], np.ndarray]:
-    """The SHA-256 of the photos' files by image id, and their features in that order."""
+    """Computes the features of photos.
+
+    Photos that cannot be read are added to `unreadable`. `done` is called with the number of
+    finished photos.
+
+    Returns:
+        The SHA-256 of the other photos' files by image id, and their features in the same order.
+    """
     photos: dict[str, str | None] = {}
     parts: list[np.ndarray] = []
     for batch in _decoded_batches(records, extractor, digests, workers):
@@ -234,12 +263,15 @@ def _decoded_batches(
     digests: Digests,
     workers: int | None,
 ) -> Iterator[list[tuple[Record, tuple[str | None, np.ndarray] | ImageError]]]:
-    """Batches of decoded photos, and the SHA-256 of their files; the next ones are decoded while
-    the network is at work."""
+    """Yields batches of photos, each with the SHA-256 of its file and its pixels, or with an error.
+
+    The next batches are decoded while the network computes.
+    """
 
     def decode(record: Record) -> tuple[str | None, np.ndarray] | ImageError:
         try:
-            # In this order: a photo that is replaced in between is extracted again the next time.
+            # The file is hashed first. If it is replaced before it is decoded, the next run notices
+            # that the hash is outdated, and extracts the photo again.
             photo = digests.of(record.path)
             shown = extractor.view.show(record, load_image(record.path), extractor.image_size)
             return photo, shown

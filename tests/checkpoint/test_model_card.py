@@ -156,7 +156,7 @@ def test_training_in_words():
     assert "trained by self-critical training on CIDEr-D" in model_card(config(), rewarded)
     assert "mirrored" not in text
     training = replace(config().training, mirror=True)
-    assert "by turns as they are and mirrored (unless" in model_card(
+    assert "alternately as they are and mirrored (unless" in model_card(
         replace(config(), training=training), metrics()
     )
     training = replace(config().training, mirror=True, crops=2)
