@@ -16,27 +16,32 @@ from captioner.model.feature_cache import FeatureCache
 from captioner.training.resident import ResidentFeatures, RowNumbers
 from captioner.training.views import ViewsInTurn
 
-# The images of a batch and, for each, which of its captions stand in each row.
-Rows = list[list[int]]
-Batch = tuple[list[int], list[Rows]]
-STRIDE = 8  # words: lengths are multiples of it where every shape is compiled
-WINDOW = 20  # batches; within a window, images of like length are put together
+Rows = list[list[int]]  # for each row of an image, the numbers of the captions in it
+Batch = tuple[list[int], list[Rows]]  # the numbers of the images, and the rows of each
+STRIDE = 8  # words: lengths are multiples of this where every shape has to be compiled
+WINDOW = 20  # batches: within a window, images whose captions have similar lengths are put together
 
 
 class CaptionBatches(keras.utils.PyDataset):
-    """Batches ({"features", "words"}, targets):
+    """Batches ({"features", "words"}, targets) of images with all their captions.
 
-    features (batch, locations, channels) float16, or what else `cache.gather` gives; words and
-    targets (batch, rows, steps) int32, the targets one step ahead of the words. The captions of an
-    image share its encoding and are packed
-    into fewer rows than there are captions, one behind the other, each from its <start> on. Padding
-    only reaches the longest row of the batch.
+    The features are float16 (batch, locations, channels), or what else `cache.gather` returns. The
+    words and targets are int32 (batch, rows, steps); the targets are one step ahead of the words.
+    The captions of an image share its encoding. They are packed into fewer rows than there are
+    captions: several captions follow each other in a row, each with its <start>. Rows are padded to
+    the longest row of the batch.
 
-    With `epoch` given, images come in an order that depends on seed and epoch alone, from batch
-    number `first` on; without, in the order of their longest rows, for validation.
-
-    With `parts` processes, each gives its `part` of the rows of the same batches. `encoded` keeps
-    the captions' ids by image from one epoch to the next.
+    Args:
+        records: The photos and their captions.
+        cache: Where the features are read from.
+        vocabulary: Turns words into ids.
+        training: The batch size, the number of captions per image, and so on.
+        epoch: The order of the images depends only on the seed and this number. None is for
+            validation: the order is that of the images' longest rows.
+        first: The number of the batch to begin with.
+        part: Which part of each batch this process takes, if there are several.
+        parts: The number of processes.
+        encoded: Keeps the captions' ids by image from one epoch to the next.
     """
 
     def __init__(
@@ -51,8 +56,8 @@ class CaptionBatches(keras.utils.PyDataset):
         parts: int = 1,
         encoded: dict[str, list[list[int]]] | None = None,
     ) -> None:
-        # Not one: Keras would leave it to tf.data to read ahead, and wait at the end of each epoch
-        # for a thread that tunes tf.data, and sleeps for up to a minute (TensorFlow 2.21).
+        # With one worker, Keras would read ahead through tf.data. At the end of each epoch it would
+        # wait for a thread that tunes tf.data and sleeps for up to a minute (TensorFlow 2.21).
         super().__init__(workers=2, max_queue_size=4)
         self.cache = cache
         self.training = training
@@ -70,12 +75,12 @@ class CaptionBatches(keras.utils.PyDataset):
 
     @cached_property
     def order(self) -> list[Batch]:
-        """The batches from number `first` on; they are put together when the first is asked for."""
+        """The batches from number `first` on, which are made when they are first needed."""
         return self._order()[self.first :]
 
     @property
     def resident(self) -> ResidentFeatures | None:
-        """Where the features lie, if a batch has numbers in their place."""
+        """The features on the device, if batches hold row numbers in their place."""
         return self.cache.resident if isinstance(self.cache, RowNumbers) else None
 
     @property
@@ -87,9 +92,10 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def steps_of(self, index: int) -> int:
         """The length that the rows of a batch are padded to."""
-        longest = self._length(self.order[index])  # of all parts, which have the same shape
-        # Flickr8k's batches of 32 images then have four lengths, at 15 percent more steps. With
-        # multiples of 4 there would be seven, each of which takes some ten seconds to compile.
+        longest = self._length(self.order[index])  # counts all parts, so that all have one shape
+        # With multiples of 8, Flickr8k's batches of 32 images have four lengths, and 15 percent
+        # more steps. With multiples of 4 there would be seven lengths, and each takes some ten
+        # seconds to compile.
         return -(-longest // STRIDE) * STRIDE if wants_few_shapes() else longest
 
     def may_stop_after(self, done: int) -> bool:
@@ -100,8 +106,8 @@ class CaptionBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         images, packed = self.order[index]
         longest = self.steps_of(index)
-        # The last batch is filled up with images that have no words, and so no loss: a part of it
-        # may have no others.
+        # The last batch is filled up with images that have no words and therefore no loss. One part
+        # of it may have no other images.
         some = images[:1]
         images, packed = images[self.mine], packed[self.mine]
         words, targets = np.full((2, self.size, self.rows, longest), PAD, np.int32)
@@ -144,13 +150,13 @@ class CaptionBatches(keras.utils.PyDataset):
         if self.rng is not None:
             self.rng.shuffle(batches)
         order = [(batch, [packed[i] for i in batch]) for batch in batches]
-        # Keras takes a dimension that is equal in the first two batches for a constant.
+        # If a dimension is equal in the first two batches, Keras takes it for a constant.
         lengths = [self._length(batch) for batch in order]
         other = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
         if other is not None:
             order.insert(1, order.pop(other))
         if wants_few_shapes() and self.rng is not None:
-            # Those of a shape come one behind the other, so that one call can take them.
+            # Batches of one shape follow each other, so that one call can take several of them.
             order = [
                 batch
                 for start in range(0, len(order), WINDOW)
@@ -161,7 +167,7 @@ class CaptionBatches(keras.utils.PyDataset):
         return order
 
     def _pack(self, image: int) -> Rows:
-        """Which of the image's captions stand in each row, chosen anew in each epoch."""
+        """The captions in each row of the image. They are drawn again in each epoch."""
         available, count = len(self.captions[image]), self.training.captions_per_image
         chosen = list(range(min(available, count)))
         if self.rng is not None and available > count:
@@ -171,17 +177,27 @@ class CaptionBatches(keras.utils.PyDataset):
 
 
 def rows_for(captions: int) -> int:
-    """How many rows the captions of an image are packed into.
+    """The number of rows that the captions of an image are packed into.
 
-    With one row per caption, three tenths of Flickr8k's batches would be padding. With few and long
-    rows, the matrix products of a step would be too small to be fast.
+    With one row per caption, three tenths of Flickr8k's batches would be padding. With fewer and
+    longer rows, the matrix products of a step would be too small to be fast.
     """
     return max(1, round(0.6 * captions))
 
 
 def pack(lengths: Sequence[int], rows: int) -> list[list[int]]:
-    """Which captions stand in each row, for rows of nearly the same length: the longest first, each
-    into the shortest row so far (Graham 1969, doi 10.1137/0117039)."""
+    """Distributes captions to rows of nearly the same length.
+
+    The longest captions come first, and each goes into the row that is the shortest so far (Graham
+    1969, doi 10.1137/0117039).
+
+    Args:
+        lengths: The lengths of the captions.
+        rows: The number of rows.
+
+    Returns:
+        For each row, the numbers of its captions.
+    """
     packed: list[list[int]] = [[] for _ in range(rows)]
     totals = [0] * rows
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -192,8 +208,8 @@ def pack(lengths: Sequence[int], rows: int) -> list[list[int]]:
 
 
 def _encode(record: Record, vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
-    """Each caption's ids and, unless it had to be cut, the end; captions without words are left
-    out."""
+    """The ids of each caption, with END unless the caption had to be cut. Captions without words
+    are left out."""
     encoded = []
     for caption in record.captions:
         ids = vocabulary.encode(caption)

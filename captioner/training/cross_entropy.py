@@ -1,4 +1,4 @@
-"""Training with cross-entropy and teacher forcing: of features, and of photos in fine-tuning."""
+"""Training with cross-entropy and teacher forcing, on features or, in fine-tuning, on photos."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ class RunContext:
     output: Path
     distribution: Distribution = field(default_factory=Distribution)
     views: Sequence[FeatureCache] = ()  # of training photos, mirrored or cropped
-    resident: ResidentFeatures | None = None  # where they fit on the device
-    encoded: dict[str, list[list[int]]] = field(default_factory=dict)  # captions, by image
-    after_epoch: AfterEpoch | None = None  # called in every phase: see `run_epochs`
+    resident: ResidentFeatures | None = None  # the features, if they are on the device
+    encoded: dict[str, list[list[int]]] = field(default_factory=dict)  # captions' ids by image
+    after_epoch: AfterEpoch | None = None  # called after each epoch: see `run_epochs`
 
     def per_dataset(self) -> dict[str, RunContext]:
-        """The same, with the validation photos of one data set each."""
+        """For each data set, this context with the validation photos of that data set alone."""
         return {name: replace(self, val=some) for name, some in by_dataset(self.val).items()}
 
     def features(self, epoch: int | None) -> FeatureCache | ViewsInTurn:
-        """What a training epoch, or validation, reads its features from."""
+        """The features for a training epoch, or for validation if `epoch` is None."""
         if epoch is None or not self.views:
             return self.cache
         return ViewsInTurn((self.cache, *self.views), self.config.training.seed, epoch)
 
     def on_device(self) -> RunContext:
-        """The same, with all features on the device if it is one and has room for them."""
+        """This context with all features on the device, if there is one device and it has room."""
         if not has_loops(self.distribution):
             return self
         ids = list(dict.fromkeys(r.image_id for r in (*self.train, *self.val)))
         return replace(self, resident=make_resident(ids, (self.cache, *self.views)))
 
     def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
-        """Training batches of an epoch from number `first` on, or those of validation."""
+        """The training batches of an epoch from number `first` on. None: the validation batches."""
         records = self.val if epoch is None else self.train
         features = self.features(epoch)
         return CaptionBatches(
@@ -81,7 +81,7 @@ class RunContext:
 
 
 class CrossEntropyTrainer:
-    """Trains `model` with teacher forcing; the best epoch is that of the lowest validation loss."""
+    """Trains `model` with teacher forcing. The best epoch has the lowest validation loss."""
 
     judged_before = False
 
@@ -89,8 +89,8 @@ class CrossEntropyTrainer:
         self,
         model: Model,
         context: RunContext,
-        optimizer: Callable[[int], keras.optimizers.Optimizer],  # for so many steps an epoch
-        batches: Callable[..., CaptionBatches] = RunContext.batches,  # or of photos
+        optimizer: Callable[[int], keras.optimizers.Optimizer],  # from the steps per epoch
+        batches: Callable[..., CaptionBatches] = RunContext.batches,  # or batches of photos
         begin: Callable[[], object] = lambda: None,
     ) -> None:
         self.model = model
@@ -103,11 +103,11 @@ class CrossEntropyTrainer:
         self.on_device = DeviceSteps(model) if has_loops(context.distribution) else None
 
     def begin(self) -> None:
-        """What the phase begins with: nothing, or the measure of the features."""
+        """Measures the features in the first phase; does nothing in the others."""
         self._begin()
 
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
-        """As `epoch_loop.Trainer`; `progress` has the summed loss and the words."""
+        """See `epoch_loop.Trainer`. `progress` has the sum of the loss and the number of words."""
         before = int(progress.get("batches", 0))
         batches = self.batches_of(self.context, epoch, before)
         if self.on_device:
@@ -123,7 +123,7 @@ class CrossEntropyTrainer:
     def _train_by_keras(self, batches: CaptionBatches, interrupted: Event) -> int:
         stop = _StopAfterStep(interrupted, batches.may_stop_after)
         self.model.stop_training = False
-        verbose = 1 if sys.stdout.isatty() else 0  # a bar for people; log files get our own lines
+        verbose = 1 if sys.stdout.isatty() else 0  # no progress bar in log files
         self.model.fit(batches, epochs=1, shuffle=False, verbose=verbose, callbacks=[stop])
         return stop.done
 
@@ -132,8 +132,8 @@ class CrossEntropyTrainer:
         return {"nll": progress["loss"] / progress["words"]}
 
     def validate(self) -> dict[str, float]:
-        """Loss per word on the validation photos: the mean over the data sets, so that the largest
-        does not decide alone which epoch is the best, and that of each."""
+        """The loss per word on the validation photos: the mean over the data sets, and that of
+        each. The best epoch is chosen by the mean, so that no data set decides alone."""
         losses = {}
         for name, part in self.context.per_dataset().items():
             batches = self.batches_of(part, None)
@@ -146,12 +146,12 @@ class CrossEntropyTrainer:
         return {"val_nll": float(np.mean([*losses.values()]))} | (each if len(each) > 1 else {})
 
     def score(self, epoch: dict[str, float]) -> float:
-        """The less loss the better."""
+        """The score is higher when the validation loss is lower."""
         return -epoch["val_nll"]
 
 
 def fit_cross_entropy(model: CaptionModel, context: RunContext) -> History:
-    """The first phase, on features of the cache: see `fit`."""
+    """Trains on the features of the cache, which is the first phase. See `fit`."""
     training = context.config.training
     trainer = CrossEntropyTrainer(
         model,
@@ -163,8 +163,13 @@ def fit_cross_entropy(model: CaptionModel, context: RunContext) -> History:
 
 
 def fit(trainer: CrossEntropyTrainer, phase: Phase) -> History:
-    """All epochs of a phase, or those that its files in the output folder have not; leaves the
-    weights of the best in the model. Raises as `run_epochs`."""
+    """Trains the epochs of a phase that are not in the output folder yet.
+
+    In the end, the model has the weights of the best epoch.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
+    """
     context = trainer.context
     history = run_epochs(trainer, phase, context.output, context.distribution, context.after_epoch)
     load_weights(context.output / phase.best, trainer.model, context.output / phase.state)
@@ -172,7 +177,7 @@ def fit(trainer: CrossEntropyTrainer, phase: Phase) -> History:
 
 
 def has_loops(distribution: Distribution) -> bool:
-    """Whether training goes by `DeviceSteps`: under JAX, on one device."""
+    """Whether training uses `DeviceSteps`, which it does under JAX on one device."""
     return compiles_whole_steps() and distribution.engine is None
 
 
@@ -181,8 +186,8 @@ def make_optimizer(
     steps_per_epoch: int,
     kind: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.AdamW,
 ) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101): warmed up, then along a cosine, or with
-    a constant learning rate."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101). Its learning rate is constant, or it is
+    warmed up and then follows a cosine."""
     total = training.epochs * steps_per_epoch
     warmup = min(training.warmup_steps, total // 4)
     schedule = training.learning_rate
@@ -202,7 +207,7 @@ def make_optimizer(
 
 
 class _StopAfterStep(keras.callbacks.Callback):
-    """Ends an epoch early once `wanted` is set, after a batch at which `possible` says so."""
+    """Ends an epoch once `wanted` is set, after the next batch for which `possible` is true."""
 
     def __init__(self, wanted: Event, possible: Callable[[int], bool]) -> None:
         super().__init__()

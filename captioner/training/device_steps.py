@@ -1,12 +1,12 @@
-"""Steps of training and of validation under JAX, several to a call.
+"""Steps of training and validation under JAX, several per call.
 
-Keras's own loop hands over one batch at a time and waits for Python between two of them. Here one
-compiled call takes up to `STEPS` batches of the same shape. Their features are rows of a pool on
-the device: of all features, where they fit (see `resident.py`), or else of these batches alone,
-which are gathered and on their way while the steps before them run.
+Keras's own loop takes one batch per call, and the device waits for Python between two calls. Here
+one compiled call takes up to `STEPS` batches of the same shape. Their features are rows of a pool
+on the device. The pool has all features of the run if they fit (see `resident.py`). Otherwise it
+has those of these batches, which are gathered and sent while the steps before them run.
 
-How many steps go into a call changes nothing in what they compute, to the last bit: they are the
-passes of one compiled loop, whose number is an argument of it.
+The number of steps per call does not change a bit of the results, because the steps are passes of
+one compiled loop, and their number is an argument of that loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from captioner.training.batches import CaptionBatches
 from captioner.training.training_state import Model
 
-STEPS = 8  # of a call at most; Ctrl-C waits for them
+STEPS = 8  # at most, in one call; Ctrl-C has to wait for them
 
 
 class DeviceSteps:
@@ -38,8 +38,13 @@ class DeviceSteps:
         self._test = jax.jit(partial(_loop, model.test_step))
 
     def train(self, batches: CaptionBatches, stop: Callable[[], bool]) -> int:
-        """Takes the batches' steps until all are done or `stop()` says so; returns how many. The
-        model's metrics are those of these steps."""
+        """Trains on the batches until all are done or `stop()` is true.
+
+        Afterwards, the model's metrics are those of these steps.
+
+        Returns:
+            The number of batches that are done.
+        """
         return self._run(self._train, batches, stop, [self.model.optimizer.variables])
 
     def evaluate(self, batches: CaptionBatches) -> float:
@@ -58,14 +63,15 @@ class DeviceSteps:
         model.reset_metrics()
         groups = [model.trainable_variables, model.non_trainable_variables]
         groups += [*optimizer, model.metrics_variables]
-        # The variables keep their values until the last call is done: none gives its memory away.
+        # The variables keep their values until the last call is done, so no buffer is donated.
         state = tuple([v.value for v in group] for group in groups)
         done, before = 0, None
         with tqdm(total=len(batches), unit="batch", leave=False, disable=None) as progress:
             for count, pool, arrays in _calls(batches):
                 state, mark = steps(state, pool, arrays, count)
                 done += count
-                # One call runs and the next one is ready: neither the device nor Ctrl-C waits.
+                # While one call runs, the next one is queued, so that the device does not wait.
+                # No more are queued, so that Ctrl-C does not wait long.
                 if before is not None:
                     before.block_until_ready()
                 before = mark
@@ -79,8 +85,8 @@ class DeviceSteps:
 
 
 def _loop(step: Callable[..., Any], state: Any, pool: Any, arrays: Any, count: Any) -> Any:
-    """`count` times `step`, on the first of the batches in `arrays`; also a small array by which to
-    wait for the end."""
+    """Takes `count` steps, on the first `count` batches in `arrays`. Returns the new state, and a
+    small array whose completion marks the end of the call."""
     import jax
 
     def one(number: Any, state: Any) -> Any:
@@ -94,8 +100,8 @@ def _loop(step: Callable[..., Any], state: Any, pool: Any, arrays: Any, count: A
 
 
 def _calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]:
-    """For each call the number of its batches, the pool, and the arrays (STEPS, batch, ...) on the
-    device; those of the next calls are made by threads meanwhile."""
+    """For each call, the number of its batches, the pool, and the arrays (STEPS, batch, ...) on the
+    device. Threads prepare the arrays of the next calls meanwhile."""
     import jax
 
     starts = [0]
@@ -119,14 +125,14 @@ def _calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]
 def _stacked(
     parts: list[tuple[dict[str, np.ndarray], np.ndarray]], resident: Any
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """The pool of features, and the batches' arrays one above the other, always STEPS of them."""
+    """The pool of features, and the batches' arrays, stacked and filled up to STEPS batches."""
     import jax
 
     missing = STEPS - len(parts)
     arrays = {"words": np.stack([x["words"] for x, _ in parts] + [parts[0][0]["words"]] * missing)}
     arrays["targets"] = np.stack([y for _, y in parts] + [parts[0][1]] * missing)
     features = [x["features"] for x, _ in parts] + [parts[0][0]["features"]] * missing
-    if resident is not None:  # numbers of its rows stand for the features
+    if resident is not None:  # the batches hold row numbers in place of features
         return resident.pool, arrays | {"rows": np.stack(features)}
     rows = np.arange(STEPS * len(features[0]), dtype=np.int32).reshape(STEPS, -1)
     return jax.device_put(np.concatenate(features)), arrays | {"rows": rows}

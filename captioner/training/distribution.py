@@ -1,12 +1,12 @@
-"""Data-parallel training: several devices of one host, or several hosts, by Keras's own engine.
+"""Data-parallel training on several devices of one host, or on several hosts, by Keras's engine.
 
-Under JAX, `keras.distribution.DataParallel` holds the weights on every device and gives each its
-rows of the batch, as parts of one global array. The loss, its mean over the words of the batch, the
-clipping of the gradient and the dropout masks are then those of the whole batch: any number of
+Under JAX, `keras.distribution.DataParallel` keeps the weights on every device and gives each device
+its rows of the batch, as parts of one global array. The loss, its mean over the words, the clipping
+of the gradient and the dropout masks are then those of the whole batch. Therefore any number of
 devices and hosts takes the steps that one device would have taken, up to the order of sums, and a
-run may go on with another number of them than it began with.
+run may continue with another number of them.
 
-TensorFlow's strategies do not give that with Keras 3.15, and are refused. Under `MirroredStrategy`
+TensorFlow's strategies do not do this with Keras 3.15, and are refused. Under `MirroredStrategy`
 each replica averages over its own words, clips its own gradient before the sum, and repeats the
 dropout masks of the others; `MultiWorkerMirroredStrategy` stops in `fit` at inputs that are
 dictionaries.
@@ -30,22 +30,24 @@ from captioner.errors import CaptionerError
 from captioner.model import backend
 
 KINDS = ("none", "devices", "hosts")
-# How JAX's runtime words it when another process is gone; the exception's class says nothing.
+# The words of JAX's runtime when another process has ended. The exception's class does not tell.
 _LOST = re.compile(
     "(gloo|nccl|coordination|heartbeat|connection (closed|reset|refused)).{,160}", re.IGNORECASE
 )
 
 
 class DistributionError(CaptionerError, RuntimeError):
-    """Devices or hosts that cannot train together (any longer); the message says what to do."""
+    """Devices or hosts cannot train together. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """The place of this process among those of a run: by itself, a process trains alone.
+    """The place of this process among the processes of a run. By default it is the only one.
 
-    `part` of `parts` is the share that this process takes of the work that is split, be it the
-    rows of a batch or the shards of the features.
+    Args:
+        part: Which part of the work this process does, be it rows of a batch or shards of features.
+        parts: The number of processes.
+        engine: Keras's engine, if there are several devices.
     """
 
     part: int = 0
@@ -54,15 +56,17 @@ class Distribution:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes to the output folder."""
+        """Whether this process writes to the output folder, which only one does."""
         return self.part == 0
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Models made in here are trained by all devices.
+        """Within this context, models are made on all devices and trained by them.
 
-        At its end the processes part: each goes on by itself, with models made outside. Raises
-        `DistributionError` if another process ended before.
+        When it ends, the connection between the processes ends, and each continues alone.
+
+        Raises:
+            DistributionError: Another process has ended before.
         """
         if self.engine is None:
             yield
@@ -84,9 +88,16 @@ class Distribution:
             ) from error
 
     def agree(self, what: str, value: str) -> None:
-        """Waits for the other processes; raises `DistributionError` if their `value` is another.
+        """Waits for the other processes, and checks that all have the same value.
 
-        Processes that differ in what they are about to do would wait for each other forever.
+        Processes that are about to do different things would wait for each other forever.
+
+        Args:
+            what: What the value is, for the message.
+            value: The value of this process.
+
+        Raises:
+            DistributionError: Another process has another value.
         """
         if self.parts == 1:
             return
@@ -102,16 +113,21 @@ class Distribution:
 
 
 def distribute(kind: str, batch_size: int) -> Distribution:
-    """Sets up training on one device ("none"), on all of this host ("devices"), or on all devices
-    of several hosts ("hosts"). `batch_size` is that of all devices together.
+    """Sets up training on one or several devices.
 
-    For "hosts" the same program runs on each, and has computed nothing yet. Each is told of the
-    others by the variables of `keras.distribution.initialize`: KERAS_DISTRIBUTION_JOB_ADDRESSES
-    (host:port of the first process), KERAS_DISTRIBUTION_NUM_PROCESSES and
-    KERAS_DISTRIBUTION_PROCESS_ID (from 0); under Slurm, Open MPI and on TPUs JAX finds out by
-    itself. The hosts share the folders of features and output.
+    With "hosts", the same program must run on each host, and must not have computed anything yet.
+    The processes find each other by the variables of `keras.distribution.initialize`:
+    KERAS_DISTRIBUTION_JOB_ADDRESSES (host:port of the first process),
+    KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID (from 0). Under Slurm, Open
+    MPI and on TPUs, JAX does not need them. The hosts share the folders of features and output.
 
-    Raises `DistributionError`.
+    Args:
+        kind: "none" for one device, "devices" for all devices of this host, "hosts" for all devices
+            of several hosts.
+        batch_size: The number of images that all devices together take in one step.
+
+    Raises:
+        DistributionError: The devices or hosts cannot train together.
     """
     if kind not in KINDS:
         raise DistributionError(f"--distribute {kind}: it must be one of {', '.join(KINDS)}.")
@@ -140,12 +156,12 @@ def distribute(kind: str, batch_size: int) -> Distribution:
 def _connect() -> None:
     try:
         keras.distribution.initialize()
-    except Exception as error:  # JAX's own differ from one cause to the next
+    except Exception as error:  # JAX raises different exceptions for different causes
         raise DistributionError(
             f"the hosts do not find each other ({error}). Set KERAS_DISTRIBUTION_JOB_ADDRESSES, "
             "KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID on each."
         ) from error
-    # After JAX's handler, and so called before it.
+    # It is registered after JAX's handler, and is therefore called before it.
     atexit.register(_leave)
 
 
@@ -157,8 +173,8 @@ def _disconnect() -> None:
 
 
 def _leave() -> None:
-    """Ends a process that failed. JAX would first wait for the others, of which some may be dead,
-    for minutes; meanwhile they would not learn of this one's end."""
+    """Ends a process that has failed. JAX would first wait for minutes for the other processes,
+    some of which may have ended, and these would not notice that this one has failed."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

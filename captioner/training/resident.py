@@ -1,7 +1,7 @@
-"""All features of a run in the memory of the device, where they fit.
+"""All features of a run in the memory of the device, if they fit.
 
-Flickr8k's take 1.6 GB, and as much again for each further view. Batches are then numbers of
-rows, and nothing else has to reach the device.
+Flickr8k's features take 1.6 GB, and as much again for each further view. Batches then hold row
+numbers in place of features, so that little has to be sent to the device.
 """
 
 from __future__ import annotations
@@ -18,26 +18,30 @@ from captioner.model.feature_cache import FeatureCache
 from captioner.training.views import ViewsInTurn
 
 logger = logging.getLogger(__name__)
-SHARE = 0.6  # of the device's free memory, which features may take
-BLOCK = 4096  # images that are gathered at a time
+SHARE = 0.6  # of the device's free memory that features may take
+BLOCK = 4096  # images that are gathered at once
 
 
 @dataclass(frozen=True)
 class ResidentFeatures:
-    """`pool`, float16 (rows, locations, channels) on the device, and the row of each image in each
-    view: the photos as they are come first."""
+    """The features on the device.
+
+    Args:
+        pool: float16 (rows, locations, channels) on the device.
+        rows: For each view, the row of each image. The first view is the photos as they are.
+    """
 
     pool: Any
     rows: Sequence[dict[str, int]]
 
     def seen_by(self, cache: FeatureCache | ViewsInTurn) -> RowNumbers:
-        """What stands where `cache` does, and gives the numbers of its rows."""
+        """Takes the place of `cache` in batches, and gives row numbers in place of features."""
         return RowNumbers(self, cache if isinstance(cache, ViewsInTurn) else None)
 
 
 @dataclass(frozen=True)
 class RowNumbers:
-    """Stands where a feature cache does: for each image, the number of its row in the pool."""
+    """Takes the place of a feature cache, and gives the number of each image's row in the pool."""
 
     resident: ResidentFeatures
     views: ViewsInTurn | None
@@ -52,9 +56,14 @@ class RowNumbers:
 def make_resident(
     image_ids: Sequence[str], caches: Sequence[FeatureCache]
 ) -> ResidentFeatures | None:
-    """The features of the images on the device, or None where they would not fit.
+    """Copies the features of the images to the device.
 
-    The first of `caches` has all images, as they are; the others hold further views of some.
+    Args:
+        image_ids: The images.
+        caches: The first has all images as they are; the others have further views of some images.
+
+    Returns:
+        The features on the device, or None if they do not fit.
     """
     room = backend.free_device_memory() * SHARE
     held = [[i for i in image_ids if i in cache] for cache in caches]
@@ -67,7 +76,7 @@ def make_resident(
         for cache, ids in zip(caches, held, strict=True)
         for start in range(0, len(ids), BLOCK)
     ]
-    logger.info("%d features, %.1f GB, lie on the device", count, one.nbytes * count / 1e9)
+    logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
     first = [sum(map(len, held[:n])) for n in range(len(held))]
     rows = [
         {image_id: start + row for row, image_id in enumerate(ids)}

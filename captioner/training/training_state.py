@@ -1,8 +1,7 @@
-"""What a training run needs to go on after it was killed: variables and history in one file.
+"""The state of a training run: variables and history in one file, from which it can continue.
 
-Each file holds the SHA-256 of its content, because a bit that a disk or a copy has changed would
-otherwise become part of the weights. Files of earlier versions have none, and are taken as they
-are.
+Each file has the SHA-256 of its content, because otherwise a bit that a disk or a copy has changed
+would become part of the weights. Files of earlier versions have none, and are not checked.
 """
 
 from __future__ import annotations
@@ -28,17 +27,26 @@ Model = CaptionModel | EndToEndModel
 
 
 class StateError(CaptionerError, RuntimeError):
-    """A saved state that cannot be used; the message names the file and the remedy."""
+    """A saved state cannot be used. The message names the file and the remedy."""
 
 
 def save_weights(path: Path, model: Model) -> None:
-    """The weights alone, by path."""
+    """Saves the weights of the model, without the state of training."""
     _save(path, model.named_weights, {})
 
 
 def load_weights(path: Path, model: Model, state: Path) -> None:
-    """Raises `StateError` if the file is missing, damaged or of another model. It does not help to
-    remove it without the `state` that says in which epoch it was written."""
+    """Loads weights into the model.
+
+    Args:
+        path: The file that `save_weights` has written.
+        model: Where they go.
+        state: The state that says in which epoch they were written. The error message asks people
+            to remove both files, because removing one alone does not help.
+
+    Raises:
+        StateError: The file is missing, damaged, or of another model.
+    """
     try:
         arrays, _ = _load(path)
         for name, variable in model.named_weights.items():
@@ -55,14 +63,18 @@ def load_weights(path: Path, model: Model, state: Path) -> None:
 
 
 def save_state(path: Path, model: Model, history: Sequence[Any]) -> None:
-    """All that the next step depends on, and the history of the epochs so far."""
+    """Saves everything that the next step depends on, and the history of the epochs so far."""
     _save(path, _variables(model), {"history": json.dumps(history)})
 
 
 def restore_state(path: Path, model: Model) -> History:
-    """The history in `path`, and the variables into `model`; nothing, if there is no such file.
+    """Loads the variables in `path` into `model`.
 
-    Raises `StateError` if it is damaged.
+    Returns:
+        The history of the epochs; empty if there is no such file.
+
+    Raises:
+        StateError: The file is damaged.
     """
     if not path.exists():
         return []
@@ -86,8 +98,11 @@ def _save(path: Path, variables: Mapping[str, keras.Variable], told: dict[str, s
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file, and what else it says. Raises ValueError if its checksum is wrong, and
-    whatever safetensors raises."""
+    """The arrays and the metadata of a file.
+
+    Raises:
+        ValueError: The checksum is wrong. safetensors raises exceptions of its own.
+    """
     with safe_open(path, framework="numpy") as file:
         told = file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in list(file.keys())}
@@ -107,10 +122,10 @@ def _sha256(arrays: Mapping[str, np.ndarray], told: Mapping[str, str]) -> str:
 
 
 def _variables(model: Model) -> dict[str, keras.Variable]:
-    """Weights, dropout generators, and the optimizer's moments and step count, by which the
-    schedule of the learning rate goes."""
+    """The weights, the dropout generators, and the optimizer's moments and step count, which the
+    learning rate's schedule depends on."""
     variables = [*model.variables, *model.optimizer.variables]
-    # Variables go by their number here, because Keras numbers the generators' paths across the
-    # whole process, and also the backbone's convolutions, by which the optimizer names moments.
+    # Variables are identified by their number here. Their names would not do, because Keras numbers
+    # the generators and the backbone's convolutions across the whole process.
     names = [re.sub(r"^conv2d_\d+_", "conv2d_", v.name) for v in variables]
     return {f"{i:03d}.{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

@@ -1,8 +1,8 @@
-"""Several views of each training photo, in turns: as it is, mirrored and cropped.
+"""Several views of each training photo: as it is, mirrored, and cropped.
 
-A caption is as true of the mirror image, unless it names a side, and of a large part of the photo.
-The frozen network's features of a mirrored photo are not those of the photo mirrored, so each view
-has a feature cache of its own.
+A caption is true of the mirror image as well, unless it names a side, and of a large part of the
+photo. The frozen network's features of a mirrored photo are not the mirrored features of the photo,
+so each view has a feature cache of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from captioner.model.feature_cache import FeatureCache
 
 @dataclass(frozen=True)
 class ViewsInTurn:
-    """Stands where a feature cache does: in each epoch, every image is seen in one of its views.
+    """Takes the place of a feature cache. In each epoch, one view of every image is used.
 
-    Which one depends on seed, epoch and image alone, and all are equally likely. The first of
-    `caches` has all images, as they are; the others need not have all.
+    The view is drawn with equal probabilities, and depends only on the seed, the epoch and the
+    image. The first of `caches` has all images as they are; the others may have only some.
     """
 
     caches: Sequence[FeatureCache]
@@ -38,4 +38,5 @@ class ViewsInTurn:
             return having[0]
         name = [self.seed, self.epoch, 3, *image_id.encode()]
         drawn = np.random.default_rng(name).random()
-        return having[-1 - int(drawn * len(having))]  # from the last on, as earlier versions did
+        # Counted from the last one, so that the draws mean the same as in earlier versions.
+        return having[-1 - int(drawn * len(having))]

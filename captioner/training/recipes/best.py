@@ -1,4 +1,4 @@
-"""What the bundled weights were made by: cross-entropy, then self-critical training on CIDEr-D.
+"""The recipe of the bundled weights: cross-entropy, then self-critical training on CIDEr-D.
 
     python train.py --dataset flickr8k --data-dir DIR \\
         --backbone-weights assets/checkpoint/backbone.safetensors

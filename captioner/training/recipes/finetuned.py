@@ -1,12 +1,12 @@
-"""The last three blocks of the backbone learn too.
+"""The last three blocks of the backbone are trained as well.
 
     python train.py --recipe finetuned --dataset flickr8k --data-dir DIR \\
         --backbone-weights assets/checkpoint/backbone.safetensors
 
 Time:   on two CPU cores, 12 minutes for the features; 8 epochs of 2 minutes, 5 of 11 from photos,
         12 minutes for the new features, 2 epochs of 2 and 2 of 3.
-Scores: measured with an earlier backbone only, where they were no better than those of `best`,
-        which takes less time.
+Scores: measured only with an earlier backbone. They were not better than those of `best`, which
+        takes less time.
 """
 
 from captioner.config import Recipe

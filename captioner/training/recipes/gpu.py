@@ -1,10 +1,10 @@
-"""For a GPU: the whole network learns, in larger batches, and self-critical training is longer.
+"""For a GPU: the whole network is trained, in larger batches, and self-critical training is longer.
 
     KERAS_BACKEND=jax python train.py --recipe gpu --mixed-precision
 
 Time:   not measured.
-Scores: not measured. It has not been run on a GPU, nor to its end anywhere. What it is modelled on
-        is a program of its own, which tuned the network from "mixed0" on one H200 at 1,400 to 1,600
+Scores: not measured. It has not been run on a GPU, nor to its end anywhere. It is modelled on a
+        separate program, which tuned the network from "mixed0" on one H200 at 1,400 to 1,600
         images per second.
 """
 

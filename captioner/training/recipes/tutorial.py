@@ -1,5 +1,5 @@
 """The sizes, the optimizer and the 20 epochs of the well-known TensorFlow tutorial, in batches of
-about its 64 captions. None of its defects: `benchmarks/tutorial.py` shows those.
+about its 64 captions. It has none of the defects, which `benchmarks/tutorial.py` shows.
 
     python train.py --recipe tutorial --dataset flickr8k --data-dir DIR \\
         --backbone-weights assets/checkpoint/backbone.safetensors
