@@ -66,11 +66,6 @@ class Assessment:
     cider: np.ndarray  # float64 (images,), times 100, in the order of the captions
 
 
-def score(references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> dict[str, float]:
-    """The scores of `assess` alone."""
-    return assess(references, captions).scores
-
-
 def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> Assessment:
     """Scores one caption for each image, with bootstrap intervals of BLEU-4 and CIDEr.
 

@@ -14,7 +14,6 @@ from captioner.evaluation.metrics import (
     bleu_counts,
     corpus_bleu,
     require_metrics,
-    score,
     tokenize,
 )
 
@@ -40,7 +39,7 @@ def test_scores_of_right_and_wrong_captions(metrics):
         "3": ["A girl in a red dress jumps.", "A young girl is jumping into the air."],
     }
     # Case and the full stop are the tokenizer's business, not the caption's.
-    right = score(references, {k: v[0].lower().rstrip(".") for k, v in references.items()})
+    right = assess(references, {k: v[0].lower().rstrip(".") for k, v in references.items()}).scores
     assert right["BLEU-4"] == right["ROUGE-L"] == 100
     mixed = {
         "3": references["1"][0],
@@ -107,7 +106,7 @@ exec {shutil.which("java")} "$@"
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr("captioner.evaluation.metrics.METEOR_SECONDS", 1.0)
     with pytest.raises(MetricsUnavailable, match=reason):
-        score({"a": ["a dog runs"], "b": ["a man"]}, {"a": "a dog", "b": "a man"})
+        assess({"a": ["a dog runs"], "b": ["a man"]}, {"a": "a dog", "b": "a man"})
     gc.collect()  # pycocoevalcap's destructor, which once waited for ever
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
