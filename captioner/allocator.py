@@ -15,8 +15,8 @@ def keep_freed_memory(even_large: bool = True) -> None:
 
     A training step on a CPU allocates and frees hundreds of megabytes, in pieces of about ten. By
     default, each piece is a memory mapping of its own, whose pages the system fills with zeros,
-    which takes about as long as the rest of the step. The process then never needs more memory than
-    at its earlier peak.
+    which takes about as long as the rest of the step. The process keeps at most as much memory as
+    it needed at its peak.
 
     This does nothing if the C library is not GNU's.
 

@@ -32,7 +32,7 @@ from captioner.checkpoint.checkpoint_folder import (
     write_checkpoint,
 )
 from captioner.checkpoint.hub_access import HubError, require_login
-from captioner.checkpoint.hub_errors import patiently, reason, was_refused
+from captioner.checkpoint.hub_errors import reason, was_refused, with_retries
 from captioner.checkpoint.model_card import is_untouched, model_card
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def download(repo_id: str, revision: str | None = None) -> Path:
     if cached is not None and cached.name == revision:
         return cached  # a commit never changes
     try:
-        folder = patiently(lambda: _fetch(repo_id, revision), 1 if cached else ATTEMPTS)
+        folder = with_retries(lambda: _fetch(repo_id, revision), 1 if cached else ATTEMPTS)
     except CheckpointError:
         raise
     except Exception as error:
@@ -139,7 +139,7 @@ def push(
     files = _whole(Path(folder))
     require_login(token)
     try:
-        return patiently(
+        return with_retries(
             lambda: _commit(files, repo_id, private, revision, token, replace_card), ATTEMPTS
         )
     except HubError:

@@ -17,7 +17,7 @@ CONFLICTS = (409, 412)
 T = TypeVar("T")
 
 
-def patiently(call: Callable[[], T], attempts: int) -> T:
+def with_retries(call: Callable[[], T], attempts: int) -> T:
     """Calls `call`, again and again after failures that may pass, and returns its result.
 
     The client itself repeats most requests, but not those that create a repository, ask for its

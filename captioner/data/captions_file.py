@@ -63,9 +63,9 @@ class CaptionsFile:
     """All images of a captions file, and which of its captions were skipped."""
 
     files: list[CaptionedFile]  # in the order in which the file first mentions them
-    empty: list[str]  # where blank captions are, such as "line 7"
-    orphans: list[str]  # where captions are whose image the file does not list
-    rejected: list[str]  # where captions are that the file marks as unusable
+    empty: list[str]  # the places of blank captions, such as "line 7"
+    orphans: list[str]  # the places of captions whose image the file does not list
+    rejected: list[str]  # the places of captions that the file marks as unusable
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,7 @@ def _follow(
     with tqdm(total=count, unit="image", disable=session.quiet) as bar:
         for _ in range(count):
             record, error = done.get()
-            if isinstance(error, OSError):  # errors of httpx are no OSErrors: this is the disk's
+            if isinstance(error, OSError):  # an error of the disk; those of httpx are not OSErrors
                 raise error
             if error is None:
                 in_a_row = 0

@@ -24,18 +24,17 @@ class Vocabulary:
 
     Ids 0 to 3 are `<pad>`, `<start>`, `<end>` and `<unk>`; the words follow in the order of their
     frequency.
+
+    Args:
+        words: The special tokens, then the words.
+        rule: How captions are split into words, one of `words.RULES`.
+
+    Raises:
+        VocabularyError: `words` does not start with the special tokens, a word occurs twice, or
+            there is no such rule.
     """
 
     def __init__(self, words: Sequence[str], rule: str = word_breaking.UNICODE) -> None:
-        """
-        Args:
-            words: The special tokens, then the words.
-            rule: How captions are split into words, one of `words.RULES`.
-
-        Raises:
-            VocabularyError: `words` does not start with the special tokens, a word occurs twice, or
-                there is no such rule.
-        """
         if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
             raise VocabularyError(f"a vocabulary starts with {' '.join(SPECIAL_TOKENS)}")
         if rule not in word_breaking.RULES:
@@ -89,13 +88,14 @@ class Vocabulary:
         return words
 
     def save(self, path: Path) -> None:
+        """Writes the vocabulary into a JSON file."""
         content = {"word_breaking": self.rule, "words": self.words}
         text = json.dumps(content, ensure_ascii=False, indent=0)
         write_bytes(path, text.encode())
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Raises `VocabularyError` naming the file if it is damaged."""
+        """Reads a vocabulary file. Raises `VocabularyError`, which names the file, if damaged."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             words = content["words"]
