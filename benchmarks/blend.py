@@ -40,7 +40,7 @@ SEARCHES = {
 BLENDS = (0, 0.25, 0.5, 0.75, 1)
 BATCH = 32
 
-# Word ids of one caption each for a data set's photos.
+# The word ids of one caption for each photo of a data set.
 Captions = list[tuple[int, ...]]
 
 
@@ -77,7 +77,7 @@ def main() -> None:
 def captions_of(
     records: Sequence[Record], search: Callable[[np.ndarray], Decoded], cache: FeatureCache
 ) -> Captions:
-    """The first caption of each photo. Every batch is full, so that one compiled graph serves."""
+    """The first caption of each photo. Every batch is full, so that only one size is compiled."""
     captions: Captions = []
     for i in range(0, len(records), BATCH):
         ids = [r.image_id for r in records[i : i + BATCH]]
@@ -90,7 +90,7 @@ def captions_of(
 def cells(
     groups: dict[str, list[Record]], rewards: dict[str, CiderD], said: dict[str, Captions]
 ) -> list[str]:
-    """The cells of a row behind its name."""
+    """The cells of a row after its name."""
     scores = {
         name: float(
             np.mean(

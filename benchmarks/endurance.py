@@ -1,13 +1,14 @@
-"""Whether the page can be left alone: mixed visitors for as long as wanted, and what stays behind.
+"""Can the page run for a long time? Visitors of all kinds, and what is left when they are gone.
 
     python benchmarks/endurance.py --minutes 60 --clients 8
 
 The clients ask for captions, completions, regions and batches, send damaged pictures and wrong
-options, break off uploads, hang up while they wait, and, where Chromium is installed, close tabs
-in which captions are being made. Prints a table of the server's memory, threads, open files and
-disk over the time, how the requests ended, and what is left when everybody has gone.
+options, break off uploads, and disconnect while they wait. If Chromium is installed, a browser
+closes tabs while captions are being made. The program prints a table of the server's memory,
+threads, open files and disk space over time, how the requests ended, and what is left after all
+clients have gone.
 
-The page deletes what it is sent after an hour, and this benchmark lets it do so after a minute.
+The page deletes the files of visitors after an hour. In this benchmark, it does so after a minute.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from app_process import App, running_app
 from serving import Visitor, photo
 
-# `app.py`, but files are old after a minute.
+# Runs `app.py`, but files are deleted after a minute.
 APP = """
 import sys
 from captioner.environment import settle_page
@@ -55,12 +56,12 @@ SEARCH = [3, "sample", 0.5, 0]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a server takes at one moment."""
+    """What a server uses at one moment."""
 
     megabytes: float
     threads: int
     handles: int  # open files and connections
-    files: int  # that it keeps of what it was sent
+    files: int  # of visitors, which it has not deleted yet
 
     @classmethod
     def of(cls, app: App) -> Measured:
@@ -74,7 +75,10 @@ class Measured:
 
 
 class Guest(Visitor):
-    """A visitor of all kinds. Each method gives how it ended; what is wrong begins with "!"."""
+    """A visitor who makes all kinds of requests.
+
+    Each method returns how its request ended. If that is wrong, the text begins with "!".
+    """
 
     def caption(self) -> str:
         return self._expect("complete", "caption", [self.upload(), *SEARCH])
@@ -98,7 +102,7 @@ class Guest(Visitor):
         return self._expect("error", "caption", [self.upload(), 3, "sample", 99, 0])
 
     def broken_upload(self) -> str:
-        """The connection ends in the middle of the file."""
+        """Ends the connection in the middle of an upload."""
         form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
         head = (
             f"POST /gradio_api/upload HTTP/1.1\r\nHost: {self.host}\r\n"
@@ -150,20 +154,20 @@ KINDS = [Guest.caption] * 6 + [
 
 
 def stay(url: str, end: float, outcomes: Counter[tuple[str, str]], seed: int) -> None:
-    """A client that asks, at random, for one thing after another until the time is over."""
+    """Runs a client that makes one random request after another until the time is over."""
     random, guest = np.random.default_rng(seed), Guest(url)
     while time.monotonic() < end:
         kind = KINDS[random.integers(len(KINDS))]
         try:
             outcome = kind(guest)
-        except Exception as error:  # whatever it is, it is what this program looks for
+        except Exception as error:  # this program looks for errors of any kind
             outcome, guest = f"! {type(error).__name__}: {error}", Guest(url)
         outcomes[kind.__name__, outcome] += 1
     guest.connection.close()
 
 
 def close_tabs(url: str, end: float, outcomes: Counter[tuple[str, str]]) -> None:
-    """A browser whose tabs get a photo each; every other one is closed before its captions."""
+    """Opens tabs with a photo in a browser, and closes every other tab before its captions."""
     from playwright.sync_api import Error, sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -191,7 +195,7 @@ def close_tabs(url: str, end: float, outcomes: Counter[tuple[str, str]]) -> None
 
 
 def main() -> int:
-    """Prints what it found. Gives 1 if a request was lost, or something was left behind."""
+    """Measures and prints. Returns 1 if a request was lost or something was left behind."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--clients", type=int, default=8)
@@ -205,7 +209,7 @@ def main() -> int:
 
 def watch(app: App, options: argparse.Namespace) -> int:
     outcomes: Counter[tuple[str, str]] = Counter()
-    for kind in dict.fromkeys(KINDS):  # whatever is made once is made
+    for kind in dict.fromkeys(KINDS):  # so that everything that is created only once exists
         outcomes[kind.__name__, kind(Guest(app.url))] += 1
     time.sleep(SETTLE)
     before = Measured.of(app)

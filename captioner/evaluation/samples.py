@@ -3,7 +3,7 @@
     python -m captioner.evaluation.samples CHECKPOINT --dataset folder --data-dir DIR --split val
 
 For each temperature, the program makes three captions of each photo, as the page does. It prints
-CIDEr-D of the first of the three, of their mean and of the best; CIDEr-D of the first if the
+CIDEr-D of the first of the three, their mean, and that of the best; CIDEr-D of the first if the
 captions are ordered not by their probability, but by how much they agree with each other (minimum
 Bayes risk: Kumar and Byrne, HLT-NAACL 2004); the share of first captions that break off or have a
 phrase twice; and the share of those that name a person although no reference does.
