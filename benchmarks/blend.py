@@ -29,7 +29,7 @@ from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor
 from captioner.training import cross_entropy, finetuning, self_critical
-from captioner.training.rewards import CiderD
+from captioner.training.rewards import CiderD, padded
 from captioner.training.training_state import load_weights
 
 SEARCHES = {
@@ -91,17 +91,10 @@ def cells(
     groups: dict[str, list[Record]], rewards: dict[str, CiderD], said: dict[str, Captions]
 ) -> list[str]:
     """The cells of a row after its name."""
-    scores = {
-        name: float(
-            np.mean(
-                [
-                    rewards[name].scores(record.image_id, [caption])[0]
-                    for record, caption in zip(records, said[name], strict=True)
-                ]
-            )
-        )
-        for name, records in groups.items()
-    }
+    scores = {}
+    for name, records in groups.items():
+        ids = [r.image_id for r in records]
+        scores[name] = float(rewards[name].scores(ids, padded(said[name])[:, None]).mean())
     every = [caption for captions in said.values() for caption in captions]
     mean = float(np.mean([*scores.values()]))
     return [

@@ -2,21 +2,21 @@
 
 Vedantam et al. 2015 (arXiv 1411.5726), in the form that the COCO evaluation computes (clipped
 counts, a Gaussian penalty on the difference in length, sigma 6, n-grams up to 4). It works on word
-ids, so nothing is tokenized; document frequencies are counted once.
+ids, so nothing is tokenized. The references' vectors are computed once, and all captions of a batch
+are scored by a few operations on sorted arrays.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-ORDERS = 4
-SIGMA = 6.0
+from captioner.data.vocabulary import PAD
+from captioner.training.ngrams import ORDERS, NGrams, find_ngrams
 
-NGrams = Counter[tuple[int, ...]]
+SIGMA = 6.0
 
 
 class CiderD:
@@ -25,95 +25,128 @@ class CiderD:
     the wrong place costs reward too."""
 
     def __init__(self, references: Mapping[str, Sequence[Sequence[int]]]) -> None:
-        self.references = references
-        self.document_frequency: NGrams = Counter()
-        for captions in references.values():
-            self.document_frequency.update({g for c in captions for g in ngrams(c)})
+        self.numbers = {image_id: number for number, image_id in enumerate(references)}
+        words = padded([caption for captions in references.values() for caption in captions])
+        self.counts = np.array([len(captions) for captions in references.values()], np.int64)
+        self.first = np.cumsum(self.counts) - self.counts  # row of each image's first reference
+        self.ngrams = ngrams = find_ngrams(words)
+        self.lengths = (words != PAD).sum(axis=-1)
+        image = np.repeat(np.arange(len(self.counts)), self.counts)[ngrams.rows]
+        place = image * ngrams.distinct + ngrams.grams
+        document_frequency = np.bincount(
+            np.unique(place) % max(1, ngrams.distinct), minlength=ngrams.distinct
+        )
         self.log_images = math.log(max(1, len(references)))
+        # Behind all others stands, as number -1, an n-gram that no reference has.
+        self.rarity = self.log_images - np.log(np.maximum(1, np.append(document_frequency, 0)))
+        weights = ngrams.counts * self.rarity[ngrams.grams]
+        self.norms = _norms(ngrams, weights)
+        # Which of an image's references have an n-gram, and with which weight, is found by search.
+        order = np.argsort(place, kind="stable")
+        self.places, self.rows = place[order], ngrams.rows[order]
+        self.weights = weights[order]
 
-    def scores(self, image_id: str, captions: Sequence[Sequence[int]]) -> np.ndarray:
-        """float64 (len(captions),): the score of each as a caption of `image_id`, times 10 as is
-        usual, so that 1.0 is what tables print as 100."""
-        vectors = [self._vector(c) for c in self.references[image_id]]
-        return np.array([self._score(self._vector(c), vectors) for c in captions])
+    def scores(self, image_ids: Sequence[str], words: np.ndarray) -> np.ndarray:
+        """CIDEr-D of captions, times 10 as is usual, so that 1.0 is what tables print as 100.
 
-    def _vector(self, caption: Sequence[int]) -> tuple[dict, list[float], int]:
-        """TF-IDF weights of the n-grams, their norm by order, and the length."""
-        weights = {}
-        norms = [0.0] * ORDERS
-        for gram, count in ngrams(caption).items():
-            rarity = self.log_images - math.log(max(1, self.document_frequency[gram]))
-            weights[gram] = count * rarity
-            norms[len(gram) - 1] += weights[gram] ** 2
-        return weights, [math.sqrt(n) for n in norms], len(caption)
+        Args:
+            image_ids: The images, n of them.
+            words: int (n, captions, steps), word ids of each image's captions, `PAD` behind them.
 
-    def _score(self, caption: tuple, references: Sequence[tuple]) -> float:
-        weights, norms, length = caption
-        total = 0.0
-        for theirs, their_norms, their_length in references:
-            products = [0.0] * ORDERS
-            for gram, weight in weights.items():
-                other = theirs.get(gram)
-                if other is not None:
-                    products[len(gram) - 1] += min(weight, other) * other
-            cosines = sum(
-                p / (a * b) for p, a, b in zip(products, norms, their_norms, strict=True) if a and b
-            )
-            total += cosines * math.exp(-((length - their_length) ** 2) / (2 * SIGMA**2))
-        return 10 * total / (ORDERS * len(references))
+        Returns:
+            float64 (n, captions).
+        """
+        images, captions, steps = words.shape
+        image = np.repeat([self.numbers[i] for i in image_ids], captions)  # of each row
+        words = words.reshape(images * captions, steps)
+        ngrams = find_ngrams(words)
+        number = ngrams.numbers_in(self.ngrams)
+        weights = ngrams.counts * self.rarity[number][ngrams.grams]
+        most = int(self.counts[image].max())
+        products = self._products(ngrams, weights, number, image, most)  # (rows, most, ORDERS)
+        # References beyond those that an image has are any others', and count for nothing.
+        reference = np.arange(most)
+        real = reference < self.counts[image][:, None]
+        reference = np.where(real, self.first[image][:, None] + reference, 0)  # (rows, most)
+        norms = _norms(ngrams, weights)[:, None] * self.norms[reference]
+        cosines = np.divide(products, norms, out=np.zeros(products.shape), where=norms > 0)
+        lengths = (words != PAD).sum(axis=-1)
+        gauss = np.exp(-((lengths[:, None] - self.lengths[reference]) ** 2) / (2 * SIGMA**2))
+        total = (cosines.sum(axis=-1) * gauss * real).sum(axis=-1)
+        return (10 * total / (ORDERS * self.counts[image])).reshape(images, captions)
+
+    def _products(
+        self, ngrams: NGrams, weights: np.ndarray, number: np.ndarray, image: np.ndarray, most: int
+    ) -> np.ndarray:
+        """Clipped products of each caption's vector with its image's references', by order:
+        (captions, most, ORDERS)."""
+        number = number[ngrams.grams]
+        known = np.flatnonzero(number >= 0)
+        place = image[ngrams.rows[known]] * self.ngrams.distinct + number[known]
+        start, end = (np.searchsorted(self.places, place, side) for side in ("left", "right"))
+        shared = end - start  # references of the image that have the n-gram, too
+        mine = np.repeat(known, shared)
+        behind = np.cumsum(shared) - shared
+        theirs = np.repeat(start - behind, shared) + np.arange(len(mine))
+        product = np.minimum(weights[mine], self.weights[theirs]) * self.weights[theirs]
+        row = ngrams.rows[mine]
+        which = self.rows[theirs] - self.first[image[row]]
+        into = (row * most + which) * ORDERS + ngrams.orders[ngrams.grams[mine]]
+        size = ngrams.captions * most * ORDERS
+        return np.bincount(into, product, size).reshape(-1, most, ORDERS)
 
 
 class Overuse:
     """How much more often n-grams are said of other photos than people say them.
 
     A model that is rewarded for CIDEr-D comes to say what fits many photos. Taken off its reward,
-    this keeps the frequencies of its phrases near those of the `references`, which are captions as
-    for `CiderD`: in expectation, it is a divergence of the two (Kullback and Leibler 1951).
+    this keeps the frequencies of its phrases near those of `people`, the n-grams of their captions:
+    in expectation, it is a divergence of the two (Kullback and Leibler 1951).
     """
 
-    def __init__(self, references: Mapping[str, Sequence[Sequence[int]]]) -> None:
-        captions = [c for some in references.values() for c in some]
-        self.frequency: NGrams = Counter()  # captions of people that hold it
-        for caption in captions:
-            self.frequency.update(set(ngrams(caption)))
-        self.captions = max(1, len(captions))
+    def __init__(self, people: NGrams) -> None:
+        self.people = people
+        # Captions with each n-gram; behind all others stands, as number -1, one that none has.
+        self.frequency = np.bincount(people.grams, minlength=people.distinct + 1)
+        self.captions = max(1, people.captions)
 
-    def penalties(self, said: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
+    def penalties(self, words: np.ndarray) -> np.ndarray:
         """How much more often than people the model uses the n-grams of each caption.
 
         Args:
-            said: Captions of a batch of images, equally many for each, as word ids.
+            words: int (images, captions, steps), word ids of the captions of a batch of images,
+                `PAD` behind them.
 
         Returns:
             float64 (images, captions): the mean over a caption's n-grams of log(n / m), where n
             counts the captions of the other images with that n-gram, and m is how many it would be
             if people had written them. One is added to both, because of rare n-grams.
         """
-        grams = [[set(ngrams(c)) for c in captions] for captions in said]
-        own = [Counter(g for caption in captions for g in caption) for captions in grams]
-        total: NGrams = Counter()
-        for counts in own:
-            total.update(counts)
-        share = sum(map(len, grams[1:])) / self.captions  # the captions of others, to people's
-
-        def penalty(caption: set[tuple[int, ...]], mine: NGrams) -> float:
-            ratios = [
-                math.log((total[g] - mine[g] + 1) / (self.frequency[g] * share + 1))
-                for g in caption
-            ]
-            return sum(ratios) / max(1, len(ratios))
-
-        return np.array(
-            [
-                [penalty(c, mine) for c in captions]
-                for captions, mine in zip(grams, own, strict=True)
-            ]
-        )
+        images, captions, steps = words.shape
+        ngrams = find_ngrams(words.reshape(images * captions, steps))
+        rows, grams = ngrams.rows, ngrams.grams
+        total = np.bincount(grams, minlength=ngrams.distinct)
+        place = rows // captions * ngrams.distinct + grams  # by image
+        _, inverse, own = np.unique(place, return_inverse=True, return_counts=True)
+        share = (images - 1) * captions / self.captions  # the captions of others, to people's
+        number = ngrams.numbers_in(self.people)
+        frequency = self.frequency[number] * share
+        ratios = np.log((total[grams] - own[inverse] + 1) / (frequency[grams] + 1))
+        sums = np.bincount(rows, ratios, images * captions)
+        counts = np.bincount(rows, minlength=images * captions)
+        return (sums / np.maximum(1, counts)).reshape(images, captions)
 
 
-def ngrams(caption: Sequence[int]) -> NGrams:
-    """How often each n-gram of order 1 to 4 stands in a caption."""
-    words = tuple(caption)
-    return Counter(
-        words[i : i + n] for n in range(1, ORDERS + 1) for i in range(len(words) - n + 1)
-    )
+def padded(captions: Sequence[Sequence[int]]) -> np.ndarray:
+    """int64 (captions, steps), with `PAD` behind the words of the shorter ones."""
+    words = np.full((len(captions), max(map(len, captions), default=0)), PAD, np.int64)
+    for row, caption in zip(words, captions, strict=True):
+        row[: len(caption)] = caption
+    return words
+
+
+def _norms(ngrams: NGrams, weights: np.ndarray) -> np.ndarray:
+    """The Euclidean norm of each caption's weights, by order: (captions, ORDERS)."""
+    place = ngrams.rows * ORDERS + ngrams.orders[ngrams.grams]
+    squares = np.bincount(place, weights**2, ngrams.captions * ORDERS)
+    return np.sqrt(squares).reshape(-1, ORDERS)

@@ -90,7 +90,7 @@ class SelfCriticalTrainer:
         self.context = context
         self.training = training = context.config.training
         self.reward = make_reward(train, context.vocabulary)
-        self.overuse = Overuse(self.reward.references)
+        self.overuse = Overuse(self.reward.ngrams)
         samples = max(2, training.captions_per_image)  # the baseline takes another one
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.loop = DecodingLoop(model, chooser_for(self.options), self.options.rows)
@@ -148,9 +148,8 @@ class SelfCriticalTrainer:
         shape = (len(ids), self.options.rows, self.options.max_words + 1)
         draws = rng.random(shape, np.float32)
         words = decode(self.loop, features, self.options, draws=draws).words
-        spoken = [_spoken(w) for w in words]
-        scores = np.stack([self.reward.scores(i, s) for i, s in zip(ids, spoken, strict=True)])
-        reward = scores - self.training.cider_overuse * self.overuse.penalties(spoken)
+        scores = self.reward.scores(ids, words)
+        reward = scores - self.training.cider_overuse * self.overuse.penalties(words)
         samples = reward.shape[1]
         advantage = (reward - reward.mean(axis=1, keepdims=True)) * samples / (samples - 1)
         self._step(features, words, advantage.astype(np.float32))
@@ -196,14 +195,9 @@ def judge(
         # The last, smaller batch is filled up, because another shape would be compiled anew.
         missing = [(0, batch_size - len(ids)), (0, 0), (0, 0)]
         words = decode(loop, np.pad(features, missing), GREEDY).words[: len(ids)]
-        scores += [reward.scores(i, _spoken(w))[0] for i, w in zip(ids, words, strict=True)]
+        scores += reward.scores(ids, words)[:, 0].tolist()
         distinct |= {w.tobytes() for w in words}
     return {
         "val_cider": 100 * float(np.mean(scores)),
         "val_distinct": 100 * len(distinct) / len(records),
     }
-
-
-def _spoken(words: np.ndarray) -> list[list[int]]:
-    """The ids of each row up to the end, which is included."""
-    return [[int(i) for i in row if i != PAD] for row in words]
