@@ -281,7 +281,9 @@ class Captioner:
                 f"word{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
             )
         if len(words) > options.max_words:
-            raise OptionError(f"the beginning has {len(words)} words: at most {options.max_words}")
+            raise OptionError(
+                f"the beginning has {len(words)} words, but a caption at most {options.max_words}"
+            )
         forced = np.zeros((1, options.rows, options.max_words + 1), np.int32)
         forced[:, :, : len(words)] = self.vocabulary.encode(prefix)
         return forced

@@ -172,7 +172,7 @@ def test_completion(captioner, photo):
         captioner.caption(photo, prefix="a xylophagous man")
     with pytest.raises(ValueError, match="'qwxz', 'unk'"):
         captioner.caption(photo, prefix="qwxz <unk> qwxz")
-    with pytest.raises(ValueError, match="21 words: at most 20"):
+    with pytest.raises(ValueError, match="21 words, but a caption at most 20"):
         captioner.caption(photo, prefix="a " * 21)
 
 

@@ -106,11 +106,11 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
             cells = [cells[0], *re.split(r"(?<=\d)\s+", cells[1], maxsplit=1)]
         if len(cells) < len(columns):
             raise ValueError(
-                f"{len(cells)} cells in place of {len(columns)}: too few, a separator is missing"
+                f"{len(cells)} cells instead of {len(columns)}: a separator is missing"
             )
         if any(cells[len(columns) :]):
             raise ValueError(
-                f"{len(cells)} cells in place of {len(columns)}: text with separators in it "
+                f"{len(cells)} cells instead of {len(columns)}: text with separators in it "
                 "belongs in quotes"
             )
         return row_of(dict(zip(columns, cells, strict=False)))

@@ -167,7 +167,7 @@ def _grouped(
         group.append(row)
     if malformed:
         raise DatasetError(
-            f"{path}: {len(malformed)} entries cannot be used: {abbreviate(malformed)}; mend or "
+            f"{path}: {len(malformed)} entries cannot be used: {abbreviate(malformed)}; correct or "
             "remove them"
         )
     return groups, skipped
@@ -219,9 +219,11 @@ def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
     if split is not None:
         split = SPLITS.get(str(split).strip().lower())
         if split is None:
-            raise ValueError(f"its split is {fields['split']!r}, none of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"its split is {fields['split']!r}: it must be one of {', '.join(SPLITS)}"
+            )
     if number is not None and not isinstance(number, int):
-        raise ValueError(f"its number is {number!r}")
+        raise ValueError(f"its number is {number!r}: it must be a whole number")
     authors = _authors(fields.get("by"), len(captions))
     captions = [clean(text) for text in captions]
     texts = [text for text in captions if text]
@@ -235,7 +237,9 @@ def _authors(by: Any, captions: int) -> list[str]:
         return []
     authors = [by] * captions if isinstance(by, str) else by
     if not isinstance(authors, list) or len(authors) != captions or {*authors} - {*AUTHORS}:
-        raise ValueError(f'"by" is {by!r}: {" or ".join(AUTHORS)}, or a list with one per caption')
+        raise ValueError(
+            f'"by" is {by!r}: it must be {" or ".join(AUTHORS)}, or a list with one per caption'
+        )
     return authors
 
 

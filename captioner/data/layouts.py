@@ -117,8 +117,8 @@ def _parts(folder: Path, files: list[Path], home: Path) -> list[Part]:
     if len(groups) > 1:
         raise DatasetError(
             f"{folder} has several files that may hold the captions: "
-            f"{abbreviate(path.name for path in files)}; give the path of the right one in "
-            "place of the folder's"
+            f"{abbreviate(path.name for path in files)}; give the path of the right one instead of "
+            "the folder's"
         )
     (group,) = groups.values()
     alone = len(group) == 1 and not _PUBLISHED.fullmatch(group[0].name.lower())

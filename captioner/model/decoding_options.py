@@ -95,11 +95,13 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise OptionError(f"strategy is {self.strategy!r}: one of {', '.join(STRATEGIES)}")
+            raise OptionError(
+                f"strategy is {self.strategy!r}: it must be one of {', '.join(STRATEGIES)}"
+            )
         for name, bounds in BOUNDS.items():
             value = getattr(self, name)
             if not (bounds.allow(value) or (value is None and name in MAY_BE_NONE)):
-                raise OptionError(f"{name} is {value!r}: {bounds}")
+                raise OptionError(f"{name} is {value!r}: it must be {bounds}")
 
     @property
     def rows(self) -> int:

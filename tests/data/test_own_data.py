@@ -251,7 +251,7 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
         (
             "c.csv",
             "image,caption\na.jpg,x\n\na.jpg\n",
-            r"1 entries .*: line 4 \(1 cells in place of 2: too few",
+            r"1 entries .*: line 4 \(1 cells instead of 2: a separator is missing",
         ),
         ("c.csv", "image,caption\na.jpg,A dog, a cat\n", r"line 2 \(3 cells .* belongs in quotes"),
         (
@@ -266,10 +266,10 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: object) -> None:
         ("c.csv", "", r"c\.csv holds no captions; write"),
         ("c.csv", "image,caption\n\n", r"c\.csv holds no captions"),
         ("c.csv", b"image,caption\na.jpg,\xff\n", r"c\.csv is not UTF-8 text .* save it as UTF-8"),
-        ("c.csv", "image,caption,split\na.jpg,x,half\n", r"line 2 \(its split is 'half', none of"),
+        ("c.csv", "image,caption,split\na.jpg,x,half\n", r"line 2 \(its split is 'half': it must"),
         ("c.csv", "image,caption,split\na.jpg,x,val\nb.jpg,x,\n", r"none to 1 others: b\.jpg"),
         ("c.csv", "image,caption,split\na.jpg,x,val\na.jpg,x,test\n", r"line 3 \(a\.jpg is in ano"),
-        ("c.csv", "image,caption\n" + "x\n" * 9, r"9 entries .*line 6 \(.*\) and 4 more; mend"),
+        ("c.csv", "image,caption\n" + "x\n" * 9, r"9 entries .*line 6 \(.*\) and 4 more; corr"),
         (
             "m.jsonl",
             '{"image": "a.jpg", "text": "x"}\n\n{"image": "a.jpg"\n',

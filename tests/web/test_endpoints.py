@@ -60,7 +60,7 @@ def test_completion(client: Client, lion: Any) -> None:
     ("prefix", "message"),
     [
         ("a xylophagous man", "does not know the word 'xylophagous'"),
-        ("a " * 30, "30 words: at most 20"),
+        ("a " * 30, "30 words, but a caption at most 20"),
         (17, "prefix must be text"),
         (None, "prefix must be text"),
     ],
