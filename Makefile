@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPACE := build/space
 
-.PHONY: app train test test-jax lint space clean
+.PHONY: app train test test-jax test-lowest lint space clean
 
 app: .venv/app.done
 	$(BIN)/python app.py
@@ -24,6 +24,16 @@ test-jax: .venv/dev.done
 	  -n 2 --dist loadfile --no-loadscope-reorder tests/model tests/test_captioner.py \
 	  tests/test_golden.py $(addprefix tests/training/test_,$(addsuffix .py,batches \
 	  cross_entropy device_steps finetuning mirroring rewards))
+
+# Some tests with the lowest versions of everything that the requirements allow.
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet uv
+	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python \
+	  --resolution lowest-direct -r requirements-dev.txt
+	build/lowest/bin/python -m pytest -m "not slow" tests/test_captioner.py tests/test_files.py \
+	  tests/test_faults.py tests/data/test_images.py tests/drawing/test_overlay.py \
+	  tests/training/test_cross_entropy.py
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .

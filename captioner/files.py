@@ -58,6 +58,14 @@ def _explained(error: OSError, path: Path) -> OSError | None:
     return None
 
 
+def make_folder(path: Path) -> None:
+    """`path.mkdir(parents=True, exist_ok=True)`, with errors that say what to do."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explained(error, path) or error from None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` to `path`, all or nothing: see `atomic_file`."""
     with atomic_file(path) as file:

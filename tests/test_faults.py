@@ -19,6 +19,7 @@ from captioner.checkpoint.checkpoint_folder import (
 )
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 from captioner.data.vocabulary import Vocabulary
+from captioner.files import make_folder
 from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache, Stamp, write_shard
 
@@ -107,6 +108,19 @@ def test_a_kill_between_the_renames_of_a_checkpoint_loses_nothing(tmp_path: Path
     folder.rename(old)
     (tmp_path / "kept").rename(new)
     assert note() == "newer", "it was whole before the first rename"
+
+
+def test_no_room_for_a_folder_has_a_remedy(tmp_path: Path, monkeypatch) -> None:
+    def full(path: str, *more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    for make in (
+        lambda: FeatureCache(tmp_path / "new", STAMP),
+        lambda: make_folder(tmp_path / "new"),
+    ):
+        with pytest.raises(OSError, match="No space left on device; make room, then run the same"):
+            make()
 
 
 def test_a_cache_of_features_has_whole_shards_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ With CAPTIONER_FUZZ_FILES=10000 in the environment there are 10,000 of each inst
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -123,7 +124,7 @@ def test_captions_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300 + COUNT)
-def test_checkpoints(tmp_path: Path) -> None:
+def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ModelConfig(
         9, rows=2, columns=2, channels=4, embedding_dim=3, units=5, attention_units=2
     )
@@ -134,6 +135,8 @@ def test_checkpoints(tmp_path: Path) -> None:
     digests = {name: file_sha256(tmp_path / name) for name in names}
     (tmp_path / CONFIG).write_text(json.dumps(config.to_dict() | {"files": digests}))
     whole = {name: (tmp_path / name).read_bytes() for name in (CONFIG, *names)}
+    # A model takes a while to build; whether a file fits it, its variables say each time anew.
+    monkeypatch.setattr(checkpoint_folder, "CaptionModel", functools.lru_cache(8)(CaptionModel))
 
     def read() -> None:
         # As `read_checkpoint`, but for the backbone, which would take a second each time.

@@ -31,7 +31,7 @@ from safetensors.numpy import save
 from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
-from captioner.files import file_sha256, system_fault, write_bytes
+from captioner.files import file_sha256, make_folder, system_fault, write_bytes
 from captioner.model.backbone import (
     IMAGENET,
     BackboneError,
@@ -87,7 +87,7 @@ def write_checkpoint(
     finish_swap(folder)
     new, old = _beside(folder)
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+    make_folder(new)
     try:
         _write_files(new, checkpoint, metrics, extra)
         shutil.rmtree(old, ignore_errors=True)

@@ -23,6 +23,7 @@ from captioner.errors import CaptionerError
 from captioner.files import (
     allow_open_files,
     atomic_file,
+    make_folder,
     system_fault,
     write_bytes,
     write_fault,
@@ -174,7 +175,7 @@ def _check_stamp(folder: Path, stamp: Stamp) -> None:
                 "give another folder for the features (--features)."
             )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_bytes(path, json.dumps(asdict(stamp), indent=2).encode())
         except OSError as error:
             if error.errno == errno.ENOSPC:
