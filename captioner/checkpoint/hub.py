@@ -197,8 +197,8 @@ def _cached(repo_id: str, revision: str | None) -> Path | None:
 
 
 def _fetch(repo_id: str, revision: str | None) -> Path:
-    """Downloads what the Hub has as `revision` now. The cache's reference of that name, which says
-    for which commit it stands, does not change."""
+    """Downloads what the Hub has as `revision` now. In the cache, `revision` still stands for the
+    same commit as before."""
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     commit = HfApi().repo_info(repo_id, revision=revision, timeout=TIMEOUT).sha

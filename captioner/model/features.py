@@ -108,7 +108,7 @@ def extract(
             several processes, because none of them knows what the others left out.
 
     Returns:
-        The cache with the features of all `records`.
+        The cache with the features of all photos that can be read.
 
     Raises:
         FeatureError: More than `skip` photos cannot be read (the message names them, and all others
