@@ -1,4 +1,4 @@
-"""The real app in a process of its own, for tests that talk to it as visitors do."""
+"""Runs the real app in a process of its own, for tests that use it as visitors do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 class App:
     url: str  # ends with a slash
     log_file: Path
-    uploads: Path  # where it keeps what it is sent
+    uploads: Path  # the folder of visitors' files
     pid: int
 
     @property

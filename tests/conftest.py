@@ -30,7 +30,7 @@ Mount = Callable[[str], Path]
 
 def pytest_configure() -> None:
     # Shells start what they run in the background with Ctrl-C ignored, which programs inherit: the
-    # tests that interrupt one would then wait for ever.
+    # tests that interrupt one would then wait forever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -182,7 +182,7 @@ def backbone_file(random_backbone, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone(backbone_file):
-    """`random_backbone` as the program has it from its file; nobody may change it."""
+    """`random_backbone` as the program reads it from its file. Tests must not change it."""
     from captioner.model.backbone import build_backbone
 
     return build_backbone(backbone_file, image_size=75)

@@ -102,7 +102,7 @@ class Client:
 def make_checkpoint(
     folder: Path, seed: int = 0, weights: str = "bundled", size: int = 300_000
 ) -> Path:
-    """A directory that is a checkpoint to whoever looks at files and hashes only."""
+    """A directory that looks like a checkpoint if only its files and hashes are checked."""
     folder.mkdir()
     config = CaptionerConfig(ModelConfig(1000), BackboneConfig(weights=weights), dataset="flickr8k")
     names = ["vocabulary.json", "decoder.safetensors", "backbone.safetensors"]

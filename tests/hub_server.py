@@ -62,7 +62,7 @@ class Repository:
         return commit.sha
 
     def edit(self, name: str, content: bytes) -> str:
-        """As somebody does on the web page."""
+        """Changes a file, as a person does on the web page."""
         return self.commit(self.files | {name: content}, f"Update {name}")
 
     @property
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
     name: str
-    share = 1.0  # of each answer's body that is sent
+    share = 1.0  # how much of each answer's body is sent
 
     def answer(self) -> None:
         self.share = 1.0

@@ -35,7 +35,7 @@ def small_options(**options):
 
 
 def killed_at(number: int):
-    """`save_state`, and the end after so many calls."""
+    """`save_state` that ends the process after a number of calls."""
     save, calls = epoch_loop.save_state, []
 
     def save_and_die(*arguments):

@@ -1,4 +1,4 @@
-"""Does the C library keep freed memory, and give back what should not stay?"""
+"""The C library keeps freed memory, and returns the pieces that it should not keep."""
 
 import subprocess
 import sys

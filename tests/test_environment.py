@@ -36,7 +36,7 @@ print(os.environ["GRADIO_TEMP_DIR"])
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 print("\\u0939")
 """
-# A program of somebody else, whose settings are its own.
+# Another program, which has its own settings and uses this package as a library.
 LIBRARY = """
 import sys
 from captioner import Captioner

@@ -22,7 +22,7 @@ from links import broken_links, missing_paths
 from captioner.web.examples import example_photos
 
 PORT = 7860  # the app's own, unless it is told another one
-MAX_LINES = 150  # of README.md
+MAX_LINES = 150  # the longest that README.md may be
 
 
 def block(page: str, heading: str, language: str) -> str:

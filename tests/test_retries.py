@@ -47,7 +47,7 @@ def test_the_last_error_is_raised(errors: list[Exception]) -> None:
     assert not errors, "no attempt is left, none is wasted"
 
 
-def test_whoever_waits_is_told() -> None:
+def test_a_caller_is_told_before_each_wait() -> None:
     told: list[tuple[BaseException, float]] = []
     error = Refused(7)
     attempt([error], before_wait=lambda *what: told.append(what))

@@ -206,5 +206,5 @@ def test_a_model_of_several_data_sets_says_what_each_brought():
     assert "| everyday | 6,239 | 7,268 | 10,894 | 150 |" in card
     assert "| everyday | val | 1000 | beam |" in card
     metadata = ModelCard(card).data
-    assert metadata.datasets == ["flickr8k"], "a folder of one's own is known to nobody"
+    assert metadata.datasets == ["flickr8k"], "a user's own folder is not a public data set"
     assert metadata.model_name == "captioner-flickr8k-everyday"

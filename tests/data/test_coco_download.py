@@ -110,7 +110,7 @@ def test_val_split(tmp_path: Path) -> None:
         assert all(r.path.is_file() for r in records)
         download(data_dir, server, split="val", num_images=None)
         assert all(r.path.is_file() for r in read_coco(data_dir, "val"))
-        leftover = data_dir / "val2014.zip.part"  # of a run killed between unpacking and deleting
+        leftover = data_dir / "val2014.zip.part"  # a run was killed before it deleted this
         leftover.touch()
         download(data_dir, server, split="val", num_images=None)
         assert not leftover.exists()

@@ -254,7 +254,7 @@ def test_the_same_picture_from_any_source_is_the_same_input(
     path = tmp_path / "photo"
     path.write_bytes(data)
     with path.open("rb") as file, Image.open(path) as image:
-        file.seek(10)  # somebody looked into it first
+        file.seek(10)  # as if the file had been read before
         sources = [str(path), path, data, file, image, np.array(Image.open(path))]
         inputs = [to_network_input(load_image(source)) for source in sources]
         assert not file.closed, "a file that the caller opened is the caller's to close"

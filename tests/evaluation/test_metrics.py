@@ -107,7 +107,7 @@ exec {shutil.which("java")} "$@"
     monkeypatch.setattr("captioner.evaluation.metrics.METEOR_SECONDS", 1.0)
     with pytest.raises(MetricsUnavailable, match=reason):
         assess({"a": ["a dog runs"], "b": ["a man"]}, {"a": "a dog", "b": "a man"})
-    gc.collect()  # pycocoevalcap's destructor, which once waited for ever
+    gc.collect()  # calls pycocoevalcap's destructor, which must not wait forever
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
 

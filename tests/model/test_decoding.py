@@ -107,7 +107,7 @@ def run(model, features, **settings):
 
 
 def log_probability(model, features, ids) -> np.ndarray:
-    """Of each word of one caption of one image, by teacher forcing."""
+    """The log-probability of each word of one caption of one image, by teacher forcing."""
     words = np.array([[[START, *ids[:-1]]]], np.int32)
     logits = np.asarray(model({"features": features[None], "words": words}))[0, 0]
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

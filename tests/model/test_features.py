@@ -49,7 +49,7 @@ def records(photo, tmp_path_factory) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def whole(records, backbone, tmp_path_factory) -> Path:
-    """A cache made without interruption; nobody may change it."""
+    """A cache that was made without interruption. Tests must not change it."""
     folder = tmp_path_factory.mktemp("whole") / "features"
     extract(records, FeatureExtractor(backbone, batch_size=3), folder, SHARD)
     return folder

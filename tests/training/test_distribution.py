@@ -26,7 +26,7 @@ from captioner.training.batches import CaptionBatches
 from captioner.training.distribution import Distribution, DistributionError, distribute
 
 ROOT = Path(__file__).parents[2]
-TOLERANCE = 1e-5  # of losses and weights: sums in another order
+TOLERANCE = 1e-5  # for losses and weights, whose sums are computed in another order
 EPOCHS = 4
 needs_jax = pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
 
@@ -204,7 +204,7 @@ def test_the_parts_of_a_batch_are_its_rows(epoch, parts):
 
 
 class MeanColours(FeatureExtractor):
-    """A network of no weight: a photo's features are its colours. Counts what it was given."""
+    """A network without weights, whose features are the photo's colours. It counts the photos."""
 
     def __init__(self) -> None:
         self.batch_size, self.image_size, self.shape = 3, 75, (1, 3)

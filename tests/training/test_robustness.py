@@ -42,7 +42,7 @@ def command(backbone_file: Path) -> Command:
     """`command(data, output, *more)` runs train.py, expecting success, and returns its log;
     `command(..., fails=True)` expects one line on standard error that explains."""
     backbone = build_backbone(backbone_file, image_size=107)  # 2 x 2 features
-    # Of photos as they are, and mirrored: each compiled once for all runs.
+    # One for photos as they are, and one for mirrored photos, so that each is compiled only once.
     views = (AS_IT_IS, *further_views(mirror=True, crops=0))
     extractors = {view: FeatureExtractor(backbone, 4, view) for view in views}
     sizes = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
