@@ -67,9 +67,12 @@ def _add_data_options(add: Callable[..., object]) -> None:
 
 
 def _add_training_options(add: Callable[..., object]) -> None:
+    from captioner.model.backbones import BACKBONES, DEFAULT
+    from captioner.training.recipes import RECIPES
+
     add(
         "--recipe",
-        choices=("best", "finetuned", "gpu", "tutorial"),
+        choices=tuple(RECIPES),
         default="best",
         help="sizes and training; the options below change single points of it",
     )
@@ -89,7 +92,12 @@ def _add_training_options(add: Callable[..., object]) -> None:
         "--finetune-from",
         type=lambda block: "" if block == "none" else block,
         metavar="BLOCK|none",
-        help='train the network too, from this block on: "mixed8" for its last three',
+        help="train the network too, from this block on: "
+        + "; ".join(
+            f"{entry.blocks[0]} to {entry.blocks[-1]} of {name}"
+            for name, entry in BACKBONES.items()
+            if entry.blocks
+        ),
     )
     add("--finetune-epochs", type=_whole, help="of that, from photos: what takes longest")
     add("--cider-epochs", type=_whole, help="of self-critical training on CIDEr-D afterwards")
@@ -99,6 +107,7 @@ def _add_training_options(add: Callable[..., object]) -> None:
         help="see training photos mirrored, too, in some epochs",
     )
     add("--crops", type=_whole, help="see training photos in so many random parts, too")
+    add("--backbone", choices=tuple(BACKBONES), default=DEFAULT, help="the network to see with")
     add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add("--features", type=Path, help="feature cache to share (default: a folder of the output)")
@@ -186,6 +195,7 @@ def _train(options: argparse.Namespace) -> None:
     _prepare(options.deterministic)
     recipe, training = preflight.settings_of(recipe, options.settings, vars(options))
     sources = mixture.parse_sources(options.datasets or ["coco"], options.data_dir)
+    preflight.check_backbone(options.backbone, training)
     preflight.check_places(options)
 
     records = mixture.read_mixture(
@@ -218,6 +228,7 @@ def _run(
         run.RunOptions(
             dataset=title,
             output=options.output,
+            backbone=options.backbone,
             backbone_weights=options.backbone_weights,
             backbone_note=options.backbone_note,
             features=options.features,

@@ -38,6 +38,7 @@ from captioner.data.datasets import Record, read_dataset
 from captioner.data.vocabulary import Vocabulary
 from captioner.model import backend
 from captioner.model.backbone import build_backbone, copy_of
+from captioner.model.backbones import BACKBONES, DEFAULT
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.model.features import FeatureExtractor, extract
 from captioner.training import finetuning, run
@@ -114,7 +115,11 @@ def measure(options: argparse.Namespace, records: list[Record], work: Path) -> l
     vocabulary = Vocabulary.build((c for r in train for c in r.captions), 5000, 1)
     sizes = dict(rows=backbone.output_shape[1], columns=backbone.output_shape[2])
     sizes |= {"channels": backbone.output_shape[3]} | recipe.model
-    config = CaptionerConfig(ModelConfig(len(vocabulary), **sizes), BackboneConfig(), training)
+    config = CaptionerConfig(
+        ModelConfig(**{"vocabulary_size": len(vocabulary)} | sizes),
+        BackboneConfig(DEFAULT, options.image_size),
+        training,
+    )
     context = RunContext(config, vocabulary, cache, train, val, work).on_device()
     model = CaptionModel(config.model, training.label_smoothing, mixed_precision=True)
     found.append(cross_entropy(model, context))
@@ -171,7 +176,8 @@ def fine_tuning(
     model: CaptionModel, backbone: keras.Model, context: RunContext, options: argparse.Namespace
 ) -> Measured:
     student = copy_of(backbone, options.image_size, mixed_precision=True)
-    finetuning.thaw(student, options.finetune_from)
+    first = BACKBONES[DEFAULT].first_layer(student, options.finetune_from)
+    finetuning.thaw(student, first)
     both = EndToEndModel(student, model)
     both.compile(make_optimizer(context.config.training, 1000), jit_compile=True)
     both.optimizer.build(both.trainable_variables)

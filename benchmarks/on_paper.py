@@ -67,8 +67,9 @@ def convolution_flop() -> float:
 def training_flop(words: float) -> tuple[float, float]:
     """The operations for an image and for each caption, with twice as many backward as forward."""
     from captioner.config import ModelConfig
+    from captioner.model.backbones import BACKBONES, DEFAULT, model_sizes
 
-    c = ModelConfig(vocabulary_size=5004)
+    c = ModelConfig(5004, **model_sizes(BACKBONES[DEFAULT].shape))
     image = c.locations * c.embedding_dim * (c.channels + c.attention_units)
     gru = 3 * c.units * (2 * c.embedding_dim + c.units)
     attention = c.units * c.attention_units + c.locations * (c.attention_units + c.embedding_dim)
@@ -114,8 +115,9 @@ def duration(seconds: float) -> str:
 def rows(plan: Plan, rates: Rates, conv: float) -> list[tuple[str, str, str]]:
     """The lines of a table: what is computed, how, and the result. `conv` is the FLOP per photo."""
     from captioner.config import ModelConfig
+    from captioner.model.backbones import BACKBONES, DEFAULT, model_sizes
 
-    c = ModelConfig(vocabulary_size=5004)
+    c = ModelConfig(5004, **model_sizes(BACKBONES[DEFAULT].shape))
     feature = 2 * c.locations * c.channels  # bytes, float16
     photo = COCO_ARCHIVE / COCO_IMAGES
     features, trained = plan.images * feature, plan.images * plan.passes

@@ -60,7 +60,8 @@ def request(options: argparse.Namespace) -> None:
     # Like the page, this draws 5 samples to give 3 that differ.
     search = DecodingOptions("sample", options.captions, temperature=0.5, distinct=True)
     image = load_image(file)
-    pixels = to_network_input(image)[np.newaxis]  # (1, 299, 299, 3)
+    size = captioner.extractor.image_size
+    pixels = to_network_input(image, size)[np.newaxis]  # (1, size, size, 3)
     features = captioner.extractor(pixels)
     captions = captioner.caption_features(features, search)[0]
     while not captioner.is_compiled(search):  # a server has compiled it after a few requests
@@ -77,7 +78,7 @@ def request(options: argparse.Namespace) -> None:
         "bare InceptionV3": lambda: captioner.extractor.backbone.predict_on_batch(pixels),
         "whole request": whole,
         "- decode the photo, make it the network's input": lambda: to_network_input(
-            load_image(file)
+            load_image(file), size
         ),
         "- network, normalisations folded": lambda: captioner.extractor(pixels),
         f"- {search.rows} samples": lambda: captioner.caption_features(features, search),

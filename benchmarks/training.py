@@ -65,6 +65,13 @@ def best_recipe() -> tuple[dict, int]:
     return recipe.model, recipe.training["min_count"]
 
 
+def grid() -> dict[str, int]:
+    """The sizes of the features, as fields of `ModelConfig`."""
+    from captioner.model.backbones import BACKBONES, DEFAULT, model_sizes
+
+    return model_sizes(BACKBONES[DEFAULT].shape)
+
+
 def gflop(vocabulary: int, steps: float, mended: dict, shared: int = 1, **sizes: int) -> float:
     """The operations of a training step's matrix products per caption, in billions.
 
@@ -114,7 +121,7 @@ def our_turns(records, cache, vocabulary, sizes: dict):
     from captioner.training.cross_entropy import make_optimizer
 
     training = TrainingConfig()
-    model = CaptionModel(ModelConfig(len(vocabulary), **sizes))
+    model = CaptionModel(ModelConfig(len(vocabulary), **grid(), **sizes))
     model.compile(optimizer=make_optimizer(training, 100), jit_compile=compiles_whole_steps())
     count = CAPTIONS // training.captions_per_image
     epoch = 0
@@ -162,7 +169,7 @@ def generation(records, cache, vocabulary, rounds: int) -> dict[str, list[float]
     features = cache.gather([records[0].image_id])
     tutorial = Tutorial(len(vocabulary), Variant())
     options = DecodingOptions("sample", num_captions=10, temperature=1.0, max_words=20)
-    model = CaptionModel(ModelConfig(len(vocabulary)))
+    model = CaptionModel(ModelConfig(len(vocabulary), **grid()))
     loop = DecodingLoop(model, chooser_for(options), options.rows)
     decode(loop, features, options)
     seconds: dict[str, list[float]] = {"tutorial": [], "ours": []}

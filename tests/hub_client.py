@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_server import Hub, Repository
+from sizes import GRID, INPUT
 
 from captioner.checkpoint.model_card import model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
@@ -104,7 +105,9 @@ def make_checkpoint(
 ) -> Path:
     """A directory that looks like a checkpoint if only its files and hashes are checked."""
     folder.mkdir()
-    config = CaptionerConfig(ModelConfig(1000), BackboneConfig(weights=weights), dataset="flickr8k")
+    config = CaptionerConfig(
+        ModelConfig(1000, **GRID), BackboneConfig(**INPUT, weights=weights), dataset="flickr8k"
+    )
     names = ["vocabulary.json", "decoder.safetensors", "backbone.safetensors"]
     hashes = {}
     for name in names[: 3 if weights == "bundled" else 2]:

@@ -9,7 +9,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 
-def small_backbone(weights: str | os.PathLike = "", image_size: int = 80) -> keras.Model:
+def small_backbone(
+    weights: str | os.PathLike = "", image_size: int = 80, name: str = "inception_v3"
+) -> keras.Model:
     """(80, 80, 3) -> (2, 2, 8), with InceptionV3's names for its last blocks.
 
     Its weights are those of a checkpoint's file, or else always the same random ones.
@@ -19,7 +21,7 @@ def small_backbone(weights: str | os.PathLike = "", image_size: int = 80) -> ker
         x = keras.layers.Conv2D(8, 3, strides=strides, padding="same", use_bias=False)(x)
         x = keras.layers.BatchNormalization(scale=False)(x)
         x = keras.layers.Activation("relu", name=name)(x)
-    backbone = keras.Model(photo, x)
+    backbone = keras.Model(photo, x, name=name)
     arrays = load_file(weights) if str(weights).endswith(".safetensors") else {}
     random = np.random.default_rng(0)
     for number, variable in enumerate(backbone.variables):

@@ -67,7 +67,7 @@ def at_every_step(write: Callable[[], None], check: Callable[[], None]) -> int:
 
 def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
-    config = CaptionerConfig(SIZES, BackboneConfig(fingerprint="0" * 64))
+    config = CaptionerConfig(SIZES, BackboneConfig("inception_v3", 299, fingerprint="0" * 64))
     words = Vocabulary.build(["a red thing here today"], 5, 1)
     parts = Checkpoint(config, words, CaptionModel(SIZES), SOLE)
 

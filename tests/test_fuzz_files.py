@@ -128,7 +128,7 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ModelConfig(
         9, rows=2, columns=2, channels=4, embedding_dim=3, units=5, attention_units=2
     )
-    config = CaptionerConfig(sizes, BackboneConfig(image_size=75, fingerprint="0" * 64))
+    config = CaptionerConfig(sizes, BackboneConfig("inception_v3", 75, fingerprint="0" * 64))
     Vocabulary.build(["a red thing here today"], 5, 1).save(tmp_path / VOCABULARY)
     (tmp_path / DECODER).write_bytes(save(decoder_arrays(CaptionModel(sizes))))
     names = (VOCABULARY, DECODER)

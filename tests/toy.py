@@ -56,6 +56,6 @@ def toy_captioner(looks_at: int, glance: bool) -> Captioner:
     photo = keras.Input((16, 16, 3))
     backbone = keras.Model(photo, keras.layers.AveragePooling2D(2)(photo))  # a cell: 2 x 2 pixels
     sizes = ModelConfig(vocabulary_size=len(WORDS), rows=8, columns=8, channels=3)
-    config = CaptionerConfig(sizes, BackboneConfig(image_size=75))
+    config = CaptionerConfig(sizes, BackboneConfig("inception_v3", 75))
     model = Toy(sizes, looks_at, glance)
     return Captioner(Checkpoint(config, Vocabulary(WORDS), model, backbone), batch_size=16)

@@ -3,7 +3,7 @@
     config.json            sizes and options, and the SHA-256 of the three files that follow
     vocabulary.json        the words, by id
     decoder.safetensors    encoder, attention and decoder, float32
-    backbone.safetensors   InceptionV3 in float16, unless it is the public ImageNet one
+    backbone.safetensors   the backbone in float16, unless it is the public ImageNet one
     metrics.json           losses by epoch, and scores
     loss.png, README.md    the loss curve and the model card, for people
 
@@ -32,6 +32,7 @@ from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
 from captioner.files import file_sha256, make_folder, system_fault, write_bytes
+from captioner.model import backbones
 from captioner.model.backbone import (
     IMAGENET,
     BackboneError,
@@ -155,7 +156,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         model = _read_decoder(folder / DECODER, config.model)
         own = config.backbone.weights != IMAGENET
         backbone = build_backbone(
-            folder / BACKBONE if own else IMAGENET, config.backbone.image_size
+            folder / BACKBONE if own else IMAGENET,
+            config.backbone.image_size,
+            config.backbone.name,
         )
     except (VocabularyError, BackboneError) as error:
         raise CheckpointError(str(error)) from error
@@ -177,7 +180,8 @@ def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
     files = values.pop("files", None)
     try:
         config = CaptionerConfig.from_dict(values)
-    except ConfigError as error:
+        backbones.backbone(config.backbone.name).check_image_size(config.backbone.image_size)
+    except (ConfigError, BackboneError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     required = {VOCABULARY, DECODER}
     if config.backbone.weights != IMAGENET:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import DATASETS, title_of
 from captioner.data.mixture import names_in
+from captioner.model.backbones import backbone
 
 METRIC_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -64,9 +65,9 @@ def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
 
 # Image captioner with visual attention, trained on {_title(config.dataset)}
 
-InceptionV3 features ({config.model.rows} x {config.model.columns} x {config.model.channels}), a
-dense encoder, Bahdanau attention and a GRU decoder, in the line of Show, Attend and Tell
-(arXiv 1502.03044). For each word, it returns a map of its attention.
+{backbone(config.backbone.name).title} features ({config.model.rows} x {config.model.columns} x
+{config.model.channels}), a dense encoder, Bahdanau attention and a GRU decoder, in the line of
+Show, Attend and Tell (arXiv 1502.03044). For each word, it returns a map of its attention.
 
 ```python
 from captioner import Captioner
@@ -225,8 +226,9 @@ for decisions about people."""
 
 
 def _backbone_note(config: CaptionerConfig) -> str:
+    title = backbone(config.backbone.name).title
     if config.backbone.weights == "imagenet":
-        return "The backbone is Keras's InceptionV3 with its public ImageNet weights, frozen."
+        return f"The backbone is Keras's {title} with its public ImageNet weights, frozen."
     if config.training.finetune_from:
         return (
             "The training changed the backbone's weights, so they are part of this checkpoint, in\n"
@@ -234,7 +236,7 @@ def _backbone_note(config: CaptionerConfig) -> str:
         ).rstrip()
     note = f"{config.backbone.note}\n" if config.backbone.note else ""
     return (
-        "The backbone is InceptionV3, frozen. Its weights were given with `--backbone-weights`,\n"
+        f"The backbone is {title}, frozen. Its weights were given with `--backbone-weights`,\n"
         f"and are part of this checkpoint, in float16.\n{note}"
         "Scores that were made with other weights cannot be compared."
     )

@@ -165,7 +165,7 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
         ) from error
 
 
-def to_square(image: Image.Image, size: int = 299) -> np.ndarray:
+def to_square(image: Image.Image, size: int) -> np.ndarray:
     """An RGB image, resized to uint8 (size, size, 3).
 
     The whole photo is squeezed into the square, so the network sees all of it and the attention
@@ -175,8 +175,8 @@ def to_square(image: Image.Image, size: int = 299) -> np.ndarray:
     return np.asarray(resized)
 
 
-def to_network_input(image: Image.Image, size: int = 299) -> np.ndarray:
-    """`to_square` as float32 (size, size, 3) in -1..1, the range InceptionV3 was trained on."""
+def to_network_input(image: Image.Image, size: int) -> np.ndarray:
+    """`to_square` as float32 (size, size, 3) in -1..1, the range that every backbone takes."""
     return NETWORK_INPUT[to_square(image, size)]
 
 

@@ -1,4 +1,4 @@
-"""InceptionV3 without its top (Szegedy et al. 2015, arXiv 1512.00567): photo in, features out.
+"""A network of the table `backbones`, without its top: photo in, features out.
 
 The backbone is frozen. Local weights are rounded to float16 when they are read, because a
 checkpoint stores them in float16: training and serving then use exactly the same network.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from keras import ops
 from safetensors.numpy import load_file
 
 from captioner.data.images import NETWORK_INPUT
-from captioner.errors import CaptionerError
 from captioner.files import system_fault
+from captioner.model.backbones import DEFAULT, IMAGENET, Backbone, BackboneError, backbone
 from captioner.model.backend import (
     FLOAT32,
     compiles_whole_steps,
@@ -27,19 +29,13 @@ from captioner.model.backend import (
     precision,
 )
 
-IMAGENET = "imagenet"
-
-
-class BackboneError(CaptionerError, ValueError):
-    """Backbone weights that cannot be used; the message names the file and the remedy."""
-
 
 @keras.saving.register_keras_serializable("captioner")
 class Blank(keras.initializers.Initializer):
     """Initialises weights with zeros by NumPy, because a file's values replace them at once.
 
-    Keras's own initialisers make JAX compile a program for each shape of a weight. For InceptionV3,
-    that takes ten seconds on a CPU, and more on a GPU.
+    Keras's own initialisers make JAX compile a program for each shape of a weight. For a
+    hundred layers, that takes ten seconds on a CPU, and more on a GPU.
     """
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> np.ndarray:
@@ -50,84 +46,90 @@ class Blank(keras.initializers.Initializer):
 BLANK = dict.fromkeys(("glorot_uniform", "GlorotUniform", "zeros", "Zeros", "ones", "Ones"), Blank)
 
 
-def build_backbone(weights: str | os.PathLike = IMAGENET, image_size: int = 299) -> keras.Model:
-    """Builds the network and loads its weights.
+def build_backbone(
+    weights: str | os.PathLike = IMAGENET, image_size: int | None = None, name: str = DEFAULT
+) -> keras.Model:
+    """Builds a network of the table and loads its weights.
 
     Args:
         weights: "imagenet" (Keras downloads the file at its first use), a Keras `.weights.h5` file
-            made for `keras.applications.InceptionV3(include_top=False)`, or a `.safetensors` file
-            of the arrays that `backbone_arrays` returns.
-        image_size: Height and width of the photos in pixels, at least 75.
+            made for the same network, or a `.safetensors` file of the arrays that
+            `backbone_arrays` returns.
+        image_size: Height and width of the photos in pixels; by default those of the table.
+        name: The name of an entry of `BACKBONES`; it becomes the model's name as well.
 
     Returns:
         A frozen model: float32 photos (batch, size, size, 3) in -1..1 -> (batch, rows, columns,
-        2048).
+        channels).
 
     Raises:
-        BackboneError: The weights cannot be downloaded or read, or do not fit the network.
+        BackboneError: There is no such network, its weights cannot be downloaded or read, or they
+            do not fit the network.
     """
+    entry = backbone(name)
+    entry.check_weights(weights)
+    size = image_size or entry.image_size
+    entry.check_image_size(size)
     source = IMAGENET if str(weights) == IMAGENET else None
-    if source is None and not Path(weights).is_file():
-        raise BackboneError(
-            f"no backbone weights at {weights}. Give the path of an InceptionV3 .weights.h5 or "
-            '.safetensors file, or "imagenet" to download the public ones.'
-        )
-    if image_size < 75:
-        raise BackboneError(f"images of {image_size} pixels: InceptionV3 needs at least 75.")
     try:
         with keras.utils.custom_object_scope(BLANK), own_settings():
-            backbone = keras.applications.InceptionV3(
-                include_top=False, weights=source, input_shape=(image_size, image_size, 3)
-            )
+            network = entry.build(size, source)
     except Exception as error:  # Keras raises a bare Exception when a download fails
+        if source is None:
+            raise
         raise BackboneError(
-            f"the ImageNet weights of InceptionV3 could not be downloaded ({error}). Check the "
+            f"the ImageNet weights of {entry.title} could not be downloaded ({error}). Check the "
             "network, or give a local file with --backbone-weights FILE."
         ) from error
+    if size == entry.image_size and network.output_shape[1:] != entry.shape:
+        raise BackboneError(
+            f"the features of {entry.title} are of shape {network.output_shape[1:]}, and its entry "
+            f"in the table says {entry.shape}. Correct the entry."
+        )
     if keras.config.dtype_policy().name != FLOAT32:
         # Another program has set a global policy. The features must be float32 nevertheless.
-        backbone = copy_of(backbone)
-    backbone.trainable = False
+        network = copy_of(network)
+    network.name = name
+    network.trainable = False
     if source is None:
-        _load_local(backbone, Path(weights))
-    return backbone
+        _load_local(network, Path(weights), entry)
+    return network
 
 
 class FoldedBackbone(keras.Model):
     """Computes the same function as `backbone`, but faster.
 
-    Each batch normalisation is a factor and a bias per channel, and is folded into the convolution
-    before it (Jacob et al. 2017, arXiv 1712.05877, section 3.2). The results differ from those of
-    `backbone` by about 1e-6 of the largest feature.
+    Each batch normalisation behind a convolution is a factor and a bias per channel, and is folded
+    into it (Jacob et al. 2017, arXiv 1712.05877, section 3.2). Those behind other layers stay as
+    they are. The results differ from those of `backbone` by about 1e-6 of the largest feature.
 
-    Photos (batch, size, size, 3) -> features (batch, rows, columns, 2048). The photos are float32
-    in -1..1, or uint8 as `images.to_square` returns them, which are a quarter as many bytes to move
-    to the device.
+    Photos (batch, size, size, 3) -> features (batch, rows, columns, channels). The photos are
+    float32 in -1..1, or uint8 as `images.to_square` returns them, which are a quarter as many bytes
+    to move to the device.
 
-    The weights are copies, so later changes to `backbone` have no effect here. Raises `ValueError`
-    unless every normalisation follows a convolution.
+    The weights are copies, so later changes to `backbone` have no effect here.
     """
 
     def __init__(self, backbone: keras.Model) -> None:
         super().__init__(dtype="float32")
         layers = backbone.layers[1:]  # without the input; each comes after the layers it reads
+        read = Counter(id(x) for layer in layers for x in _inputs(layer))
         norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
         renamed: dict[int, int] = {}  # output of a normalisation -> output of its convolution
+        self.others: list[keras.Layer] = []  # the layers with weights that are no convolutions
         self._steps = []  # (layer, its kernel and bias if it is a convolution, inputs, output)
         for layer in layers:
-            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-            inputs = [renamed.get(id(x), id(x)) for x in inputs]
             output = id(layer.output)
+            inputs = [renamed.get(id(x), id(x)) for x in _inputs(layer)]
             if isinstance(layer, keras.layers.Conv2D):
-                weights = self._fold(layer, norms.pop(output, None))
-                self._steps.append((_conv_options(layer), weights, inputs, output))
-            elif isinstance(layer, keras.layers.BatchNormalization):
-                renamed[output] = inputs[0]
-            else:
-                self._steps.append((layer, (), inputs, output))
-        if norms:
-            raise ValueError("a batch normalisation does not follow a convolution")
-        self._ends = (id(backbone.input), id(backbone.output))
+                straight = layer.activation is keras.activations.linear and read[output] == 1
+                norm = norms.get(output) if straight else None
+                if norm is not None:
+                    renamed[id(norm.output)] = output
+                self._steps.append((_conv_options(layer), self._fold(layer, norm), inputs, output))
+            elif output not in renamed:
+                self._steps.append((self._own(layer), (), inputs, output))
+        self._ends = (id(backbone.input), renamed.get(id(backbone.output), id(backbone.output)))
         self.built = True
         self.compile(jit_compile=compiles_whole_steps())
 
@@ -140,10 +142,21 @@ class FoldedBackbone(keras.Model):
             given = [values[i] for i in inputs]
             given = given if len(given) > 1 else given[0]
             if weights:
-                values[output] = ops.conv(given, weights[0], **layer) + weights[1]
+                options, activation = layer
+                values[output] = activation(ops.conv(given, weights[0], **options) + weights[1])
             else:
                 values[output] = layer(given)
         return values[last]
+
+    def _own(self, layer: keras.Layer) -> keras.Layer:
+        """Returns the layer itself if it has no weights, and otherwise a copy of it."""
+        if not layer.weights:
+            return layer
+        copy = layer.__class__.from_config(layer.get_config())
+        copy.build(layer.input.shape)
+        copy.set_weights(layer.get_weights())
+        self.others.append(copy)
+        return copy
 
     def _fold(self, conv: keras.layers.Conv2D, norm: keras.layers.BatchNormalization | None):
         kernel = np.asarray(conv.kernel)  # (height, width, channels in, channels out)
@@ -204,15 +217,19 @@ def _named(backbone: keras.Model) -> dict[str, keras.Variable]:
     return {f"{i:03d}.{v.name}": v for i, v in enumerate(backbone.variables)}
 
 
-def _conv_options(layer: keras.layers.Conv2D) -> dict[str, Any]:
-    if layer.activation is not keras.activations.linear:
-        raise ValueError(f"{layer.name} has an activation of its own")
-    return {
+def _inputs(layer: keras.Layer) -> list[keras.KerasTensor]:
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def _conv_options(layer: keras.layers.Conv2D) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+    """The options of `ops.conv`, and the activation that comes behind it."""
+    options = {
         "strides": layer.strides,
         "padding": layer.padding,
         "dilation_rate": layer.dilation_rate,
         "data_format": layer.data_format,
     }
+    return options, layer.activation
 
 
 def _to_float16(array: np.ndarray) -> np.ndarray:
@@ -220,7 +237,7 @@ def _to_float16(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16 if largest <= np.finfo(np.float16).max else np.float32)
 
 
-def _load_local(backbone: keras.Model, path: Path) -> None:
+def _load_local(backbone: keras.Model, path: Path, entry: Backbone) -> None:
     try:
         if path.suffix == ".safetensors":
             arrays = load_file(path)
@@ -230,8 +247,8 @@ def _load_local(backbone: keras.Model, path: Path) -> None:
     except Exception as error:  # h5py, Keras and safetensors each raise exceptions of their own
         raise BackboneError(
             system_fault(error, path)
-            or f"{path} does not hold weights of InceptionV3 without its top ({error}). Give a "
-            "file saved from keras.applications.InceptionV3(include_top=False), or fetch it again."
+            or f"{path} does not hold weights of {entry.title} without its top ({error}). Give a "
+            f"file saved from {entry.source}, or fetch it again."
         ) from error
     round_weights(backbone)
 

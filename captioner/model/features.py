@@ -29,7 +29,7 @@ from captioner.model.hash_cache import Digests
 
 logger = logging.getLogger(__name__)
 
-SHARD_IMAGES = 256  # 64 MB of InceptionV3 features; what is lost at most when a run is killed
+SHARD_IMAGES = 256  # 64 MB where they are 8 x 8 x 2048; what is lost at most when a run is killed
 STALLED = 600.0  # seconds without a new shard after which other hosts are given up
 
 
@@ -66,7 +66,7 @@ class FeatureExtractor:
         )
 
     def stamp(self) -> Stamp:
-        stamp = Stamp("inception_v3", fingerprint(self.backbone), self.image_size)
+        stamp = Stamp(self.backbone.name, fingerprint(self.backbone), self.image_size)
         return replace(stamp, preprocessing=stamp.preprocessing + self.view.description)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

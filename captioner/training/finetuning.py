@@ -22,6 +22,7 @@ from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
 from captioner.data.views import names_a_side, random_crop
+from captioner.model import backbones
 from captioner.model.backbone import copy_of, round_weights
 from captioner.model.backend import copy_weights
 from captioner.model.caption_model import CaptionModel, EndToEndModel
@@ -46,7 +47,8 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
     for a photo that cannot be read any more."""
     training = context.config.training
     student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
-    thaw(student, training.finetune_from)
+    entry = backbones.backbone(context.config.backbone.name)
+    thaw(student, entry.first_layer(student, training.finetune_from))
     schedule = _schedule(training, training.finetune_epochs)
     slow = student.trainable_variables
     ratio = training.finetune_learning_rate / training.decoder_learning_rate
@@ -73,16 +75,13 @@ def polish(model: CaptionModel, context: RunContext) -> History:
     return fit(trainer, Phase("polishing epoch", POLISHED_STATE, POLISHED_BEST, epochs, patience))
 
 
-def thaw(backbone: keras.Model, block: str) -> None:
-    """Makes the kernels of the convolutions trainable from `block` ("mixed8") on; all that comes
+def thaw(backbone: keras.Model, first: int) -> None:
+    """Makes the kernels of the convolutions trainable from layer number `first` on; all that comes
     before, and every batch normalisation, stays as it is."""
-    names = [layer.name for layer in backbone.layers]
-    number = int(block.removeprefix("mixed"))
-    # Keras sorts a network's layers by depth, and all of a block read the end of the one before.
-    first = names.index(f"mixed{number - 1}") + 1 if number else _after_the_stem(backbone)
+    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     backbone.trainable = True
     for i, layer in enumerate(backbone.layers):
-        layer.trainable = i >= first and isinstance(layer, keras.layers.Conv2D)
+        layer.trainable = i >= first and isinstance(layer, convolutions)
 
 
 class TwoRates(keras.optimizers.AdamW):
@@ -149,11 +148,3 @@ def batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) ->
     training = context.config.training
     photos = Photos(records, training.finetune_image_size, training.seed, epoch)
     return replace(context, cache=photos, views=(), resident=None).batches(epoch, first)
-
-
-def _after_the_stem(backbone: keras.Model) -> int:
-    """The number of the first layer of "mixed0": the one behind the stem's second pooling."""
-    pools = [
-        i for i, layer in enumerate(backbone.layers) if isinstance(layer, keras.layers.MaxPooling2D)
-    ]
-    return pools[1] + 1

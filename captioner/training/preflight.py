@@ -17,8 +17,7 @@ from captioner.data.checks import check_trainable
 from captioner.data.datasets import Record, check_no_leak
 from captioner.errors import CaptionerError
 from captioner.files import check_writable, write_fault
-
-IMAGENET = "imagenet"
+from captioner.model.backbones import backbone
 
 
 class OptionsError(CaptionerError, ValueError):
@@ -62,7 +61,8 @@ def check_places(options: argparse.Namespace) -> None:
     """Looks at the files, folders and names that train.py's options give.
 
     Raises:
-        OptionsError: A folder cannot be written to, or a file is not there.
+        BackboneError: The weights of the backbone are not there.
+        OptionsError: A folder cannot be written to.
         HubError: The checkpoint could not be pushed.
     """
     if options.push_to_hub is not None:
@@ -70,18 +70,21 @@ def check_places(options: argparse.Namespace) -> None:
         hub_access.require_login()
     elif options.private:
         raise OptionsError("--private is of no use without --push-to-hub USER/NAME.")
-    weights = options.backbone_weights
-    if weights != IMAGENET and not Path(weights).is_file():
-        raise OptionsError(
-            f'--backbone-weights {weights} is no file. Give the path of one, or "{IMAGENET}" to '
-            "download the public weights."
-        )
+    backbone(options.backbone).check_weights(options.backbone_weights)
     if options.distribute == "hosts":  # of which the first one alone writes
         return
     _check_folder(options.output, "--output")
     # Features that are all there may lie where nothing can be written.
     if options.features is not None and not (options.features / "stamp.json").is_file():
         _check_folder(options.features, "--features")
+
+
+def check_backbone(name: str, training: TrainingConfig) -> None:
+    """Raises `BackboneError` if there is none of that name, or it cannot be tuned as is wanted."""
+    entry = backbone(name)
+    if training.finetune_from:
+        entry.check_block(training.finetune_from)
+        entry.check_image_size(training.finetune_image_size)
 
 
 def check_records(records: Sequence[Record], training: TrainingConfig) -> None:

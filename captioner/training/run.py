@@ -33,7 +33,7 @@ from captioner.checkpoint.checkpoint_folder import (
 from captioner.checkpoint.model_card import loss_plot, model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.checks import check_trainable
-from captioner.data.datasets import Record, check_no_leak
+from captioner.data.datasets import Record
 from captioner.data.mixture import by_dataset, summary
 from captioner.data.views import further_views
 from captioner.data.vocabulary import Vocabulary
@@ -42,13 +42,15 @@ from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
 from captioner.files import write_bytes, write_fault
 from captioner.model import backend
-from captioner.model.backbone import IMAGENET, build_backbone
+from captioner.model.backbone import build_backbone
+from captioner.model.backbones import DEFAULT, IMAGENET, model_sizes
 from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import SHARD_IMAGES, FeatureExtractor, extract
 from captioner.training.cross_entropy import BEST, STATE, RunContext, fit_cross_entropy
 from captioner.training.distribution import Distribution
 from captioner.training.finetuning import fit_end_to_end, polish
+from captioner.training.preflight import check_backbone, check_records
 from captioner.training.self_critical import fit_cider
 from captioner.training.training_state import StateError, load_weights
 
@@ -84,6 +86,7 @@ class RunOptions:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distribution: Distribution = field(default_factory=Distribution)
     model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
+    backbone: str = DEFAULT  # the name of an entry of `BACKBONES`
 
 
 def run_training(records: Sequence[Record], options: RunOptions) -> Path:
@@ -113,10 +116,11 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
 
 def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     training, output, distribution = options.training, options.output, options.distribution
-    check_no_leak(records)
-    check_trainable(records, training.min_count)
+    check_records(records, training)
+    check_backbone(options.backbone, training)
     keras.utils.set_random_seed(training.seed)
-    extractor = FeatureExtractor(build_backbone(options.backbone_weights))
+    network = build_backbone(options.backbone_weights, name=options.backbone)
+    extractor = FeatureExtractor(network)
     features = options.features or output / "features"
     cache, views = _extract(records, extractor, features, options, distribution)
     records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
@@ -170,9 +174,11 @@ def _config(
     options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
 ) -> CaptionerConfig:
     own = options.backbone_weights != IMAGENET
+    sizes: dict[str, Any] = model_sizes(extractor.backbone.output_shape[1:]) | options.model
     return CaptionerConfig(
-        model=ModelConfig(vocabulary_size=len(vocabulary), **options.model),
+        model=ModelConfig(len(vocabulary), **sizes),
         backbone=BackboneConfig(
+            name=options.backbone,
             image_size=extractor.image_size,
             weights="bundled" if own else IMAGENET,
             fingerprint=extractor.stamp().fingerprint,

@@ -124,6 +124,11 @@ def test_git_lfs_pointers_are_recognised(copy):
         ({"model": {"colour": "red"}}, "config.model.colour is not an option"),
         ({"model": {"gate": 1}}, "config.model.gate is 1: expected bool"),
         ({"model": {"gate": False}}, "tensors of another model.*gate"),
+        (
+            {"backbone": {"name": "vgg16"}},
+            'no backbone "vgg16"; there are inception_v3',
+        ),
+        ({"backbone": {"image_size": 74}}, "74 pixels: InceptionV3 needs at least 75"),
         ({"model": {"vocabulary_size": 7}}, "vocabulary.json has"),
         ({"backbone": {"fingerprint": "0"}}, "not those that"),
         ({"files": {"../../etc/passwd": "0"}}, '"files" should hold'),

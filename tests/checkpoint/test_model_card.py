@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
+from sizes import GRID, INPUT
 
 from captioner.checkpoint.model_card import METRIC_NAMES, is_untouched, loss_plot, model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
@@ -21,7 +22,9 @@ HISTORY = [{"nll": 4.0, "val_nll": 3.5}, {"nll": 3.4, "val_nll": 3.25}]
 
 
 def config(weights: str = "imagenet", dataset: str = "flickr8k") -> CaptionerConfig:
-    return CaptionerConfig(ModelConfig(3004), BackboneConfig(weights=weights), dataset=dataset)
+    return CaptionerConfig(
+        ModelConfig(3004, **GRID), BackboneConfig(**INPUT, weights=weights), dataset=dataset
+    )
 
 
 def metrics(*scores: dict) -> dict:

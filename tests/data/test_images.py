@@ -256,7 +256,7 @@ def test_the_same_picture_from_any_source_is_the_same_input(
     with path.open("rb") as file, Image.open(path) as image:
         file.seek(10)  # as if the file had been read before
         sources = [str(path), path, data, file, image, np.array(Image.open(path))]
-        inputs = [to_network_input(load_image(source)) for source in sources]
+        inputs = [to_network_input(load_image(source), 299) for source in sources]
         assert not file.closed, "a file that the caller opened is the caller's to close"
     for other in inputs[1:]:
         np.testing.assert_array_equal(inputs[0], other)
@@ -283,26 +283,26 @@ def test_the_callers_picture_is_left_alone() -> None:
 def test_network_input() -> None:
     array = np.zeros((30, 90, 3), np.uint8)
     array[:, 60:] = (255, 0, 255)  # the right third
-    found = to_network_input(load_image(array))
+    found = to_network_input(load_image(array), 299)
     assert found.shape == (299, 299, 3)
     assert found.dtype == np.float32
     assert found.min() == -1 and found.max() == 1
     assert (found[:, :190] == -1).all(), "the left two thirds stay left, whole and black"
     assert (found[:, 210:] == (1, -1, 1)).all(), "channels last, red first"
     assert to_network_input(load_image(array), size=75).shape == (75, 75, 3)
-    grey = to_network_input(Image.new("RGB", (10, 10), (51, 102, 204)))
+    grey = to_network_input(Image.new("RGB", (10, 10), (51, 102, 204)), 299)
     np.testing.assert_allclose(grey[5, 5], [-0.6, -0.2, 0.6], atol=1e-6)
 
 
 def test_fine_patterns_are_averaged_not_picked_from() -> None:
     checkerboard = np.indices((1200, 1200)).sum(axis=0) % 2 * 255
     image = Image.fromarray(checkerboard.astype(np.uint8)).convert("RGB")
-    assert np.abs(to_network_input(image)).max() < 0.02
+    assert np.abs(to_network_input(image, 299)).max() < 0.02
 
 
 @pytest.mark.parametrize("width, height", [(1, 1), (50_000, 1), (1, 50_000), (3, 2000)])
 def test_extreme_shapes(width: int, height: int) -> None:
-    found = to_network_input(load_image(Image.new("RGB", (width, height), RED)))
+    found = to_network_input(load_image(Image.new("RGB", (width, height), RED)), 299)
     assert (found == (1, -1, -1)).all()
 
 

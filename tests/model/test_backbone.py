@@ -20,6 +20,7 @@ from captioner.model.backbone import (
     build_backbone,
     fingerprint,
 )
+from captioner.model.backbones import BACKBONES
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +119,36 @@ def test_folding_a_normalisation_with_all_its_parameters() -> None:
     features = FoldedBackbone(network).predict_on_batch(pixels)
     np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
 
-    with pytest.raises(ValueError, match="no convolution"):
-        FoldedBackbone(keras.Model(image, keras.layers.BatchNormalization()(image)))
-    with pytest.raises(ValueError, match="activation of its own"):
-        FoldedBackbone(keras.Model(image, keras.layers.Conv2D(2, 1, activation="relu")(image)))
+
+def test_what_cannot_be_folded_stays_as_it_is() -> None:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization()(layers.Rescaling(2.0)(image))
+    x = layers.Conv2D(4, 3, activation="relu", bias_initializer="normal")(x)
+    x = read_twice = layers.Conv2D(4, 1)(layers.BatchNormalization()(x))
+    x = layers.Add()([layers.BatchNormalization()(x), read_twice])
+    x = layers.BatchNormalization()(layers.DepthwiseConv2D(3)(x))
+    network = keras.Model(image, layers.BatchNormalization()(layers.Conv2D(2, 1)(x)))
+    random = np.random.default_rng(0)
+    norms = [x for x in network.layers if isinstance(x, layers.BatchNormalization)]
+    for norm in norms:
+        norm.set_weights([random.uniform(0.5, 2, w.shape) for w in norm.weights])
+    pixels = random.uniform(-1, 1, (2, 6, 6, 3)).astype(np.float32)
+    wanted = network.predict_on_batch(pixels)
+    folded = FoldedBackbone(network)
+    np.testing.assert_allclose(folded.predict_on_batch(pixels), wanted, rtol=1e-4, atol=1e-5)
+    assert len(folded.others) == 5, "four normalisations and a convolution of each channel"
+    norms[0].set_weights([0 * w for w in norms[0].get_weights()])
+    np.testing.assert_allclose(folded.predict_on_batch(pixels), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_that_are_not_in_the_table() -> None:
+    with pytest.raises(BackboneError, match=r'no backbone "inception".* mean "inception_v3"\?'):
+        build_backbone(name="inception")
+    entry = BACKBONES["inception_v3"]
+    with pytest.raises(BackboneError, match=r'InceptionV3 has no block "mixed11"; it has mixed0'):
+        entry.check_block("mixed11")
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ pytestmark = [
 PROGRAM = Path(__file__).parents[1] / "small_train.py"
 OPTIONS = "--recipe finetuned --finetune-from mixed9 --mirror "
 OPTIONS += "--epochs 1 --finetune-epochs 1 --cider-epochs 1 "
-OPTIONS += "--batch-size 4 --deterministic --backbone-weights small --dataset folder"
+# The small network makes its weights up, but the option wants a file that is there.
+OPTIONS += f"--batch-size 4 --deterministic --backbone-weights {PROGRAM} --dataset folder"
 # Which write of a training state is the last before the kill: one for each phase. They are the
 # epoch, the fine-tuning epoch, the two polishing epochs and the self-critical epoch.
 RUNS = {

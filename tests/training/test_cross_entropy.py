@@ -60,7 +60,7 @@ def context(output: Path, **training) -> RunContext:
     defaults = {"batch_size": 4, "captions_per_image": 2, "warmup_steps": 2, "learning_rate": 0.02}
     config = CaptionerConfig(
         ModelConfig(len(vocabulary), attention_units=8, dropout=0.1, **sizes),
-        BackboneConfig(),
+        BackboneConfig("inception_v3", 299),
         TrainingConfig(**(defaults | {"epochs": 6} | training)),
     )
     output.mkdir(exist_ok=True)

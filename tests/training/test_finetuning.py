@@ -19,6 +19,7 @@ from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
 from captioner.model.backbone import backbone_arrays
+from captioner.model.backbones import BACKBONES
 from captioner.training import finetuning, run
 from captioner.training.finetuning import Photos, TwoRates, augmented, thaw
 from captioner.training.run import RunOptions, run_training
@@ -55,7 +56,7 @@ def records(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> list[Reco
 )
 def test_the_blocks_from_one_on_learn(random_backbone, block, convolutions) -> None:
     backbone = keras.models.clone_model(random_backbone)
-    thaw(backbone, block)
+    thaw(backbone, BACKBONES["inception_v3"].first_layer(backbone, block))
     kernels = backbone.trainable_variables
     assert len(kernels) == convolutions
     assert {v.name for v in kernels} == {"kernel"}

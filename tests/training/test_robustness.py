@@ -56,7 +56,7 @@ def command(backbone_file: Path) -> Command:
         return real(**options, model=model, shard_images=SHARD)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "build_backbone", lambda weights: backbone)
+        patch.setattr(run, "build_backbone", lambda *_, **__: backbone)
         patch.setattr(run, "FeatureExtractor", extractor)
         patch.setattr(run, "RunOptions", small)
         yield functools.partial(run_command, backbone_file)
