@@ -117,6 +117,11 @@ def _add_training_options(add: Callable[..., object]) -> None:
         action="store_true",
         help="the same weights to the last bit at every run; TensorFlow extracts features slower",
     )
+    add(
+        "--check",
+        action="store_true",
+        help="stop after all checks, and say what would be done, with an estimate of time and disk",
+    )
     add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint when it is done")
     add("--private", action="store_true", help="with --push-to-hub: visible to you alone")
     add(
@@ -186,6 +191,7 @@ def _train(options: argparse.Namespace) -> None:
     """Does what the options say. Raises `CaptionerError` and `OSError`."""
     from captioner import config
     from captioner.data import mixture
+    from captioner.data.datasets import DatasetError
     from captioner.training import preflight, recipes
 
     recipe = recipes.RECIPES[options.recipe]
@@ -198,10 +204,23 @@ def _train(options: argparse.Namespace) -> None:
     preflight.check_backbone(options.backbone, training)
     preflight.check_places(options)
 
-    records = mixture.read_mixture(
-        sources, options.images, training.seed, download=True, progress=sys.stderr.isatty()
-    )
+    try:
+        records = mixture.read_mixture(
+            sources,
+            options.images,
+            training.seed,
+            download=not options.check,
+            progress=sys.stderr.isatty(),
+        )
+    except DatasetError:
+        pending = preflight.describe_downloads(sources, options.images)
+        if not options.check or not pending:
+            raise
+        print(*pending, "What can be checked without the data is in order.", sep="\n")
+        return
     preflight.check_records(records, training)
+    if options.check:
+        print(*preflight.describe_data(records, training), sep="\n", flush=True)
     _run(options, mixture.title_of(sources), records, recipe.model, training)
 
 
@@ -218,26 +237,32 @@ def _run(
     environment.settle()
     from captioner.checkpoint import hub
     from captioner.model import backend
-    from captioner.training import distribution, run
+    from captioner.training import distribution, plan, run
 
     backend.keep_compiled()
     # First of all: hosts have to find each other before anything is computed.
-    processes = distribution.distribute(options.distribute, training.batch_size)
-    folder = run.run_training(
-        records,
-        run.RunOptions(
-            dataset=title,
-            output=options.output,
-            backbone=options.backbone,
-            backbone_weights=options.backbone_weights,
-            backbone_note=options.backbone_note,
-            features=options.features,
-            skip_unreadable=options.skip_unreadable,
-            training=training,
-            model=model,
-            distribution=processes,
-        ),
+    kind = "none" if options.check else options.distribute
+    processes = distribution.distribute(kind, training.batch_size)
+    given = run.RunOptions(
+        dataset=title,
+        output=options.output,
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
+        backbone_note=options.backbone_note,
+        features=options.features,
+        skip_unreadable=options.skip_unreadable,
+        training=training,
+        model=model,
+        distribution=processes,
     )
+    if options.check:
+        for line in plan.plan(records, given):
+            print(line, flush=True)
+        if options.push_to_hub:
+            print(f"Hub: it would be published as {options.push_to_hub}")
+        print("Nothing was kept. The same command without --check does it.")
+        return
+    folder = run.run_training(records, given)
     if not processes.is_main:  # the first one has written the checkpoint
         return
     print(f"The checkpoint is in {folder}. Try it: python app.py --checkpoint {folder}")

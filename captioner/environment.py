@@ -72,10 +72,10 @@ def prepare(page: bool = False) -> None:
 
 
 def settle(page: bool = False) -> None:
-    """Calls `prepare`, then imports Keras, which takes seconds.
+    """Calls `prepare`, then imports Keras without any output, which takes seconds.
 
     Args:
-        page: Whether the process serves the page. Keras is then imported without any output.
+        page: Whether the process serves the page: see `prepare`.
 
     Raises:
         EnvironmentUnusable: As in `prepare`.
@@ -83,8 +83,10 @@ def settle(page: bool = False) -> None:
     prepare(page)
     # TensorFlow's C++ code writes notes about missing GPUs to standard error, which look like
     # errors. No setting prevents them, because they are written before its log is configured.
-    with _quiet_until_failure() if page else contextlib.nullcontext():
+    with _quiet_until_failure():
         keras = importlib.import_module("keras")
+    # Each search is traced for one photo and for many. TensorFlow warns of that as of a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # keras.json in the home folder may have changed these. The model's own code does not rely on
     # them, but layers that Keras builds internally do.
     keras.config.set_floatx("float32")
@@ -119,8 +121,6 @@ def settle_page(host: str | None = None) -> None:
     _without_proxy(*LOOPBACK, *([host] if host else []))
     _choose_upload_folder()
     settle(page=True)
-    # Each search is traced for one photo and for many. TensorFlow warns of that as of a mistake.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def defend_import() -> None:

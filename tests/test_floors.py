@@ -64,6 +64,17 @@ def test_no_private_name_of_another_module(module: Path) -> None:
         assert not private, f"{module} takes {private} from {name}"
 
 
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_captions_need_no_matplotlib(module: Path) -> None:
+    """It takes a second to import, and only what draws needs it."""
+    if FLOOR_OF.get(module.parts[0], 99) > FLOOR_OF["captioner"]:
+        return
+    tree = ast.parse((PACKAGE / module).with_suffix(".py").read_text(encoding="utf-8"))
+    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+    assert "matplotlib" not in {name.split(".")[0] for name in names}
+
+
 def test_no_circle() -> None:
     graph = {
         "captioner." + ".".join(m.parts): {

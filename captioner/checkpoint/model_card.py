@@ -1,4 +1,4 @@
-"""Writes the model card and the loss plot, the parts of a checkpoint that are for people.
+"""Writes the model card, the part of a checkpoint that people read.
 
 The first lines of the card are metadata for the Hub, by its specification of model cards
 (https://github.com/huggingface/hub-docs/blob/main/modelcard.md). Its last line is a checksum, which
@@ -8,15 +8,12 @@ shows whether the card was edited by hand.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import DATASETS, title_of
@@ -35,21 +32,6 @@ _CONTROLS = {
     "other_photo": "the one attended to for a word of another photo",
 }
 _SEAL = re.compile(r"<!-- Made by captioner; SHA-256 of the above: ([0-9a-f]{64}) -->\s*\Z")
-
-
-def loss_plot(history: Sequence[Mapping[str, float]]) -> bytes:
-    """A PNG of training and validation loss (nats per word) by epoch."""
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.subplots()
-    epochs = range(1, len(history) + 1)
-    axes.plot(epochs, [h["nll"] for h in history], marker=".", label="training (with dropout)")
-    axes.plot(epochs, [h["val_nll"] for h in history], marker=".", label="validation")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("cross-entropy (nats per word)")
-    axes.legend()
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
 
 
 def model_card(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:

@@ -64,6 +64,7 @@ class DataSet:
         splits: The splits with published captions, which one can evaluate on.
         fetch: Downloads the data set; None if this program cannot.
         fetch_images: How many photos are downloaded by default.
+        fetch_size: How much a download is, in words.
         is_complete: Whether a folder needs no download.
         scenes: What the photos show; the model card's section on limits uses it.
         published: Scores of other systems on the test photos, in percent, by system and metric.
@@ -77,6 +78,7 @@ class DataSet:
     splits: tuple[str, ...] = ("val", "test")
     fetch: Fetcher | None = None
     fetch_images: int | str = "all"
+    fetch_size: str = ""
     is_complete: Callable[[Path], bool] = os.path.isdir
     scenes: str = ""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -123,6 +125,7 @@ DATASETS: dict[str, DataSet] = {
         splits=("val",),  # the test captions are not public
         fetch=_fetch_coco,
         fetch_images=6000,
+        fetch_size="241 MB of captions, and about 160 KB for each photo",
         is_complete=has_official_val,
     ),
     "flickr8k": DataSet(

@@ -33,6 +33,12 @@ class Source:
         """The name in reports: the kind, or the folder's name if the kind is not public."""
         return self.kind if DATASETS[self.kind].public else self.folder.resolve().name
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether some of it may have to be downloaded, and this program can do that."""
+        entry = DATASETS[self.kind]
+        return entry.fetch is not None and not entry.is_complete(self.folder)
+
 
 def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[Source]:
     """Parses data sets as the command line names them, `KIND` or `KIND:FOLDER`.
@@ -80,7 +86,8 @@ def read_mixture(
     Args:
         sources: What to read.
         num_images: The most training photos of each data set, or `ALL`. With None, a data set on
-            disk is read as a whole, and one that is downloaded has `DataSet.fetch_images` photos.
+            disk is read as a whole, and one that has to be downloaded has `DataSet.fetch_images`
+            photos.
         seed: Which photos `sample_records` chooses.
         download: Whether to download missing data sets, if the table has a download for them.
         progress: Whether to show the progress of downloads.
@@ -99,13 +106,11 @@ def read_mixture(
     records: list[Record] = []
     for source in sources:
         entry = DATASETS[source.kind]
-        if download and entry.fetch and not entry.is_complete(source.folder):
-            images = entry.fetch_images if num_images is None else num_images
-            found = entry.fetch(
-                source.folder, None if images == ALL else int(images), seed, progress
-            )
+        images = entry.fetch_images if source.is_incomplete and num_images is None else num_images
+        some = None if images in (None, ALL) else int(images)
+        if download and entry.fetch and source.is_incomplete:
+            found = entry.fetch(source.folder, some, seed, progress)
         else:
-            some = None if num_images in (None, ALL) else int(num_images)
             found = read_dataset(source.kind, source.folder, num_images=some, seed=seed)
         prefix = f"{source.name}/" if len(sources) > 1 else ""
         records += [

@@ -30,6 +30,7 @@ from captioner.model.hash_cache import Digests
 logger = logging.getLogger(__name__)
 
 SHARD_IMAGES = 256  # 64 MB where they are 8 x 8 x 2048; what is lost at most when a run is killed
+REPORT_SECONDS = 60.0  # between two lines in a log file, at least
 STALLED = 600.0  # seconds without a new shard after which other hosts are given up
 
 
@@ -162,8 +163,11 @@ def _extract_chunks(
     unreadable: list[Unreadable] = []
     total = sum(map(len, chunks))
     left = sum(map(len, mine))
-    with tqdm(total=total, initial=total - left, unit="image", disable=None) as progress:
-        progress.set_description("features")
+    label = ", ".join(filter(None, ("features", extractor.view.name)))
+    begun = reported = time.monotonic()
+    done = 0
+    bar = {"total": total, "initial": total - left, "unit": "image", "desc": label}
+    with tqdm(**bar, disable=None) as progress:
         for chunk in mine:
             photos, features = _features_of(
                 chunk, extractor, cache.digests, workers, unreadable, progress.update
@@ -171,6 +175,13 @@ def _extract_chunks(
             if photos:
                 write_shard(cache.folder, photos, features)
             cache.digests.save()
+            done += len(chunk)
+            now = time.monotonic()
+            if progress.disable and now - reported >= REPORT_SECONDS:  # there is no terminal
+                reported = now
+                minutes = (now - begun) / done * (left - done) / 60
+                at = total - left + done
+                logger.info("%s: %d of %d photos, about %.0f min left", label, at, total, minutes)
     return unreadable
 
 

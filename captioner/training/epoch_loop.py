@@ -11,7 +11,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def run_epochs(
         if trainer.judged_before:
             save_weights(best, model)
             history = [trainer.validate()]
-            logger.info("before the first %s: %s", phase.name, json.dumps(history[-1]))
+            logger.info("before the first %s: %s", phase.name, figures(history[-1]))
     # Among several processes the one that stops after a step would leave the others waiting: there
     # Ctrl-C ends at once, and loses the epoch.
     with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
@@ -121,7 +121,7 @@ def run_epochs(
                 raise KeyboardInterrupt
             history.append(trainer.summary(progress) | trainer.validate())
             progress = {}
-            logger.info("%s %d: %s", phase.name, epoch + 1, json.dumps(history[-1]))
+            logger.info("%s %d: %s", phase.name, epoch + 1, figures(history[-1]))
             if distribution.is_main:
                 _keep(trainer, history, state, best)
             if after_epoch and distribution.parts == 1:
@@ -130,6 +130,11 @@ def run_epochs(
                 raise KeyboardInterrupt
     distribution.agree("their history", json.dumps(history))  # and the best weights are written
     return history
+
+
+def figures(entry: Mapping[str, float]) -> str:
+    """An entry of a history for people, with four digits."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in entry.items())
 
 
 @contextmanager

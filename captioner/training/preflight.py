@@ -14,7 +14,9 @@ from typing import Any
 from captioner.checkpoint import hub_access
 from captioner.config import ConfigError, Recipe, TrainingConfig, with_settings
 from captioner.data.checks import check_trainable
-from captioner.data.datasets import Record, check_no_leak
+from captioner.data.datasets import DATASETS, Record, check_no_leak, title_of
+from captioner.data.mixture import Source, summary
+from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from captioner.errors import CaptionerError
 from captioner.files import check_writable, write_fault
 from captioner.model.backbones import backbone
@@ -85,6 +87,39 @@ def check_backbone(name: str, training: TrainingConfig) -> None:
     if training.finetune_from:
         entry.check_block(training.finetune_from)
         entry.check_image_size(training.finetune_image_size)
+
+
+def describe_data(records: Sequence[Record], training: TrainingConfig) -> list[str]:
+    """Lines about what was read: data sets with their photos and captions, and the words."""
+    lines = ["Data:"]
+    for part in summary(records):
+        captions = part["captions_by_people"] + part["captions_by_model"]
+        lines.append(
+            f"  {title_of(part['dataset'])}: {part['train_images']:,} training photos with "
+            f"{captions:,} captions, {part['val_images']:,} validation photos"
+        )
+    known = Vocabulary.build(
+        (caption for r in records if r.split == "train" for caption in r.captions),
+        training.vocabulary_limit,
+        training.min_count,
+    )
+    words = len(known) - len(SPECIAL_TOKENS)
+    often = f"occur {training.min_count} times or more" * (training.min_count > 1)
+    return [*lines, f"Vocabulary: {words:,} words of the training captions {often}".rstrip()]
+
+
+def describe_downloads(sources: Sequence[Source], images: int | str | None) -> list[str]:
+    """Lines about what is not there and would be downloaded."""
+    lines = []
+    for source in sources:
+        entry = DATASETS[source.kind]
+        if source.is_incomplete:
+            count = entry.fetch_images if images is None else images
+            lines.append(
+                f"{entry.title} is not in {source.folder} yet: {count} photos and their captions "
+                f"would be downloaded ({entry.fetch_size})."
+            )
+    return lines
 
 
 def check_records(records: Sequence[Record], training: TrainingConfig) -> None:

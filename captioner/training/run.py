@@ -30,7 +30,7 @@ from captioner.checkpoint.checkpoint_folder import (
     write_checkpoint,
     write_json,
 )
-from captioner.checkpoint.model_card import loss_plot, model_card
+from captioner.checkpoint.model_card import model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.checks import check_trainable
 from captioner.data.datasets import Record
@@ -49,10 +49,11 @@ from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import SHARD_IMAGES, FeatureExtractor, extract
 from captioner.training.cross_entropy import BEST, STATE, RunContext, fit_cross_entropy
 from captioner.training.distribution import Distribution
+from captioner.training.epoch_report import LOSS_PLOT, EpochReport
 from captioner.training.finetuning import fit_end_to_end, polish
 from captioner.training.preflight import check_backbone, check_records
 from captioner.training.self_critical import fit_cider
-from captioner.training.training_state import StateError, load_weights
+from captioner.training.training_state import History, StateError, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ class RunOptions:
     model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
     backbone: str = DEFAULT  # the name of an entry of `BACKBONES`
 
+    @property
+    def features_folder(self) -> Path:
+        """Where the features of the backbone lie that the run begins with."""
+        return self.features or self.output / "features"
+
 
 def run_training(records: Sequence[Record], options: RunOptions) -> Path:
     """Trains on `records` (splits "train" and "val") and returns the checkpoint directory.
@@ -121,8 +127,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     keras.utils.set_random_seed(training.seed)
     network = build_backbone(options.backbone_weights, name=options.backbone)
     extractor = FeatureExtractor(network)
-    features = options.features or output / "features"
-    cache, views = _extract(records, extractor, features, options, distribution)
+    cache, views = _extract(records, extractor, options.features_folder, options, distribution)
     records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
     check_trainable(records, training.min_count)  # what is left of them
     train = [r for r in records if r.split == "train"]
@@ -132,11 +137,14 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         training.vocabulary_limit,
         training.min_count,
     )
-    config = _config(options, extractor, vocabulary)
-    described = _describe(config, records, vocabulary.rule)
-    if distribution.is_main:
-        _check_same_run(output / RUN, described)
+    config = config_of(options, extractor, vocabulary)
+    described = describe_run(config, records, vocabulary.rule)
+    if distribution.is_main and not is_same_run(output / RUN, described):
+        write_json(output / RUN, described)
+    report = EpochReport.of(val, vocabulary, cache, output)
     context = RunContext(config, vocabulary, cache, train, val, output, distribution, views)
+    if not distribution.engine:  # a model that is on several devices is not asked alone
+        context = replace(context, after_epoch=report)
     context = context.on_device()
     with distribution.scope():
         if distribution.parts > 1:
@@ -153,26 +161,32 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
         load_weights(output / BEST, model, output / STATE)
         context = replace(context, distribution=Distribution())
-    tuning_history: list[dict[str, Any]] = []
+    report = report.after("epoch", history)
+    before = len(report.finished)
     if training.finetune_from:
-        tuning_history, context = _finetune(model, extractor.backbone, context, records, options)
-    cider_history = fit_cider(model, context) if training.cider_epochs else []
+        context, report = _finetune(model, network, context, report, records, options)
+    tuning_history = [entry for _, phase in report.finished[before:] for entry in phase]
+    cider_history: History = []
+    if training.cider_epochs:
+        cider_history = fit_cider(model, replace(context, after_epoch=report))
+        report = report.after("CIDEr epoch", cider_history)
     served = CaptionModel(config.model)  # in float32, whatever the precision of training
     backend.copy_weights(served, model)
-    checkpoint = Checkpoint(context.config, vocabulary, served, extractor.backbone)
+    checkpoint = Checkpoint(context.config, vocabulary, served, network)
     metrics = {
         "data": summary(records),
         "history": history,
         "tuning_history": tuning_history,
         "cider_history": cider_history,
     }
-    _export(folder, checkpoint, metrics, val, context.cache)
+    _export(folder, checkpoint, metrics, report.plot(), val, context.cache)
     return folder
 
 
-def _config(
+def config_of(
     options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
 ) -> CaptionerConfig:
+    """The configuration that the run begins with."""
     own = options.backbone_weights != IMAGENET
     sizes: dict[str, Any] = model_sizes(extractor.backbone.output_shape[1:]) | options.model
     return CaptionerConfig(
@@ -193,11 +207,13 @@ def _finetune(
     model: CaptionModel,
     network: keras.Model,
     context: RunContext,
+    report: EpochReport,
     records: Sequence[Record],
     options: RunOptions,
-) -> tuple[list[dict[str, Any]], RunContext]:
+) -> tuple[RunContext, EpochReport]:
     """Trains the network too, then the model alone on the features that it gives from then on."""
-    history = fit_end_to_end(model, network, context)
+    history = fit_end_to_end(model, network, replace(context, after_epoch=report))
+    report = report.after("fine-tuning epoch", history)
     extractor = FeatureExtractor(network)  # of its new weights
     tuned = extractor.stamp().fingerprint
     backbone = replace(context.config.backbone, weights="bundled", fingerprint=tuned)
@@ -210,23 +226,23 @@ def _finetune(
         cache=cache,
         views=views,
     ).on_device()
-    return [*history, *polish(model, context)], context
+    report = replace(report, cache=cache)
+    history = polish(model, replace(context, after_epoch=report))
+    return context, report.after("polishing epoch", history)
 
 
 def _export(
     folder: Path,
     checkpoint: Checkpoint,
     metrics: dict[str, Any],
+    plot: bytes,
     val: Sequence[Record],
     cache: FeatureCache,
 ) -> None:
     """Writes the checkpoint, then adds its scores: whatever scoring stumbles over, the weights are
     safe."""
-    losses = [*metrics["history"], *metrics["tuning_history"]]
-    extra = {
-        "loss.png": loss_plot(losses),
-        "README.md": model_card(checkpoint.config, metrics).encode(),
-    }
+    card = model_card(checkpoint.config, metrics).encode()
+    extra = {LOSS_PLOT: plot, "README.md": card}
     write_checkpoint(folder, checkpoint, metrics, extra)
     try:
         scores = _scores(checkpoint, val, cache)
@@ -283,7 +299,7 @@ def _scores(
     ]
 
 
-def _describe(
+def describe_run(
     config: CaptionerConfig, records: Sequence[Record], word_rule: str = UNICODE
 ) -> dict[str, Any]:
     """What a run may not change on its way."""
@@ -295,11 +311,13 @@ def _describe(
     return asdict(config) | {"records": digest.hexdigest(), "backend": backend.name()}
 
 
-def _check_same_run(path: Path, now: dict[str, Any]) -> None:
-    """A folder holds one run: another's options or data in it are refused."""
+def is_same_run(path: Path, now: dict[str, Any]) -> bool:
+    """Whether the folder of `path` holds this run already; False if it holds none.
+
+    Raises `TrainingError` if it holds another: other options, or other data.
+    """
     if not path.exists():
-        write_json(path, now)
-        return
+        return False
     before = read_json(
         path, "Move it out of the folder, and give the options that this run began with."
     )
@@ -322,3 +340,4 @@ def _check_same_run(path: Path, now: dict[str, Any]) -> None:
             f"{path.parent} holds another run ({detail}). Give the options of that run to go on "
             "with it, or another --output."
         )
+    return True

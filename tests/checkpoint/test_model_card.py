@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
-from PIL import Image
 from sizes import GRID, INPUT
 
-from captioner.checkpoint.model_card import METRIC_NAMES, is_untouched, loss_plot, model_card
+from captioner.checkpoint.model_card import METRIC_NAMES, is_untouched, model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 
 BEAM = {"dataset": "flickr8k", "split": "test", "strategy": "beam", "images": 1000}
@@ -185,14 +183,6 @@ def test_the_seal_breaks_when_the_card_is_edited():
     ]
     assert len({card, *edits}) == 7
     assert [is_untouched(edited) for edited in edits] == [False] * 6
-
-
-def test_loss_plot_is_a_picture():
-    with Image.open(io.BytesIO(loss_plot(HISTORY))) as picture:
-        assert (picture.format, picture.size) == ("PNG", (720, 480))
-        assert (
-            len(picture.convert("RGB").getcolors(1 << 20)) > 10
-        )  # axes and curves, not one colour
 
 
 def test_a_model_of_several_data_sets_says_what_each_brought():

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from captioner import Captioner
 from captioner.data.views import AS_IT_IS, View, further_views
 from captioner.model.backbone import build_backbone
 from captioner.model.features import FeatureExtractor
-from captioner.training import run
+from captioner.training import plan, run
 
 SHARD = 4  # photos
 
@@ -56,8 +57,9 @@ def command(backbone_file: Path) -> Command:
         return real(**options, model=model, shard_images=SHARD)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "build_backbone", lambda *_, **__: backbone)
-        patch.setattr(run, "FeatureExtractor", extractor)
+        for module in (run, plan):
+            patch.setattr(module, "build_backbone", lambda *_, **__: backbone)
+            patch.setattr(module, "FeatureExtractor", extractor)
         patch.setattr(run, "RunOptions", small)
         yield functools.partial(run_command, backbone_file)
 
@@ -279,6 +281,43 @@ def test_unreadable_photos_are_left_out_of_the_run(command, data, tmp_path):
     assert "2 of 12 photos cannot be read and are left out" in log and "10.png" in log
     (counted,) = json.loads((output / "checkpoint/metrics.json").read_text())["data"]
     assert (counted["train_images"], counted["val_images"]) == (8, 2)
+
+
+def test_a_check_says_what_would_be_done_and_does_nothing(
+    command, data, output, tmp_path, capsys, monkeypatch
+):
+    new = tmp_path / "new"
+    command(data, new, "--check")
+    assert not new.exists()
+    said = capsys.readouterr().out
+    assert (
+        "folder: " not in said and f"{data.name}: 9 training photos with 9 captions, 3 val" in said
+    )
+    assert "Vocabulary: 2 words of the training captions occur 5 times or more" in said
+    assert "photos as they are: 0 are there, 12 are to be made" in said
+    assert "mirrored: 0 are there, 9 are to be made" in said
+    assert (
+        "cross-entropy, 1 epochs at most: " in said and "self-critical training, 7 epochs" in said
+    )
+    assert f" GB in {new}, where " in said and "Java" in said
+
+    before = contents(output)
+    command(data, output, "--check")
+    said = capsys.readouterr().out
+    assert "holds this run already: it goes on" in said
+    assert "photos as they are: 12 are there, 0 are to be made" in said
+    assert contents(output) == before
+    message = command(data, output, "--check", "--set", "model.dropout=0.1", fails=True)
+    assert "holds another run (model.dropout was 0.3, now 0.1)" in message
+
+    photos = tmp_path / "data"
+    shutil.copytree(data, photos)
+    (photos / "03.png").unlink()
+    message = command(photos, new, "--check", fails=True)
+    assert "03.png" in message
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=9))
+    message = command(data, new, "--check", fails=True)
+    assert "Make room, or give another --output" in message and not new.exists()
 
 
 def test_captions_of_missing_images(command, data, tmp_path):

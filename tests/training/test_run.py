@@ -110,6 +110,8 @@ def test_a_run_learns_and_leaves_a_working_checkpoint(finished, data):
     card = (output / "checkpoint" / "README.md").read_text()
     assert "Its weights were given with `--backbone-weights`" in card
     assert (output / "checkpoint" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / "loss.png").read_bytes() == (output / "checkpoint" / "loss.png").read_bytes()
+    assert said.count('(a reference: "A ') == 9, "three photos after each of three epochs"
 
 
 @pytest.mark.slow

@@ -1,0 +1,103 @@
+"""What people see after each epoch: captions of some validation photos, and the curves so far."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from captioner.data.datasets import Record
+from captioner.data.images import load_image, to_network_input
+from captioner.data.mixture import captions_of_people
+from captioner.data.vocabulary import Vocabulary
+from captioner.data.words import join_words
+from captioner.errors import CaptionerError
+from captioner.files import write_bytes
+from captioner.model.backend import compiles_whole_steps
+from captioner.model.caption_model import CaptionModel, EndToEndModel
+from captioner.model.decoding import DecodingLoop, chooser_for, decode
+from captioner.model.decoding_options import DecodingOptions
+from captioner.model.feature_cache import FeatureCache
+from captioner.training.loss_plot import loss_plot
+from captioner.training.training_state import History, Model
+
+logger = logging.getLogger(__name__)
+
+LOSS_PLOT = "loss.png"
+PHOTOS = 3  # that are captioned after each epoch
+GREEDY = DecodingOptions("greedy")
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """Called after each epoch, with the name of an epoch of the phase, the model and the history.
+
+    The photos are the same ones in every epoch, spread over the validation photos.
+    """
+
+    records: Sequence[Record]
+    vocabulary: Vocabulary
+    cache: FeatureCache
+    output: Path
+    finished: tuple[tuple[str, History], ...] = ()  # the phases before this one
+    compiled: dict[int, keras.Model] = field(default_factory=dict)  # what belongs to each model
+
+    @classmethod
+    def of(
+        cls, val: Sequence[Record], vocabulary: Vocabulary, cache: FeatureCache, output: Path
+    ) -> EpochReport:
+        """The report of a run that validates on `val`."""
+        step = max(1, len(val) // PHOTOS)
+        return cls(list(val[::step][:PHOTOS]), vocabulary, cache, output)
+
+    def after(self, phase: str, history: History) -> EpochReport:
+        """The report of the phase that follows `phase`."""
+        return replace(self, finished=(*self.finished, (phase, history)))
+
+    def __call__(self, phase: str, model: Model, history: History) -> None:
+        """Draws `loss.png` in the output folder, and logs captions beside a reference each.
+
+        Neither costs the run when it fails: what matters is on disk already.
+        """
+        try:
+            write_bytes(self.output / LOSS_PLOT, self.plot((phase, history)))
+            for record, caption in zip(self.records, self.captions(model), strict=True):
+                reference = (captions_of_people(record) or record.captions)[0]
+                logger.info('  %s: "%s" (a reference: "%s")', record.image_id, caption, reference)
+        except (CaptionerError, OSError) as error:
+            logger.warning("nothing to look at after this epoch: %s", error)
+
+    def plot(self, *phases: tuple[str, History]) -> bytes:
+        """A PNG of the finished phases and of `phases`."""
+        return loss_plot([*self.finished, *phases])
+
+    def captions(self, model: Model) -> list[str]:
+        """What the model says of each of the photos, decoded greedily."""
+        if isinstance(model, EndToEndModel):
+            features, model = self._seen_by(model.backbone), model.captions
+        else:
+            features = self.cache.gather([record.image_id for record in self.records])
+        words = decode(self._loop(model), features, GREEDY).words[:, 0]  # (photos, steps)
+        known = [self.vocabulary.decode(row.tolist())[: GREEDY.max_words] for row in words]
+        return [join_words(some) for some in known]
+
+    def _loop(self, model: CaptionModel) -> DecodingLoop:
+        if id(model) not in self.compiled:
+            self.compiled[id(model)] = DecodingLoop(model, chooser_for(GREEDY), GREEDY.rows)
+        return self.compiled[id(model)]
+
+    def _seen_by(self, backbone: keras.Model) -> np.ndarray:
+        """float32 (photos, locations, channels) of a backbone that is being trained."""
+        if id(backbone) not in self.compiled:
+            # A model of its own with the same layers, so that nothing is added to the trained one.
+            twin = keras.Model(backbone.inputs, backbone.outputs[0])
+            twin.compile(jit_compile=compiles_whole_steps())
+            self.compiled[id(backbone)] = twin
+        size = backbone.input_shape[1]
+        photos = [to_network_input(load_image(record.path), size) for record in self.records]
+        maps = np.asarray(self.compiled[id(backbone)].predict_on_batch(np.stack(photos)))
+        return maps.astype(np.float32).reshape(len(photos), -1, maps.shape[-1])

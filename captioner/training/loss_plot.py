@@ -1,0 +1,56 @@
+"""The curves of a run, as a picture: losses by epoch, and CIDEr-D where it was trained on.
+
+Nothing else imports Matplotlib for training, and nothing that serves captions imports this module.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+History = Sequence[Mapping[str, float]]
+
+
+def loss_plot(phases: Sequence[tuple[str, History]]) -> bytes:
+    """A PNG of a run's phases so far, from left to right.
+
+    Args:
+        phases: The name of an epoch and the history of each phase. Cross-entropy's entries have
+            "nll" and "val_nll" (nats per word); those of self-critical training have "val_cider"
+            (percent), and their first is from before the phase.
+    """
+    losses = [(name, history) for name, history in phases if history and "nll" in history[0]]
+    rewards = [history for _, history in phases if history and "val_cider" in history[0]]
+    figure = Figure(figsize=(6 + 4 * bool(rewards), 4), dpi=120, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = canvas.figure.subplots(1, 1 + bool(rewards), squeeze=False)[0]
+    _draw_losses(axes[0], losses)
+    if rewards:
+        values = [entry["val_cider"] for entry in rewards[0]]
+        axes[1].plot(range(len(values)), values, marker=".", color="tab:green")
+        axes[1].set_xlabel("epoch of self-critical training")
+        axes[1].set_ylabel("CIDEr-D of validation captions (%)")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _draw_losses(axes: Axes, phases: Sequence[tuple[str, History]]) -> None:
+    entries = [entry for _, history in phases for entry in history]
+    epochs = range(1, len(entries) + 1)
+    axes.plot(epochs, [e["nll"] for e in entries], marker=".", label="training (with dropout)")
+    axes.plot(epochs, [e["val_nll"] for e in entries], marker=".", label="validation")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("cross-entropy (nats per word)")
+    # A line between two phases, with the later one's name.
+    ends = accumulate(len(history) for _, history in phases)
+    for end, (name, _) in zip(ends, phases[1:], strict=False):
+        axes.axvline(end + 0.5, color="grey", linewidth=0.8)
+        axes.annotate(f" {name}s", (end + 0.5, 1), xycoords=("data", "axes fraction"), va="top")
+    if entries:
+        axes.legend()

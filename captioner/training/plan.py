@@ -1,0 +1,261 @@
+"""What `train.py --check` says: what a run would do, and about how long and how much disk it takes.
+
+Times are measured: some photos go through the network, and some batches of made-up features through
+training steps. No features are kept, and nothing is written to the output folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import keras
+import numpy as np
+
+from captioner.data.captions_file import DatasetError, abbreviate
+from captioner.data.datasets import Record
+from captioner.data.views import AS_IT_IS, View, further_views
+from captioner.data.vocabulary import Vocabulary
+from captioner.errors import CaptionerError
+from captioner.evaluation.caption_scores import MetricsUnavailable, require_metrics
+from captioner.model.backbone import build_backbone
+from captioner.model.backend import compiles_whole_steps
+from captioner.model.caption_model import CaptionModel
+from captioner.model.feature_cache import FeatureCache
+from captioner.model.features import FeatureExtractor, extract
+from captioner.training.cross_entropy import RunContext, make_optimizer
+from captioner.training.run import RUN, RunOptions, config_of, describe_run, is_same_run
+from captioner.training.self_critical import SelfCriticalTrainer
+
+GB = 1e9
+PHOTOS, STEPS = 64, 3  # that are measured
+# Training a network on photos takes about three times as long as seeing them: forward, and twice as
+# much backward. The last blocks alone take less.
+FORWARD_AND_BACKWARD = 3
+
+
+class NoRoom(CaptionerError, RuntimeError):
+    """The disk has less room than a run is estimated to need."""
+
+
+class MadeUpFeatures:
+    """Stands where a feature cache does, for batches whose content does not matter."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.one = np.random.default_rng(0).random(shape, np.float32).astype(np.float16)
+
+    def gather(self, image_ids: Sequence[str]) -> np.ndarray:
+        """float16 (n, locations, channels)."""
+        return np.broadcast_to(self.one, (len(image_ids), *self.one.shape))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the work, and the seconds that it is estimated to take."""
+
+    what: str
+    seconds: float
+
+
+def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
+    """Lines about a run with these options.
+
+    Raises:
+        DatasetError: More photos are missing than may be left out.
+        FeatureError: The folder of features holds those of another network.
+        NoRoom: The disk is too small.
+        TrainingError: The output folder holds another run.
+    """
+    training, output = options.training, options.output
+    network = build_backbone(options.backbone_weights, name=options.backbone)
+    extractor = FeatureExtractor(network)
+    train, val = ([r for r in records if r.split == split] for split in ("train", "val"))
+    vocabulary = Vocabulary.build(
+        (c for r in train for c in r.captions), training.vocabulary_limit, training.min_count
+    )
+    config = config_of(options, extractor, vocabulary)
+    described = describe_run(config, records, vocabulary.rule)
+    if options.skip_unreadable:  # only the run itself knows which photos and words are left
+        del described["records"], described["model"]["vocabulary_size"]
+    going_on = is_same_run(output / RUN, described)
+    yield f"Output: {output}" + (", which holds this run already: it goes on" if going_on else "")
+    folder = options.features_folder
+    missing = _missing(train, val, extractor, folder, options)
+    yield f"Features: {folder}"
+    for view, (some, left) in missing.items():
+        shown = view.name or "photos as they are"
+        yield f"  {shown}: {len(some) - len(left):,} are there, {len(left):,} are to be made"
+    absent = _absent([r for _, left in missing.values() for r in left], options.skip_unreadable)
+    if absent:
+        yield f"  {absent:,} of the photos are not there yet and would be downloaded first"
+    try:
+        require_metrics()
+    except MetricsUnavailable as error:
+        yield f"Scores: none, because {error}"
+    made_up: Any = MadeUpFeatures(extractor.shape)
+    context = RunContext(config, vocabulary, made_up, train, val, output)
+    todo = sum(len(left) for _, left in missing.values())
+    parts = list(_parts(context, extractor, todo, [*train, *val]))
+    of_all = " of all epochs, also of those that are done" * going_on
+    yield f"Time{of_all}, estimated from {PHOTOS} photos and {STEPS} steps measured just now:"
+    for part in parts:
+        yield f"  {part.what}: {_duration(part.seconds)}"
+    yield f"  together: {_duration(sum(part.seconds for part in parts))}"
+    yield from _disk(context, extractor, todo, folder)
+
+
+def _missing(
+    train: list[Record],
+    val: list[Record],
+    extractor: FeatureExtractor,
+    folder: Path,
+    options: RunOptions,
+) -> dict[View, tuple[list[Record], list[Record]]]:
+    """For each view, the photos that are seen in it, and those of them without features."""
+    stamp, found = extractor.stamp(), {}
+    views = further_views(options.training.mirror, options.training.crops)
+    for view in (AS_IT_IS, *views):
+        some = [r for r in train if view.suits(r)] + val * (view == AS_IT_IS)
+        place = folder / view.name
+        made: FeatureCache | tuple[()] = ()
+        if (place / "stamp.json").exists():  # opening a cache would begin a new one
+            theirs = replace(stamp, preprocessing=stamp.preprocessing + view.description)
+            made = FeatureCache(place, theirs, some)
+        found[view] = some, [r for r in some if r.image_id not in made]
+    return found
+
+
+def _absent(records: Sequence[Record], skip: int) -> int:
+    """How many of the photos would be downloaded. Raises `DatasetError` if others are not there."""
+    absent = {r.image_id: r for r in records if not r.path.is_file()}
+    lost = [str(r.path) for r in absent.values() if r.url is None]
+    if len(lost) > skip:
+        raise DatasetError(
+            f"{len(lost)} photos are not there: {abbreviate(lost)}. Put them there, or leave them "
+            f"out with --skip-unreadable {len(lost)}."
+        )
+    return len(absent) - len(lost)
+
+
+def _parts(
+    context: RunContext, extractor: FeatureExtractor, todo: int, records: Sequence[Record]
+) -> Iterator[Part]:
+    """The parts of the run in their order."""
+    training = context.config.training
+    photo = _seconds_per_photo(records, extractor)
+    yield Part(f"features of {todo:,} photos", todo * photo)
+    steps, step = _step_of_cross_entropy(context)
+    # In validation, nothing is learnt: a third of a step.
+    epoch = steps * step + ceil(len(context.val) / training.batch_size) * step / 3
+    yield Part(f"cross-entropy, {training.epochs} epochs at most", training.epochs * epoch)
+    if training.finetune_from:
+        pixels = (training.finetune_image_size / extractor.image_size) ** 2
+        seconds = FORWARD_AND_BACKWARD * photo * pixels * len(context.train) + epoch
+        epochs = training.finetune_epochs
+        yield Part(f"fine-tuning, {epochs} epochs at most (a formula)", epochs * seconds)
+        views = 1 + len(further_views(training.mirror, training.crops))
+        again = len(context.train) * views + len(context.val)
+        yield Part(f"features of the tuned network, {again:,} at most", again * photo)
+        epochs = training.polish_epochs
+        yield Part(f"polishing, {epochs} epochs at most", epochs * epoch)
+    if training.cider_epochs:
+        steps, step = _step_of_self_critical(context)
+        epochs = training.cider_epochs
+        yield Part(f"self-critical training, {epochs} epochs", epochs * steps * step)
+
+
+def _seconds_per_photo(records: Sequence[Record], extractor: FeatureExtractor) -> float:
+    blank = np.zeros((1, extractor.image_size, extractor.image_size, 3), np.uint8)
+    extractor.padded(blank)  # compiles
+    some = [r for r in records if r.path.is_file()][:PHOTOS]
+    start = time.perf_counter()
+    if some:
+        with tempfile.TemporaryDirectory() as folder:
+            extract(some, extractor, Path(folder), skip=len(some))
+    else:
+        extractor.padded(blank)
+    return (time.perf_counter() - start) / (len(some) or extractor.batch_size)
+
+
+def _step_of_cross_entropy(context: RunContext) -> tuple[int, float]:
+    """The steps of an epoch, and the seconds of one."""
+    training = context.config.training
+    model = CaptionModel(context.config.model, training.label_smoothing, training.mixed_precision)
+    batches = context.batches(0)
+    steps = len(batches)
+    model.compile(make_optimizer(training, steps), jit_compile=compiles_whole_steps())
+    x, y = batches[steps // 2]
+    return steps, _seconds_of(lambda: model.train_on_batch(x, y))
+
+
+def _step_of_self_critical(context: RunContext) -> tuple[int, float]:
+    training = context.config.training
+    sampler = CaptionModel(
+        replace(context.config.model, dropout=0.0), mixed_precision=training.mixed_precision
+    )
+    optimizer = keras.optimizers.Adam(training.cider_learning_rate)
+    sampler.compile(optimizer, jit_compile=compiles_whole_steps())
+    trainer = SelfCriticalTrainer(sampler, context)
+    steps = trainer.batches
+    last = {"batches": steps - 1, "rewards": 0.0}
+    return steps, _seconds_of(lambda: trainer.train_epoch(0, dict(last), Event()))
+
+
+def _seconds_of(step: Callable[[], object]) -> float:
+    for _ in range(2):  # compiles, and perhaps compiles for other shapes
+        step()
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return (time.perf_counter() - start) / STEPS
+
+
+def _disk(
+    context: RunContext, extractor: FeatureExtractor, todo: int, folder: Path
+) -> Iterator[str]:
+    """Lines about the room that is needed. Raises `NoRoom`."""
+    training, output = context.config.training, context.output
+    one = 2 * np.prod(extractor.shape)  # float16
+    features = todo * one
+    decoder = CaptionModel(context.config.model).count_params()
+    backbone = extractor.backbone.count_params()
+    phases = 1 + bool(training.cider_epochs) + bool(training.finetune_from)
+    # The best weights, and the state with two moments of each, in float32; the checkpoint.
+    states = phases * 16 * decoder + 4 * decoder + 2 * backbone
+    if training.finetune_from:
+        states += 16 * (backbone + decoder)
+        views = 1 + len(further_views(training.mirror, training.crops))
+        states += one * (views * len(context.train) + len(context.val))
+    yield "Disk, estimated:"
+    needs = {folder: features, output: states}
+    if _device(folder) == _device(output):
+        needs = {output: features + states}
+    for place, size in needs.items():
+        free = shutil.disk_usage(_existing(place)).free
+        yield f"  {size / GB:.1f} GB in {place}, where {free / GB:.1f} GB are free"
+        if size > free:
+            raise NoRoom(
+                f"about {size / GB:.1f} GB are needed in {place}, and {free / GB:.1f} GB are free. "
+                "Make room, or give another --output or --features."
+            )
+
+
+def _existing(path: Path) -> Path:
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def _device(path: Path) -> int:
+    return _existing(path).stat().st_dev
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
