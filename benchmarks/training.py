@@ -231,7 +231,7 @@ def take_turns(turns: Iterator[float]) -> None:
     print(peak / 1000)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
@@ -240,32 +240,36 @@ def main() -> None:
         "--quick", action="store_true", help="only compare the tutorial and the recipe"
     )
     parser.add_argument("--contender", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.contender in KEEPING:
+    return parser.parse_args()
+
+
+def contend(name: str, records, longest: int, cache, vocabulary, smaller) -> None:
+    """Takes the turns of one contender, in a process of its own."""
+    if name in KEEPING:
         keep_freed_memory()
-    cache, records, vocabulary, smaller = load(options.data_dir, options.features)
-    longest = 2 + max(len(vocabulary.encode(c)) for r in records for c in r.captions)
-    records = records[: CAPTIONS // 5]
-    if options.contender in TUTORIALS:
+    if name in TUTORIALS:
         with tempfile.TemporaryDirectory() as folder:
-            take_turns(
-                tutorial_turns(options.contender, records, longest, cache, vocabulary, Path(folder))
-            )
-        return
-    if options.contender:
+            take_turns(tutorial_turns(name, records, longest, cache, vocabulary, Path(folder)))
+    elif name == OURS:
         plain = {"initial_state": "zeros", "gate": False, "deep_output": False, "dropout": 0.0}
-        sizes = plain if options.contender == OURS else best_recipe()[0]
-        words = vocabulary if options.contender == OURS else smaller
-        take_turns(our_turns(records, cache, words, sizes))
-        return
+        take_turns(our_turns(records, cache, vocabulary, plain))
+    else:
+        take_turns(our_turns(records, cache, smaller, best_recipe()[0]))
+
+
+def race(options: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """The captions per second of each turn, and the peak memory in MB, of each contender."""
     names = ("tutorial", BEST) if options.quick else CONTENDERS
     contenders = {name: Contender(name, options) for name in names}
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
         for name, contender in contenders.items():
             rates[name].append(contender.turn())
-    peaks = {name: contender.end() for name, contender in contenders.items()}
-    medians = {name: statistics.median(r) for name, r in rates.items()}
+    return rates, {name: contender.end() for name, contender in contenders.items()}
+
+
+def operations(records, longest: int, cache, vocabulary, smaller) -> dict[str, float]:
+    """GFLOP per caption of each contender."""
     lengths = [len(vocabulary.encode(c)) + 1 for r in records for c in r.captions]
     words = longest - 1  # steps of the longest caption, to which all others are padded
     own, ours = float(np.mean(lengths)), padded_steps(records, cache, vocabulary)
@@ -274,23 +278,41 @@ def main() -> None:
         for name, mended in TUTORIALS.items()
     }
     flop[OURS] = gflop(len(vocabulary), ours, {"keys_once": True}, 5)
-    flop[BEST] = gflop(
+    flop[BEST] = flop[JAX] = gflop(
         len(smaller), ours, {"keys_once": True}, 5, deep_output=True, **best_recipe()[0]
     )
-    flop[JAX] = flop[BEST]
+    return flop
+
+
+def print_table(
+    rates: dict[str, list[float]], peaks: dict[str, float], flop: dict[str, float]
+) -> None:
     heads = ("training", "captions/s, median", "min - max", "ratio", "peak memory, MB", "ratio")
     heads += ("GFLOP per caption", "ratio")
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     first = "tutorial"
+    slowest = statistics.median(rates[first])
     for name, r in rates.items():
+        median = statistics.median(r)
         print(
-            f"| {name} | {medians[name]:.0f} | {min(r):.0f} - {max(r):.0f} "
-            f"| {medians[name] / medians[first]:.1f} "
+            f"| {name} | {median:.0f} | {min(r):.0f} - {max(r):.0f} | {median / slowest:.1f} "
             f"| {peaks[name]:,.0f} | {peaks[name] / peaks[first]:.2f} "
             f"| {flop[name]:.2f} | {flop[first] / flop[name]:.1f} |"
         )
+
+
+def main() -> None:
+    options = parse()
+    cache, records, vocabulary, smaller = load(options.data_dir, options.features)
+    longest = 2 + max(len(vocabulary.encode(c)) for r in records for c in r.captions)
+    records = records[: CAPTIONS // 5]
+    if options.contender:
+        contend(options.contender, records, longest, cache, vocabulary, smaller)
+        return
+    rates, peaks = race(options)
+    print_table(rates, peaks, operations(records, longest, cache, vocabulary, smaller))
     keep_freed_memory()
-    batch = 160 / medians[BEST]
+    batch = 160 / statistics.median(rates[BEST])
     print(f"\nReading a batch: {waiting_share(records, cache, vocabulary) / batch:.1%} of a step.")
     seconds = generation(records, cache, vocabulary, options.rounds)
     slow, fast = (statistics.median(seconds[k]) for k in ("tutorial", "ours"))

@@ -108,7 +108,8 @@ def features_of(
 def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequence[str]) -> None:
     """Adds a result to the metrics and the model card of a checkpoint.
 
-    A model card that was edited by hand is not changed.
+    A result on fewer photos (`--limit`) never takes the place of one on more. A model card that was
+    edited by hand is not changed.
 
     Args:
         folder: The checkpoint directory.
@@ -116,8 +117,13 @@ def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequ
         entry: The result.
         same: An earlier result is replaced if it is equal in these fields.
     """
+
+    def stays(other: Mapping[str, Any]) -> bool:
+        differs = any(other.get(key) != entry.get(key) for key in same)
+        return differs or other.get("images", 0) > entry.get("images", 0)
+
     metrics = read_json(folder / METRICS)
-    others = [e for e in metrics.get(section, ()) if any(e.get(k) != entry.get(k) for k in same)]
+    others = [other for other in metrics.get(section, ()) if stays(other)]
     metrics[section] = [*others, dict(entry)]
     write_json(folder / METRICS, metrics)
     card = folder / "README.md"

@@ -12,8 +12,8 @@ import pytest
 from toy import toy_captioner
 
 from captioner.data.datasets import DatasetError, Record
-from captioner.evaluation.caption_scores import describe, main
-from captioner.evaluation.cli import read_split
+from captioner.evaluation.caption_scores import SAME, describe, main
+from captioner.evaluation.cli import read_split, save_result
 from captioner.model.decoding_options import DecodingOptions
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,22 @@ def test_the_command_line(metrics, shared, tmp_path):
     saved = json.loads((checkpoint / "metrics.json").read_text())["scores"]
     assert [s for s in saved if s["split"] == "test" and s["images"] == 40] == [scores]
     assert "| test | 40 | greedy |" in (checkpoint / "README.md").read_text()
+
+
+def test_a_few_photos_do_not_replace_the_score_of_all(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(BUNDLED, tmp_path / "checkpoint"))
+    (checkpoint / "metrics.json").write_text(json.dumps({"scores": []}))
+
+    def saved_after(images: int, cider: float) -> list[tuple[int, float]]:
+        entry = {"dataset": "flickr8k", "split": "test", "strategy": "greedy", "images": images}
+        save_result(checkpoint, "scores", entry | {"CIDEr": cider}, SAME)
+        found = json.loads((checkpoint / "metrics.json").read_text())["scores"]
+        return [(score["images"], score["CIDEr"]) for score in found]
+
+    assert saved_after(1000, 60.0) == [(1000, 60.0)]
+    assert saved_after(40, 50.0) == [(1000, 60.0), (40, 50.0)]
+    assert saved_after(40, 55.0) == [(1000, 60.0), (40, 55.0)]
+    assert saved_after(1000, 61.0) == [(1000, 61.0)], "as many photos, or more, replace the others"
 
 
 def test_photos_are_sampled_independently(tmp_path, photo):

@@ -84,6 +84,21 @@ def test_teacher_forcing_equals_stepping(inputs):
         np.testing.assert_allclose(np.asarray(weights).sum(-1), 1, atol=1e-5)
 
 
+def test_the_gru_is_that_of_keras(inputs):
+    """The step is written by hand, because training takes the words' part of it for all steps."""
+    model = seeded_model(tiny_config())
+    annotations = model.encode(ops.convert_to_tensor(inputs["features"]))
+    state = np.random.default_rng(2).normal(size=(BATCH, CAPTIONS, 6)).astype("float32")
+    embedded = model.embedding(inputs["words"][:, :, 1])
+    ours, context, _ = model.step(annotations, ops.convert_to_tensor(state), embedded)
+    cell = keras.layers.GRUCell(6)
+    read = np.concatenate([np.asarray(embedded), np.asarray(context)], axis=-1).reshape(-1, 8)
+    cell.build(read.shape)
+    cell.set_weights(model.gru.get_weights())
+    theirs, _ = cell(read, [state.reshape(-1, 6)])
+    np.testing.assert_allclose(np.asarray(ours).reshape(-1, 6), np.asarray(theirs), atol=1e-5)
+
+
 def test_captions_of_an_image_do_not_see_each_other(inputs):
     model = seeded_model(tiny_config())
     alone = {"features": inputs["features"], "words": inputs["words"][:, 1:]}
