@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 
 from captioner.web import responses
 from captioner.web.about import add_about
@@ -22,6 +23,7 @@ from captioner.web.feedback import Feedback
 from captioner.web.many_photos import add_many_photos
 from captioner.web.one_photo import add_one_photo
 from captioner.web.shown_models import ShownModel
+from captioner.web.uploads import remove_broken_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ def build_page(models: Sequence[ShownModel], feedback: Feedback | None = None) -
     # messages hold paths, it re-encodes some pictures, and it has no limit for pixels. Gradio still
     # checks that the file was uploaded to this server.
     captioner = models[0].captioner
+    remove_broken_uploads()
     work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": _AT_ONCE}
     with gr.Blocks(
         title="Image captions with visual attention",
@@ -120,7 +123,7 @@ def launch_options() -> dict[str, Any]:
         "state_session_capacity": 500,  # each holds a photo and its features, about 400 kB
         "enable_monitoring": False,
         "app_kwargs": {
-            "exception_handlers": {403: _forbidden, OSError: _no_room},
+            "exception_handlers": {403: _forbidden, OSError: _no_room, ClientDisconnect: _gone},
             "middleware": [Middleware(RunnableSnippets)],
         },
     }
@@ -129,6 +132,11 @@ def launch_options() -> dict[str, Any]:
 async def _forbidden(request: HttpRequest, error: Exception) -> JSONResponse:
     """Refuses a file of the server. Gradio's own answer would name the folder of the server."""
     return JSONResponse({"detail": "This file is not open to visitors."}, status_code=403)
+
+
+async def _gone(request: HttpRequest, error: Exception) -> Response:
+    """Answers a visitor who has broken an upload off. Nobody reads the answer."""
+    return Response(status_code=400)
 
 
 async def _no_room(request: HttpRequest, error: OSError) -> PlainTextResponse:

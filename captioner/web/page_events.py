@@ -23,6 +23,7 @@ from captioner.web.responses import CaptionRequest, KeptPhoto
 from captioner.web.shown_models import ShownModel
 
 _MAX_PREFIX = 1000  # characters
+PHOTO_GONE = "A photo that is gone"  # what a refusal is about, in `viewer/requests.js` too
 
 Answer = tuple[str, KeptPhoto | None]
 
@@ -72,7 +73,8 @@ class PageEvents:
     def write_file(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
         """Writes a file to download about the caption that the page has sent. Returns its path."""
         wish = event._data if isinstance(event._data, dict) else {}
-        photo = load_image(self._photo(wish, kept).preview)
+        with responses.messages_for_visitors():
+            photo = load_image(_preview(wish, kept))
         return write_download(photo, responses.from_json(wish.get("caption")), wish)
 
     def keep_caption(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
@@ -85,11 +87,7 @@ class PageEvents:
             return "Nothing was kept, because you have not agreed to it."
         try:
             with responses.messages_for_visitors():
-                if kept is None or kept.key != wish.get("key"):
-                    photo = load_image(responses.source({"url": wish.get("photo")}))
-                    self._feedback.keep(responses.preview(photo), str(wish.get("caption") or ""))
-                else:
-                    self._feedback.keep(kept.preview, str(wish.get("caption") or ""))
+                self._feedback.keep(_preview(wish, kept), str(wish.get("caption") or ""))
         except gr.Error as error:
             return error.message
         return ""
@@ -165,9 +163,18 @@ class PageEvents:
         """The photo that a wish is about: the one that is kept, or else the page's own copy."""
         if kept is not None and kept.key == wish.get("key"):
             return kept
-        # The server has been started anew, has too many visitors, or the page shows a photo of its
-        # history.
+        # The server has been restarted, or it has forgotten this visitor because of others. The
+        # page asks once more, with the photo.
+        if wish.get("key") and not wish.get("photo"):
+            raise responses.refusal("The server no longer has this photo.", PHOTO_GONE)
         return responses.keep_photo(self._captioners, {"url": wish.get("photo")})
+
+
+def _preview(wish: dict, kept: KeptPhoto | None) -> bytes:
+    """The photo as the page shows it, a JPEG: the one that is kept, or else the page's own copy."""
+    if kept is not None and kept.key == wish.get("key"):
+        return kept.preview
+    return responses.preview(load_image(responses.source({"url": wish.get("photo")})))
 
 
 def _to_json(

@@ -10,8 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import gradio as gr
+from gradio import route_utils
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
+from starlette.datastructures import FormData
 
 from captioner.data.images import load_image
 from captioner.web import responses
@@ -24,6 +26,27 @@ ADDRESS = (
 logger = logging.getLogger(__name__)
 
 _SERVED = "/gradio_api/file="
+
+
+class _TidyParser(route_utils.GradioMultiPartParser):
+    """Reads an upload, and removes what it has written if the upload does not come to its end."""
+
+    async def parse(self) -> FormData:
+        try:
+            return await super().parse()
+        except BaseException:  # the visitor has gone, the disk is full, or the server ends
+            for file in self._files_to_close_on_error:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def remove_broken_uploads() -> None:
+    """Has the server remove the files of uploads that break off.
+
+    Gradio itself keeps them for ever, and open: it removes only files that were sent whole.
+    """
+    route_utils.GradioMultiPartParser = _TidyParser  # ty: ignore[invalid-assignment]
 
 
 def sent_file(name: str) -> Path | None:

@@ -29,5 +29,6 @@ def test_a_full_disk_is_said_in_one_sentence(chromium, mount: Mount, tmp_path: P
         message = page.locator("#viewer .refused span")
         message.filter(has_text="The server has no room left").wait_for()
         page.close()
+        assert list(disk.glob("**/tmp*")) == [], "what had come of them makes room again"
         assert app.log.count("No space left") == 2  # one line for each
         assert "Traceback" not in app.log

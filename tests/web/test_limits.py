@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -85,6 +86,26 @@ def test_everything_sent_and_drawn_is_deleted(hurried: App, tmp_path: Path) -> N
 
 def files(app: App) -> list[Path]:
     return [path for path in app.uploads.rglob("*") if path.is_file()]
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(hurried: App) -> None:
+    before, told = set(files(hurried)), len(hurried.log)
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
+    head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    address = urlsplit(hurried.url)
+    deadline = time.monotonic() + 60
+
+    def wait_for(some: bool) -> None:
+        while bool(set(files(hurried)) - before) != some:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    with socket.create_connection((address.hostname, address.port)) as visitor:
+        visitor.sendall(head + form + bytes(100_000))
+        wait_for(some=True)
+    wait_for(some=False)
+    assert "Traceback" not in hurried.log[told:]
 
 
 def ask(http: httpx.Client, image: dict) -> str:

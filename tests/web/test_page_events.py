@@ -14,6 +14,7 @@ from captioner.captioner import Caption
 from captioner.web import responses
 from captioner.web.confidence import confidence_note, read_calibration
 from captioner.web.page_events import PageEvents
+from captioner.web.shown_models import ShownModel
 
 BINS = [
     {"max_mean_log_prob": -0.5, "share_right": 0.8},
@@ -96,7 +97,7 @@ def test_what_cannot_be_drawn_is_refused(change: dict) -> None:
 )
 def test_a_wish_that_makes_no_sense_is_refused(data: Any) -> None:
     event = gr.EventData(None, data)
-    events = PageEvents([])  # nothing of it is needed before the wish makes sense
+    events = PageEvents([ShownModel(None)])  # nothing of it is needed before the wish makes sense
     (text, kept), *more = events.answer(None, None, event, 3, "sample", 0.5, 1.0, 0)
     assert json.loads(text)["message"] and json.loads(text)["done"]
     assert kept is None and not more

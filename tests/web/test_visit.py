@@ -204,6 +204,29 @@ def test_the_history_survives_a_reload_and_stays_here(open_page: OpenPage) -> No
     expect(page.locator("#intake .past")).to_be_hidden()
 
 
+def test_a_photo_that_the_server_has_forgotten_is_sent_again(open_page: OpenPage) -> None:
+    """As it forgets those of the oldest visitors when there are many, and all when it restarts."""
+    page = open_page()
+    give(page, example_photos()[0])
+    rest(page)
+
+    def forget(route: Route) -> None:
+        body = json.loads(route.request.post_data)
+        if body.get("event_data"):
+            body["event_data"]["key"] = "forgotten" if body["event_data"].get("key") else None
+        route.continue_(post_data=json.dumps(body))
+
+    page.route("**/queue/join*", forget)
+    page.get_by_label("First words of a caption").fill("a dog")
+    page.get_by_role("button", name="Complete").click()
+    expect(page.locator(CAPTIONS)).to_have_count(4)
+    assert words(page)[:2] == ["a", "dog"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Grid as PNG").click()
+    with Image.open(download.value.path()) as picture:
+        assert max(picture.size) > 1200
+
+
 def test_what_was_shown_or_cleared_is_kept_so_at_once(app: App, chromium: Browser) -> None:
     """However soon the page is closed, and whatever another page of this browser has kept."""
     context = chromium.new_context(viewport=DESKTOP, reduced_motion="reduce")

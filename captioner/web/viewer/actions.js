@@ -34,10 +34,10 @@ const saveJson = () => {
 
 const take = (form) => {
   const { words, log_probs: logProbs, attention } = caption();
-  const photo = shown.key ? undefined : shown.photo;
   const one = { words, log_probs: logProbs, attention };
   const all = form === "all" ? { name: shown.name, captions: written() } : {};
-  trigger("take", { form, key: shown.key, photo, caption: one, ...all });
+  // The server may have forgotten the photo.
+  trigger("take", { form, key: shown.key, photo: shown.photo, caption: one, ...all });
 };
 
 find(".alt").addEventListener("click", ({ target }) => {

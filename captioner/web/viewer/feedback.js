@@ -19,8 +19,8 @@ feedback.addEventListener("toggle", () => {
 feedback.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
   thank("Sending …");
-  const photo = shown.key ? undefined : shown.photo;
-  trigger("correct", { key: shown.key, photo, caption: better.value, consent: consent.checked });
+  const { key, photo } = shown; // the photo, because the server may have forgotten it
+  trigger("correct", { key, photo, caption: better.value, consent: consent.checked });
   consent.checked = false; // it was given for this time
 });
 hear("feedback", (reason) => {

@@ -73,6 +73,10 @@ const receive = () => {
   lastAnswer = answer.answer;
   if (answer.wish !== busy?.wish) return;
   find(".failed").hidden = true;
+  if (answer.about === "A photo that is gone") {
+    shown.key = null; // now the photo goes along
+    return start(busy);
+  }
   if (answer.message) refuse(busy, answer);
   else accept(busy, answer);
   if (answer.options) answered = JSON.stringify(answer.options);
