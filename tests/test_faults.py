@@ -88,7 +88,9 @@ def test_a_kill_between_the_renames_of_a_checkpoint_loses_nothing(tmp_path: Path
     words = Vocabulary.build(["a red thing here today"], 5, 1)
 
     def write(note: str) -> None:
-        config = CaptionerConfig(SIZES, BackboneConfig(fingerprint="0" * 64, note=note))
+        config = CaptionerConfig(
+            SIZES, BackboneConfig("inception_v3", 299, fingerprint="0" * 64, note=note)
+        )
         write_checkpoint(folder, Checkpoint(config, words, CaptionModel(SIZES), SOLE), {}, {})
 
     def note() -> str:

@@ -39,9 +39,9 @@ PHOTO = example_photos()[1]
 def other(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> Path:
     """A checkpoint with another network, image size, grid and vocabulary."""
     backbone = build_backbone(backbone_file, image_size=139)
-    sizes = ModelConfig(len(WORDS), rows=3, columns=3, embedding_dim=16, units=16)
+    sizes = ModelConfig(len(WORDS), 3, 3, 2048, embedding_dim=16, units=16)
     keras.utils.set_random_seed(5)
-    stamp = BackboneConfig(image_size=139, weights="bundled", fingerprint=fingerprint(backbone))
+    stamp = BackboneConfig("inception_v3", 139, "bundled", fingerprint(backbone))
     model = CaptionModel(sizes)
     parts = Checkpoint(CaptionerConfig(sizes, stamp), Vocabulary(WORDS), model, backbone)
     folder = tmp_path_factory.mktemp("runs") / "second" / "checkpoint"
