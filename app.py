@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace, at_the_end: ExitStack) -> list[ShownModel]:
-    """Loads one model, or the two to compare, which `at_the_end` closes. Raises CheckpointError."""
+    """Loads one model, or two to compare. `at_the_end` will close them. Raises CheckpointError."""
     from captioner.web.batching import BatchingCaptioner
     from captioner.web.shown_models import shown_models
 
@@ -104,7 +104,7 @@ def _serve(
     except ValueError as error:
         if "localhost" not in str(error):
             raise
-        # Gradio asks its own page for an answer, and gives up after some seconds.
+        # Gradio requests its own page, and gives up if there is no answer after some seconds.
         page.close(verbose=False)
         busy = "it does not answer on this machine, which may be too busy. Start again later."
         print(f"Cannot serve the page: {busy}", file=sys.stderr)
@@ -133,13 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare",
         metavar="PATH_OR_HUB_ID",
-        help="another checkpoint, whose captions of a photo stand beside those of the first",
+        help="another checkpoint, whose captions are shown beside those of the first one",
     )
     parser.add_argument(
         "--feedback",
         type=Path,
         metavar="FOLDER",
-        help="let visitors, if they agree to it, leave photos and better captions in this folder, "
+        help="let visitors leave photos and better captions in this folder, if they agree to it, "
         "as a data set to train on",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What the page says of the model: its name, its limits in one line, and its card."""
+"""What the page says about the model: its name, its limits in one line, and its card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.web.shown_models import ShownModel
 _LIMITS = (
     "<b>What it cannot do:</b> the model knows the things and words of the photos that it was "
     "trained on, and little else. It miscounts, it cannot read, it knows no names, and it sounds "
-    "as sure when it is wrong."
+    "just as sure when it is wrong."
 )
 _OPEN_CARD = """
 element.querySelector("a").addEventListener("click", (event) => {
@@ -47,18 +47,18 @@ def add_about(models: Sequence[ShownModel]) -> None:
 
 
 def model_name(captioner: Captioner) -> str:
-    """As on the model card: "captioner-flickr8k", for example."""
+    """The name that the model card uses as well, such as "captioner-flickr8k"."""
     return "-".join(filter(None, ("captioner", captioner.config.dataset)))
 
 
 def model_card(folder: Path | None) -> str | None:
-    """The card that lies in a checkpoint directory as Markdown, without its metadata; None if there
-    is none. Pictures are left out: the page asks nothing of other hosts."""
+    """The model card in a checkpoint directory as Markdown, without its metadata; None if there is
+    none. Pictures are left out, because the page must not load anything from other hosts."""
     try:
         text = (Path(folder or "") / "README.md").read_text("utf-8") if folder else ""
     except (OSError, UnicodeDecodeError):
         return None
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])|<[^>]*>", "", text)
-    text = text.replace("![", "[").replace("<", "&lt;")  # whatever else might be a picture
+    text = text.replace("![", "[").replace("<", "&lt;")  # anything else that might be a picture
     return text.strip() or None

@@ -21,13 +21,13 @@ _TILE = 600  # pixels per tile of the attention grid
 _MOST_CHARACTERS = 5_000_000  # of the page's JSON: about ten times as much as it can have
 
 
-def write_download(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> str:
+def write_download(photo: Image.Image, caption: Caption, request: dict[str, Any]) -> str:
     """Writes the file that the page asks for into Gradio's cache, which deletes old files itself.
 
     Args:
         photo: The upright photo.
         caption: The caption that is selected on the page.
-        wish: What the page asks for. Its `form` is "grid", "film", "html" or "all". For "all",
+        request: What the page asks for. Its `form` is "grid", "film", "html" or "all". For "all",
             `name` is the photo's file name and `captions` is the page's JSON of all captions.
 
     Returns:
@@ -37,12 +37,12 @@ def write_download(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -
         gr.Error: The file cannot be made. The message is meant for the visitor.
     """
     with responses.messages_for_visitors():
-        name, content = _file(photo, caption, wish)
+        name, content = _file(photo, caption, request)
         return responses.cache_file(content, name)
 
 
-def _file(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> tuple[str, bytes]:
-    form = wish.get("form")
+def _file(photo: Image.Image, caption: Caption, request: dict[str, Any]) -> tuple[str, bytes]:
+    form = request.get("form")
     if form == "html":
         return "caption.html", caption_html(photo, caption).encode()
     if form == "film":
@@ -51,7 +51,7 @@ def _file(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> tuple[s
         return "attention.gif", film.getvalue()
     if form != "all":
         return "attention.png", attention_grid_png(photo, caption, _TILE)
-    captions = str(wish.get("captions") or "")[:_MOST_CHARACTERS]
+    captions = str(request.get("captions") or "")[:_MOST_CHARACTERS]
     archive = io.BytesIO()
     add_to_zip(
         archive,
@@ -61,7 +61,7 @@ def _file(photo: Image.Image, caption: Caption, wish: dict[str, Any]) -> tuple[s
             ("caption.html", caption_html(photo, caption).encode()),
         ],
     )
-    stem = PurePosixPath(file_name(str(wish.get("name") or ""))).stem
+    stem = PurePosixPath(file_name(str(request.get("name") or ""))).stem
     return strip_invalid_filename_characters(f"{clean(stem)}.zip"), archive.getvalue()
 
 

@@ -1,7 +1,7 @@
 """Photos and better captions that visitors leave to whoever runs the page (`app.py --feedback`).
 
-They become a data set of the kind "folder": `captions.jsonl`, a line for each caption, and the
-photos beside it in `images/`.
+They form a data set of the kind "folder": `captions.jsonl` has one line per caption, and the photos
+are beside it in `images/`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _CAPTIONS, _PHOTOS = "captions.jsonl", "images"
 
 
 class FeedbackUnusable(CaptionerError, OSError):
-    """A folder that cannot be used for feedback."""
+    """The folder cannot be used for feedback."""
 
 
 class CaptionRefused(CaptionerError, ValueError):
-    """A caption that is not kept; the message is for the visitor."""
+    """The caption is not kept. The message is for the visitor."""
 
 
 class Feedback:
@@ -63,15 +63,16 @@ class Feedback:
             )
 
     def keep(self, photo: bytes, caption: str) -> None:
-        """Adds a caption of a photo, or nothing at all. The same once more changes nothing.
+        """Adds a caption of a photo. It is written whole or not at all. A caption that is there
+        already is not added again.
 
         Args:
-            photo: The file's bytes, a JPEG without metadata.
-            caption: As the visitor has written it.
+            photo: The bytes of a JPEG file without metadata.
+            caption: The caption as the visitor has written it.
 
         Raises:
-            CaptionRefused: It has no words, too many, or there is no room for more captions.
-            OSError: It could not be written.
+            CaptionRefused: It has no words or too many, or there is no room for more captions.
+            OSError: It cannot be written.
         """
         caption = checked(caption)
         name = f"{hashlib.sha256(photo).hexdigest()[:32]}.jpg"
@@ -86,7 +87,7 @@ class Feedback:
             if len(lines) >= MOST_CAPTIONS or (new and size + len(photo) > MOST_BYTES):
                 raise CaptionRefused("This server has as many captions as it keeps. Thank you.")
             try:
-                if new:  # first, because a caption without its photo is of no use
+                if new:  # written first, because a caption is of no use without its photo
                     write_bytes(path, photo)
                 text = "".join(f"{each}\n" for each in [*lines, line])
                 write_bytes(self._folder / _CAPTIONS, text.encode())
@@ -101,11 +102,11 @@ class Feedback:
 
 
 def open_folder(folder: Path) -> Feedback:
-    """The data set in a folder that no visitor can read.
+    """Opens the data set in a folder, and makes sure that no visitor can read it.
 
     Raises:
-        FeedbackUnusable: As `Feedback`; or it is where the server keeps what it is sent, which it
-            also shows and deletes.
+        FeedbackUnusable: The folder cannot be used, or it is inside the server's folder of uploads,
+            which visitors can read and whose files are deleted.
     """
     sent = Path(get_upload_folder()).resolve()
     if folder.resolve().is_relative_to(sent):
@@ -114,9 +115,10 @@ def open_folder(folder: Path) -> Feedback:
 
 
 def checked(caption: str) -> str:
-    """The caption with single spaces, and without what is no text.
+    """Cleans a caption: single spaces, and no control characters.
 
-    Raises CaptionRefused if it cannot be a caption.
+    Raises:
+        CaptionRefused: It has no words or too many.
     """
     text = " ".join(clean(caption).split())
     words = split_words(text)

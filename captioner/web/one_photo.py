@@ -1,4 +1,4 @@
-"""The part of the page for one photo: its components, and which event runs what."""
+"""The part of the page for one photo: its components, and which event runs which function."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from captioner.web.shown_models import ShownModel
 from captioner.web.uploads import refuse_addresses
 from captioner.web.viewer import add_intake, add_viewer
 
-# The parts of the page speak to each other by events of the document, each with a `detail`:
+# The parts of the page send each other these events of the document, each with a `detail`:
 # captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
 # (such an entry), captioner:options (the values of the controls), captioner:refused and
 # captioner:say (a message), captioner:link, captioner:choose,
-# captioner:feedback (why a caption was not kept, or empty).
+# captioner:feedback (the reason why a caption was not kept, or an empty text).
 _TELL = """(...values) => {
     document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
 }"""
@@ -27,8 +27,8 @@ _OPTIONS_CHANGED = _TELL % ("options", "values")
 _LINK_READ = _TELL % ("link", "null")
 _FAILED = _TELL % ("failed", "null")
 _FEEDBACK_KEPT = _TELL % ("feedback", "values[0]")
-_FEEDBACK_LOST = _TELL % ("feedback", "'There was no answer. Send it again.'")
-# The viewer has sent the file; Gradio checks that it has, before it is opened.
+_FEEDBACK_LOST = _TELL % ("feedback", "'The server does not answer. Send it again.'")
+# The viewer has uploaded the file. Gradio checks this before the server opens the file.
 _GIVEN = """(image, ...others) => [
     document.querySelector("#viewer .result").given ?? null, ...others
 ]"""
@@ -38,8 +38,14 @@ _NEW_SEED = "() => Math.floor(Math.random() * 1e5)"
 def add_one_photo(
     page: gr.Blocks, models: Sequence[ShownModel], feedback: Feedback | None, **work: Any
 ) -> None:
-    """Adds the part to the page that is being built; `work` is Gradio's options for events that
-    run the network."""
+    """Adds the part to the `gr.Blocks` that is being built.
+
+    Args:
+        page: The page.
+        models: One model, or two to compare.
+        feedback: Where visitors' captions are kept; None if they are not.
+        work: Gradio's options for events that run the network.
+    """
     names = [model.name or model_name(model.captioner) for model in models]
     kept = gr.State(None)
     with gr.Row(equal_height=False, elem_id="one-photo"):
@@ -52,7 +58,7 @@ def add_one_photo(
     refuse_addresses(image)
 
     events = PageEvents(models, feedback)
-    # The viewer itself waits for one answer before it asks for the next.
+    # The viewer sends one request at a time, so Gradio need not hold any back.
     work |= {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
     viewer.ask(events.answer, [image, kept, *options], [viewer, kept], js=_GIVEN, **work).failure(
         fn=None, js=_FAILED
@@ -64,7 +70,7 @@ def add_one_photo(
 
 
 def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
-    """Files that the server draws come to the browser through a button that nobody sees."""
+    """Adds downloads. The browser gets the server's files through an invisible button."""
     taken = gr.DownloadButton(visible="hidden", elem_id="taken")
     viewer.take(
         events.write_file, [kept], [taken], api_visibility="private", show_progress="hidden"
@@ -72,7 +78,7 @@ def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
 
 
 def _add_feedback(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
-    """The answer comes to the viewer's script through a text that nobody sees."""
+    """Adds feedback. The viewer's script gets the answer through an invisible text box."""
     reason = gr.Textbox(visible="hidden", elem_id="feedback-reason")
     sent = viewer.correct(
         events.keep_caption,
@@ -89,7 +95,7 @@ def _add_feedback(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
 def _follow_options(
     page: gr.Blocks, viewer: gr.HTML, options: list[gr.components.Component], link: gr.Button
 ) -> None:
-    """A changed option is a wish of its own; a link sets the options and names an example."""
+    """Tells the viewer about changed options, and has links set the options and an example."""
     for option in options:
         option.change(  # ty: ignore[missing-attribute] - every input has it
             fn=None, inputs=options, js=_OPTIONS_CHANGED

@@ -75,9 +75,13 @@ _STYLE = """<style>
 
 
 def build_page(models: Sequence[ShownModel], feedback: Feedback | None = None) -> gr.Blocks:
-    """The whole page around one model, or two, ready to be launched with `launch_options()`, and
-    the endpoints for programs (`endpoints`), which are the first model's. With `feedback`,
-    visitors may leave captions of their own."""
+    """Builds the page with its endpoints, ready to be launched with `launch_options()`.
+
+    Args:
+        models: One model, or two to compare. The endpoints and the tab for many photos use the
+            first one.
+        feedback: Where better captions by visitors are kept; None if they are not.
+    """
     # Without preprocess=False, Gradio would open the picture itself, before `load_image`. Its
     # messages hold paths, it re-encodes some pictures, and it has no limit for pixels. Gradio still
     # checks that the file was uploaded to this server.

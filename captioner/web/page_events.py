@@ -39,19 +39,19 @@ class PageEvents:
     def answer(
         self, image: Any, kept: KeptPhoto | None, event: gr.EventData, *options: Any
     ) -> Iterator[Answer]:
-        """Answers a wish, that is, a request of the page.
+        """Answers a request of the page for captions.
 
         Args:
-            image: The uploaded file, for a wish of the kind "photo".
+            image: The uploaded file, for a request of the kind "photo".
             kept: The photo that the session has kept.
-            event: Holds the wish.
+            event: Holds the request.
             options: The values of the controls.
 
         Yields:
             The answers as JSON text, each with everything that has been found so far, and the
             photo that the session shall keep.
         """
-        wish = event._data if isinstance(event._data, dict) else {}
+        request = _request(event)
         answers = {
             "photo": self._show,
             "example": self._show,
@@ -59,47 +59,48 @@ class PageEvents:
             "completion": self._complete,
         }
         try:
-            answer = answers.get(str(wish.get("kind")))
+            answer = answers.get(str(request.get("kind")))
             if answer is None:
                 raise responses.refusal("The page has asked for something unknown.", "This page")
-            for content, photo in answer(wish, image, kept, options):
+            for content, photo in answer(request, image, kept, options):
                 kept = photo
-                yield _written(wish, content), kept
+                yield _written(request, content), kept
         except gr.Error as error:
             # Gradio's own message would disappear after a few seconds.
             refused = {"message": error.message, "about": error.title, "done": True}
-            yield _written(wish, refused), kept
+            yield _written(request, refused), kept
 
     def write_file(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
         """Writes a file to download about the caption that the page has sent. Returns its path."""
-        wish = event._data if isinstance(event._data, dict) else {}
+        request = _request(event)
         with responses.messages_for_visitors():
-            photo = load_image(_preview(wish, kept))
-        return write_download(photo, responses.from_json(wish.get("caption")), wish)
+            photo = load_image(_preview(request, kept))
+        return write_download(photo, responses.from_json(request.get("caption")), request)
 
     def keep_caption(self, kept: KeptPhoto | None, event: gr.EventData) -> str:
         """Keeps the photo and the visitor's caption of it, if the visitor has agreed to that.
 
-        Gives the reason why it has not, for the visitor; nothing if it has.
+        Returns:
+            The reason why nothing was kept, for the visitor, or "" if it was kept.
         """
-        wish = event._data if isinstance(event._data, dict) else {}
-        if self._feedback is None or wish.get("consent") is not True:
+        request = _request(event)
+        if self._feedback is None or request.get("consent") is not True:
             return "Nothing was kept, because you have not agreed to it."
         try:
             with responses.messages_for_visitors():
-                self._feedback.keep(_preview(wish, kept), str(wish.get("caption") or ""))
+                self._feedback.keep(_preview(request, kept), str(request.get("caption") or ""))
         except gr.Error as error:
             return error.message
         return ""
 
     def _show(
-        self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
+        self, request: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
         """Answers with a new photo and its captions."""
         number = None
-        if wish["kind"] == "example":
+        if request["kind"] == "example":
             bounds = Bounds(1, len(example_photos()), whole=True)
-            number = int(responses.number("example", wish.get("number"), bounds))
+            number = int(responses.number("example", request.get("number"), bounds))
             image = {"path": str(example_photos()[number - 1])}
         plan = search_plan(*options)  # checks the options before the work on the photo
         kept = responses.keep_photo(self._captioners, image)
@@ -109,23 +110,23 @@ class PageEvents:
             yield content | new, kept
 
     def _caption(
-        self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
+        self, request: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
         """Answers with captions of the same photo by other options, or of another region."""
         plan = search_plan(*options)
-        kept = self._photo(wish, kept)
-        for content in self._search(kept, _region(wish), plan, options):
+        kept = self._photo(request, kept)
+        for content in self._search(kept, _region(request), plan, options):
             yield content, kept
 
     def _complete(
-        self, wish: dict, image: Any, kept: KeptPhoto | None, options: tuple
+        self, request: dict, image: Any, kept: KeptPhoto | None, options: tuple
     ) -> Iterator[tuple[dict, KeptPhoto]]:
-        """The best caption that begins as the visitor wants, by the model whose caption it changes
-        or else by the first."""
-        kept = self._photo(wish, kept)
+        """Answers with the best caption that begins with the visitor's words. It is made by the
+        model whose caption the visitor changes, or else by the first model."""
+        kept = self._photo(request, kept)
         names = [model.name for model in self._models]
-        which = names.index(wish["model"]) if wish.get("model") in names else 0
-        prefix, region = str(wish.get("prefix") or "")[:_MAX_PREFIX], _region(wish)
+        which = names.index(request["model"]) if request.get("model") in names else 0
+        prefix, region = str(request.get("prefix") or "")[:_MAX_PREFIX], _region(request)
         search = CaptionRequest(DecodingOptions("beam", num_captions=1), prefix, region)
         captioner, features = self._captioners[which], kept.features[which]
         found = responses.answer(captioner, features, search)[0]
@@ -139,42 +140,47 @@ class PageEvents:
         plan: list[DecodingOptions],
         options: tuple,
     ) -> Iterator[dict]:
-        """The captions of one search after another, by one model after another; each answer has
-        those of all before."""
+        """Does one search after another, by one model after another. Each answer also has the
+        captions of the searches before."""
         captions: list[dict] = []
-        works = [
+        searches = [
             (model, features, search)
             for model, features in zip(self._models, kept.features, strict=True)
             for search in plan
         ]
-        for done, (model, features, search) in enumerate(works, start=1):
-            request = CaptionRequest(search, region=region)
-            found = responses.answer(model.captioner, features, request)
+        for done, (model, features, search) in enumerate(searches, start=1):
+            found = responses.answer(
+                model.captioner, features, CaptionRequest(search, region=region)
+            )
             captions += [_to_json(caption, search.strategy, region, model) for caption in found]
             yield {
                 "key": kept.key,
                 "captions": captions,
-                "sources": [{"source": s.strategy, "model": m.name} for m, _, s in works],
+                "sources": [{"source": s.strategy, "model": m.name} for m, _, s in searches],
                 "options": options,
-                "done": done == len(works),
+                "done": done == len(searches),
             }
 
-    def _photo(self, wish: dict, kept: KeptPhoto | None) -> KeptPhoto:
-        """The photo that a wish is about: the one that is kept, or else the page's own copy."""
-        if kept is not None and kept.key == wish.get("key"):
+    def _photo(self, request: dict, kept: KeptPhoto | None) -> KeptPhoto:
+        """The photo that a request is about: the one that was kept, or else the page's copy."""
+        if kept is not None and kept.key == request.get("key"):
             return kept
         # The server has been restarted, or it has forgotten this visitor because of others. The
-        # page asks once more, with the photo.
-        if wish.get("key") and not wish.get("photo"):
+        # page asks again, with the photo.
+        if request.get("key") and not request.get("photo"):
             raise responses.refusal("The server no longer has this photo.", PHOTO_GONE)
-        return responses.keep_photo(self._captioners, {"url": wish.get("photo")})
+        return responses.keep_photo(self._captioners, {"url": request.get("photo")})
 
 
-def _preview(wish: dict, kept: KeptPhoto | None) -> bytes:
-    """The photo as the page shows it, a JPEG: the one that is kept, or else the page's own copy."""
-    if kept is not None and kept.key == wish.get("key"):
+def _request(event: gr.EventData) -> dict:
+    return event._data if isinstance(event._data, dict) else {}
+
+
+def _preview(request: dict, kept: KeptPhoto | None) -> bytes:
+    """The photo as the page shows it, as a JPEG: the one that was kept, or else the page's copy."""
+    if kept is not None and kept.key == request.get("key"):
         return kept.preview
-    return responses.preview(load_image(responses.source({"url": wish.get("photo")})))
+    return responses.preview(load_image(responses.source({"url": request.get("photo")})))
 
 
 def _to_json(
@@ -185,16 +191,19 @@ def _to_json(
     return content | {"source": source, "model": model.name, "region": region, "note": note}
 
 
-def _region(wish: dict) -> responses.Box | None:
-    region = wish.get("region")
+def _region(request: dict) -> responses.Box | None:
+    region = request.get("region")
     if region is None:
         return None
     sides = [*region, None, None, None, None] if isinstance(region, list) else [None] * 4
     return responses.box(*sides[:4])
 
 
-def _written(wish: dict, content: dict) -> str:
-    """An answer as text: of an object that follows another, Gradio sends the differences alone,
-    and what its page makes of those of lists is a mixture of both."""
-    # Gradio sends the last answer twice; by its name the page knows it again.
-    return json.dumps({"answer": uuid.uuid4().hex, "wish": wish.get("wish")} | content)
+def _written(request: dict, content: dict) -> str:
+    """An answer as text.
+
+    It is no JSON object, because Gradio would send only the differences to the answer before, and
+    its page would mix up the lists of both.
+    """
+    # Gradio sends the last answer twice. The page recognises it by its unique name.
+    return json.dumps({"answer": uuid.uuid4().hex, "request": request.get("request")} | content)

@@ -65,17 +65,18 @@ class KeptPhoto:
 
 
 def keep_photo(captioners: Sequence[Captioner], image: Any) -> KeptPhoto:
-    """The photo that Gradio's `image` stands for, ready for any number of searches by each model.
+    """Computes the features of the photo in Gradio's `image`, for each model.
 
-    Raises gr.Error, with a message for the visitor.
+    Raises:
+        gr.Error: The photo cannot be used. The message is for the visitor.
     """
     first, *others = captioners
-    photo, seen = read_photo(first, image)
+    photo, own = read_photo(first, image)
     with messages_for_visitors():
         features = (
-            seen,
+            own,
             *(
-                seen if other.extractor is first.extractor else other.features([photo])
+                own if other.extractor is first.extractor else other.features([photo])
                 for other in others
             ),
         )
@@ -84,9 +85,13 @@ def keep_photo(captioners: Sequence[Captioner], image: Any) -> KeptPhoto:
 
 
 def read_photo(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarray]:
-    """The upright photo that Gradio's `image` stands for, and its features.
+    """Reads the photo in Gradio's `image`, and computes its features.
 
-    Raises gr.Error, with a message for the visitor.
+    Returns:
+        The upright photo, and its features, float16 (1, locations, channels).
+
+    Raises:
+        gr.Error: The photo cannot be used. The message is for the visitor.
     """
     with messages_for_visitors():
         photo = load_image(source(image))

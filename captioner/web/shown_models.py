@@ -13,25 +13,25 @@ from captioner.web.confidence import Calibration, read_calibration
 
 @dataclass(frozen=True)
 class ShownModel:
-    """A model, and what the page has to know of it."""
+    """A model, and what the page needs to know about it."""
 
     captioner: Captioner
-    name: str = ""  # what its captions are headed with; empty if it is the only model
+    name: str = ""  # the heading of its captions; empty if it is the only model
     calibration: Calibration | None = None
 
 
 def shown_models(
     captioner: Captioner, beside: Captioner | None = None, places: Sequence[str] = ("", "")
 ) -> list[ShownModel]:
-    """One model, or two under names that tell them apart.
+    """One model, or two with names that tell them apart.
 
-    Two models with the same network for photos share it afterwards: it takes its memory once, and
-    sees each photo once.
+    If two models have the same network for photos, they share it from then on, so that it takes
+    memory only once and each photo goes through it only once.
 
     Args:
-        captioner: The model that is also behind the endpoints and the tab for many photos.
+        captioner: The first model, which the endpoints and the tab for many photos use as well.
         beside: The model to compare it with.
-        places: Where both come from, a directory or a repository on the Hub each.
+        places: The directory of each model, or its repository on the Hub.
     """
     if beside is None:
         return [ShownModel(captioner, calibration=read_calibration(captioner.folder))]
@@ -46,8 +46,8 @@ def shown_models(
 
 
 def names_apart(places: Sequence[str]) -> list[str]:
-    """Of each path the last parts, as many as it takes to tell the paths apart: a visitor need not
-    know where on the server they are. "checkpoint" alone says nothing."""
+    """The shortest ends of the paths that tell them apart, so that visitors do not see where they
+    are on the server. "checkpoint" alone is not used, because it says nothing."""
     parts = [PurePath(place).parts for place in places]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import matplotlib
@@ -15,44 +16,49 @@ from captioner.web import scripts
 from captioner.web.examples import example_thumbnails
 
 _HERE = Path(__file__).parent
-# Those of matplotlib's colour maps that are even to the eye: equal steps look equally large.
+# The perceptually uniform colour maps of matplotlib: equal steps look equally large.
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
-MAX_MEGABYTES = 20  # of a file that is sent
+MAX_MEGABYTES = 20  # of an uploaded file
 
 
 def add_intake() -> gr.HTML:
-    """Where a photo is given: from a file, the clipboard, the camera, the examples, or the history.
-    Added to the `gr.Blocks` being built."""
-    return gr.HTML(
-        None,
-        label="Photo",
-        html_template=_read("intake/intake.html"),
-        css_template=_read("intake/intake.css"),
-        js_on_load=scripts.script(scripts.INTAKE),
-        apply_default_css=False,
-        elem_id="intake",
-        examples=example_thumbnails(),
-    )
+    """Adds the part where a photo is given to the `gr.Blocks` that is being built: from a file, the
+    clipboard, the camera, the examples, or the history."""
+    return _add_part("intake", "Photo", scripts.INTAKE, examples=example_thumbnails())
 
 
 def add_viewer(models: Sequence[str], consent: str | None) -> gr.HTML:
-    """Where captions are shown; `viewer/state.js` describes its value. Added to the `gr.Blocks`
-    being built. `models` are their names; with `consent`, visitors may leave captions of their own
-    once they have agreed to it."""
-    return gr.HTML(
-        None,
-        label="Captions",
-        html_template=_read("viewer/viewer.html"),
-        css_template=_read("viewer/viewer.css"),
-        js_on_load=scripts.script(scripts.VIEWER),
-        apply_default_css=False,
-        elem_id="viewer",
+    """Adds the part where captions are shown to the `gr.Blocks` that is being built.
+    `viewer/state.js` describes its value.
+
+    Args:
+        models: The names of the models.
+        consent: What visitors agree to if they leave a caption of their own; None if they cannot.
+    """
+    return _add_part(
+        "viewer",
+        "Captions",
+        scripts.VIEWER,
         attended=ATTENDED,
         unattended=UNATTENDED,
         colour_maps={name: _colours(name) for name in COLOUR_MAPS},
         max_megabytes=MAX_MEGABYTES,
         models=list(models),
         consent=consent,
+    )
+
+
+def _add_part(name: str, label: str, files: tuple[str, ...], **properties: Any) -> gr.HTML:
+    """Adds the part in the folder `name`. Its scripts read `properties` as `props`."""
+    return gr.HTML(
+        None,
+        label=label,
+        html_template=_read(f"{name}/{name}.html"),
+        css_template=_read(f"{name}/{name}.css"),
+        js_on_load=scripts.script(files),
+        apply_default_css=False,
+        elem_id=name,
+        **properties,
     )
 
 

@@ -96,14 +96,14 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 def test_nothing_is_kept_without_consent(tmp_path: Path, photo: Photo) -> None:
     events = PageEvents([], Feedback(tmp_path))
     kept = responses.KeptPhoto("7", jpeg(photo()), (48, 32), ())
-    wish = {"key": "7", "caption": "a dog"}
+    request = {"key": "7", "caption": "a dog"}
     for consent in ({}, {"consent": False}, {"consent": "yes"}, {"consent": 1}):
-        event = gr.EventData(None, wish | consent)
+        event = gr.EventData(None, request | consent)
         assert events.keep_caption(kept, event) == (
             "Nothing was kept, because you have not agreed to it."
         )
     assert files(tmp_path) == {}
-    agreed = wish | {"consent": True}
+    agreed = request | {"consent": True}
     assert PageEvents([]).keep_caption(kept, gr.EventData(None, agreed)), "it was not asked for"
     assert "needs words" in events.keep_caption(kept, gr.EventData(None, agreed | {"caption": 0}))
     gone = events.keep_caption(None, gr.EventData(None, agreed))

@@ -95,9 +95,9 @@ def test_what_cannot_be_drawn_is_refused(change: dict) -> None:
     [None, [], {}, {"kind": ["photo"]}, {"kind": "example", "number": "1"}, {"kind": "captions"}]
     + [{"kind": "completion", "photo": photo} for photo in (7, "http://127.0.0.1/", "data:,x")],
 )
-def test_a_wish_that_makes_no_sense_is_refused(data: Any) -> None:
+def test_a_request_that_makes_no_sense_is_refused(data: Any) -> None:
     event = gr.EventData(None, data)
-    events = PageEvents([ShownModel(None)])  # nothing of it is needed before the wish makes sense
+    events = PageEvents([ShownModel(None)])  # no model is needed before the request makes sense
     (text, kept), *more = events.answer(None, None, event, 3, "sample", 0.5, 1.0, 0)
     assert json.loads(text)["message"] and json.loads(text)["done"]
     assert kept is None and not more

@@ -113,7 +113,7 @@ def test_what_is_shown_first_stays_where_it_is(open_page: OpenPage, path: str) -
     assert len(set(seen)) == 1, "nothing moved or was replaced"
 
 
-def test_the_last_wish_wins(open_page: OpenPage) -> None:
+def test_the_last_request_wins(open_page: OpenPage) -> None:
     page = open_page(path="?captions=2")
     give(page, example_photos()[0], captions=2)
     open_options(page)

@@ -10,12 +10,12 @@ const REFUSALS = {
 find(".camera").addEventListener("click", async () => {
   if (matchMedia("(pointer: coarse)").matches) return find(".capture").click();
   if (!navigator.mediaDevices) {
-    return tell("refused", "Browsers allow the camera on secure pages (HTTPS) only.");
+    return emit("refused", "Browsers allow the camera on secure pages (HTTPS) only.");
   }
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
   } catch (error) {
-    return tell("refused", REFUSALS[error.name] ?? "The camera cannot be used. Choose a file.");
+    return emit("refused", REFUSALS[error.name] ?? "The camera cannot be used. Choose a file.");
   }
   shot.showModal();
 });
@@ -23,7 +23,7 @@ find(".take").addEventListener("click", () => {
   const { videoWidth: width, videoHeight: height } = video;
   if (!width) return; // the camera has sent no picture yet
   const save = (blob) => give([new File([blob], "camera.jpg", { type: blob.type })]);
-  drawn(video, { width, height }).toBlob(save, "image/jpeg", 0.92);
+  drawOnCanvas(video, { width, height }).toBlob(save, "image/jpeg", 0.92);
   shot.close();
 });
 find(".cancel").addEventListener("click", () => shot.close());

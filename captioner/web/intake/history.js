@@ -30,7 +30,7 @@ const shrink = async (src) => {
   const image = make("img", { src });
   await image.decode();
   const size = { width: image.naturalWidth, height: image.naturalHeight };
-  return drawn(image, size, LONGEST_SIDE).toDataURL("image/jpeg", 0.75);
+  return drawOnCanvas(image, size, LONGEST_SIDE).toDataURL("image/jpeg", 0.75);
 };
 
 // Reads the entries again, because other pages of this browser may have changed them.
@@ -63,7 +63,7 @@ const list = () => {
       button.ariaLabel = `${entry.name}: ${entry.captions[0]?.text ?? ""}`;
       button.addEventListener("click", () => {
         const captions = entry.captions.map((caption) => withMaps(caption, unpack));
-        tell("restore", { ...entry, captions });
+        emit("restore", { ...entry, captions });
       });
       return button;
     }),
@@ -71,7 +71,7 @@ const list = () => {
 };
 
 // Adds the captions on the page to those that are kept of the same photo.
-hear("shown", async ({ captions, photo, key, ...rest }) => {
+listen("shown", async ({ captions, photo, key, ...rest }) => {
   const known = () => read().find(({ id }) => id === rest.id);
   const small = known()?.photo ?? (await shrink(photo));
   const before = known(); // read again: it may have been added while the photo was made smaller

@@ -3,12 +3,12 @@ const give = async (files) => {
   const file = [...files][0];
   if (!file) return;
   const advice = adviceFor(file);
-  if (advice) tell("refused", `${file.name || "What you gave"} ${advice}`);
-  else tell("photo", { file: isHeic(file) ? await asJpeg(file) : file });
+  if (advice) emit("refused", `${file.name || "What you gave"} ${advice}`);
+  else emit("photo", { file: isHeic(file) ? await asJpeg(file) : file });
 };
 
 // A canvas with the picture, of which the longer side has at most `longest` pixels.
-const drawn = (picture, { width, height }, longest = Infinity) => {
+const drawOnCanvas = (picture, { width, height }, longest = Infinity) => {
   const scale = Math.min(1, longest / Math.max(width, height));
   const [w, h] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = make("canvas", { width: w, height: h });
@@ -21,7 +21,7 @@ const isHeic = ({ type, name }) => /hei[cf]/i.test(type) || /\.hei[cf]$/i.test(n
 const asJpeg = async (file) => {
   try {
     const bitmap = await createImageBitmap(file);
-    const canvas = drawn(bitmap, bitmap, 2048);
+    const canvas = drawOnCanvas(bitmap, bitmap, 2048);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
     return new File([blob], file.name.replace(/\.[^.]*$/, ".jpg"), { type: blob.type });
   } catch {
@@ -38,12 +38,12 @@ const ADVICE = [
 const adviceFor = ({ type, name }) =>
   ADVICE.find(([pattern]) => pattern.test(type) || pattern.test(name.split(/(?=\.[^.]*$)/)[1]))?.[1];
 
-const here = () => element.offsetParent !== null; // false while another tab of the page is shown
+const isVisible = () => element.offsetParent !== null; // false while another tab of the page is shown
 const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
 const NO_ADDRESS = "This page does not fetch addresses. Copy the picture itself, or save it first.";
 
 find(".file").addEventListener("click", () => find("#photo-file").click());
-hear("choose", () => find("#photo-file").click());
+listen("choose", () => find("#photo-file").click());
 for (const input of findAll("input[type=file]")) {
   input.addEventListener("change", () => {
     give(input.files);
@@ -59,14 +59,14 @@ find(".examples").append(
       button.title = button.ariaDescription = "The model gets this one wrong.";
       button.append(make("span", { className: "wrong", ariaHidden: "true", textContent: "goes wrong" }));
     }
-    button.addEventListener("click", () => tell("photo", { number: i + 1 }));
+    button.addEventListener("click", () => emit("photo", { number: i + 1 }));
     return button;
   }),
 );
 
 let hiding = null; // a timer, because no event says that a drag has left the page
 document.addEventListener("dragover", (event) => {
-  if (!here() || !hasFiles(event)) return;
+  if (!isVisible() || !hasFiles(event)) return;
   event.preventDefault();
   find(".drop").hidden = false;
   clearTimeout(hiding);
@@ -74,16 +74,16 @@ document.addEventListener("dragover", (event) => {
 });
 document.addEventListener("drop", (event) => {
   find(".drop").hidden = true;
-  if (!here() || event.defaultPrevented) return;
+  if (!isVisible() || event.defaultPrevented) return;
   const text = event.dataTransfer.getData("text/uri-list");
   if (!hasFiles(event) && !text) return;
   event.preventDefault();
   if (event.dataTransfer.files.length) give(event.dataTransfer.files);
-  else tell("refused", NO_ADDRESS);
+  else emit("refused", NO_ADDRESS);
 });
 
 document.addEventListener("paste", (event) => {
-  if (!here()) return;
+  if (!isVisible()) return;
   const { files } = event.clipboardData;
   const isTyping = event.target.closest?.("input, textarea, [contenteditable]");
   if (files.length) {
@@ -91,7 +91,7 @@ document.addEventListener("paste", (event) => {
     give(files);
   } else if (!isTyping) {
     const isAddress = /^https?:/.test(event.clipboardData.getData("text/plain"));
-    tell("refused", isAddress ? NO_ADDRESS : "There is no picture in the clipboard.");
+    emit("refused", isAddress ? NO_ADDRESS : "There is no picture in the clipboard.");
   }
 });
 
@@ -101,7 +101,7 @@ find(".paste").addEventListener("click", async () => {
     items = await navigator.clipboard.read();
   } catch {
     const how = "Press Ctrl+V instead (on a Mac: ⌘V).";
-    return tell("refused", `Your browser does not let this page read the clipboard. ${how}`);
+    return emit("refused", `Your browser does not let this page read the clipboard. ${how}`);
   }
   for (const item of items) {
     const type = item.types.find((t) => t.startsWith("image/"));
@@ -109,5 +109,5 @@ find(".paste").addEventListener("click", async () => {
     const blob = await item.getType(type);
     return give([new File([blob], `pasted.${type.split("/")[1].split("+")[0]}`, { type })]);
   }
-  tell("refused", "There is no picture in the clipboard.");
+  emit("refused", "There is no picture in the clipboard.");
 });

@@ -20,37 +20,38 @@ const escaped = (text) =>
   text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 
 // All captions on the page as JSON, with the model and the options that reproduce them.
-const written = () => {
+const captionsAsJson = () => {
   const { name, region } = shown;
   const options = Object.fromEntries(OPTIONS.map((option, i) => [option, shown.options?.[i]]));
   return JSON.stringify({ photo: name, models: props.models, options, region, captions }, null, 1);
 };
 
 const saveJson = () => {
-  const href = URL.createObjectURL(new Blob([written()], { type: "application/json" }));
+  const href = URL.createObjectURL(new Blob([captionsAsJson()], { type: "application/json" }));
   make("a", { href, download: "captions.json" }).click();
   URL.revokeObjectURL(href);
 };
 
-const take = (form) => {
+// Asks the server for a file of this form, which is then downloaded.
+const requestFile = (form) => {
   const { words, log_probs: logProbs, attention } = caption();
   const one = { words, log_probs: logProbs, attention };
-  const all = form === "all" ? { name: shown.name, captions: written() } : {};
-  // The server may have forgotten the photo.
+  const all = form === "all" ? { name: shown.name, captions: captionsAsJson() } : {};
+  // The photo is sent as well, because the server may have forgotten it.
   trigger("take", { form, key: shown.key, photo: shown.photo, caption: one, ...all });
 };
 
 find(".alt").addEventListener("click", ({ target }) => {
   copyText(`<img src="${escaped(shown.name)}" alt="${escaped(caption().text)}">`, target);
 });
-find(".picture").addEventListener("click", () => take("grid"));
-find(".gif").addEventListener("click", () => take("film"));
-find(".html").addEventListener("click", () => take("html"));
+find(".picture").addEventListener("click", () => requestFile("grid"));
+find(".gif").addEventListener("click", () => requestFile("film"));
+find(".html").addEventListener("click", () => requestFile("html"));
 find(".json").addEventListener("click", saveJson);
-find(".all").addEventListener("click", () => take("all"));
+find(".all").addEventListener("click", () => requestFile("all"));
 find(".again").addEventListener("click", () => trigger("reseed"));
-find(".empty").addEventListener("click", () => tell("choose"));
-find(".another").addEventListener("click", () => tell("choose"));
+find(".empty").addEventListener("click", () => emit("choose"));
+find(".another").addEventListener("click", () => emit("choose"));
 findAll(".message .close").forEach((button) => {
   button.addEventListener("click", () => (button.parentElement.hidden = true));
 });

@@ -1,5 +1,5 @@
 // Changes the page according to the server's answers.
-const isNewPhoto = (wish) => wish.kind === "photo" || wish.kind === "example";
+const isNewPhoto = (request) => request.kind === "photo" || request.kind === "example";
 
 // The photo's width divided by its height, limited to 1/most..most, because a longer photo would be
 // shown as a line.
@@ -24,12 +24,12 @@ const showPhoto = (photo) => {
 };
 
 // The captions that the visitor has begun.
-const own = () => captions.filter((c) => c.source === "yours");
+const ownCaptions = () => captions.filter((c) => c.source === "yours");
 
 // Adds a caption that the visitor has begun above the others.
 const addOwn = (found, word) => {
   const others = captions.filter((c) => c.source !== "yours");
-  const earlier = own().filter((c) => c.text !== found.text);
+  const earlier = ownCaptions().filter((c) => c.text !== found.text);
   captions = [found, ...earlier].slice(0, MOST_OWN).concat(others);
   showList(groupsOf(others), true);
   choose(0);
@@ -37,44 +37,49 @@ const addOwn = (found, word) => {
   announce(`Your caption: ${found.text}`);
 };
 
+// Shows the seed, and offers new samples if some of the captions are samples.
+const showSeed = (found) => {
+  find(".again").hidden = !found.some(({ source }) => source === "sample");
+  find(".seed").textContent = shown.options ? `seed ${shown.options[4]}` : "";
+};
+
 // Shows the captions of a search. Further captions are added without changing those that are there.
-const addFound = (wish, { captions: found, sources, options, done }) => {
-  const kept = own();
-  const before = wish.begun ? caption() : null;
+const addFound = (request, { captions: found, sources, options, done }) => {
+  const kept = ownCaptions();
+  const before = request.begun ? caption() : null;
   captions = [...kept, ...found];
   shown.options = options;
-  shown.region = wish.region ?? null;
-  showList(groupsOf(sources), !wish.begun);
-  if (before) mark(chosen);
+  shown.region = request.region ?? null;
+  showList(groupsOf(sources), !request.begun);
+  if (before) markChosen(chosen);
   else choose(kept.length);
-  wish.begun = true;
-  find(".again").hidden = !sources.some(({ source }) => source === "sample");
-  find(".seed").textContent = `seed ${options[4]}`;
+  request.begun = true;
+  showSeed(sources);
   if (done) announce(`${found.length} captions. The first: ${found[0].text}`);
 };
 
-const accept = (wish, answer) => {
-  if (answer.photo && !wish.begun) {
+const accept = (request, answer) => {
+  if (answer.photo && !request.begun) {
     const { photo, size, example } = answer;
-    const name = wish.file?.name ?? `example-${example}`;
+    const name = request.file?.name ?? `example-${example}`;
     showPhoto({ id: crypto.randomUUID?.() ?? `${Date.now()}`, name, photo, size, example });
     say("photo", "");
   }
   shown.key = answer.key;
-  if (wish.kind === "completion") {
-    addOwn(answer.captions[0], wish.word);
+  if (request.kind === "completion") {
+    addOwn(answer.captions[0], request.word);
     find(".begin input").value = "";
     say("words", "");
   } else {
-    touched = wish.begun && touched;
-    const first = !wish.begun;
-    addFound(wish, answer);
+    touched = request.begun && touched;
+    const first = !request.begun;
+    addFound(request, answer);
     say("options", "");
     // The film starts by itself, so that visitors see at once what the page does. It stops when they
     // do anything.
     if (first && !matchMedia("(prefers-reduced-motion: reduce)").matches) play();
   }
-  if (answer.done) tell("shown", { ...shown, captions });
+  if (answer.done) emit("shown", { ...shown, captions });
 };
 
 // Shows an entry of the history again.
@@ -85,9 +90,8 @@ const restore = (entry) => {
   // The visitor's own captions come first, in whatever order the history has kept them.
   captions.sort((a, b) => (b.source === "yours") - (a.source === "yours"));
   showList(groupsOf(captions).filter((group) => group !== "yours"), true);
-  choose(own().length < captions.length ? own().length : 0);
-  find(".again").hidden = !captions.some((c) => c.source === "sample");
-  find(".seed").textContent = shown.options ? `seed ${shown.options[4]}` : "";
+  choose(ownCaptions().length < captions.length ? ownCaptions().length : 0);
+  showSeed(captions);
   announce(`${shown.name} again, with ${captions.length} captions.`);
 };
 
@@ -102,8 +106,8 @@ const say = (about, text) => {
   if (text) place.scrollIntoView?.({ block: "nearest" });
 };
 
-const refuse = (wish, { message, about }) => {
-  const kind = about === "This option" ? "options" : isNewPhoto(wish) ? "photo" : "options";
-  say(wish.kind === "completion" ? "words" : kind, message);
+const refuse = (request, { message, about }) => {
+  const kind = about === "This option" ? "options" : isNewPhoto(request) ? "photo" : "options";
+  say(request.kind === "completion" ? "words" : kind, message);
   drawRegion(caption()?.region ?? null);
 };

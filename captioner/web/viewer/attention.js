@@ -106,13 +106,13 @@ findAll(".view [data-style]").forEach((button) => {
   button.addEventListener("click", () => {
     view.style = button.dataset.style;
     // The style can be seen only while a word is shown.
-    if (current < 0 && caption()?.words.length) look(0);
+    if (current < 0 && caption()?.words.length) selectWord(0);
     redraw();
   });
 });
 find(".special input").addEventListener("change", (event) => {
   view.special = event.target.checked;
-  if (current < 0 && caption()?.words.length) look(0);
+  if (current < 0 && caption()?.words.length) selectWord(0);
   redraw();
 });
 find(".colours").addEventListener("change", (event) => {

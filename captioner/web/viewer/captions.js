@@ -1,6 +1,7 @@
 // The list of captions, and the attention maps of the chosen one as tiles.
 const HEADINGS = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "Beam" };
-// Captions of one search by one model belong together; the visitor's own do, whichever model it was.
+// Captions of one search by one model form a group. The visitor's own captions form one group, by
+// whatever model.
 const groupOf = ({ source, model }) => (source === "yours" || !model ? source : `${source}\n${model}`);
 const headingOf = (group) => {
   const [source, model] = group.split("\n");
@@ -19,11 +20,12 @@ const makeTile = (title, i) => {
     heading.append(" ", make("small", { textContent: percent(caption().log_probs[i]) }));
   }
   const tile = make("figure", {}, heading, picture);
-  tile.addEventListener("click", () => look(i));
+  tile.addEventListener("click", () => selectWord(i));
   return tile;
 };
 
-const mark = (index) => {
+// Marks a caption in the list as the chosen one.
+const markChosen = (index) => {
   chosen = index;
   const radios = findAll(".captions [role=radio]");
   radios.forEach((radio) => {
@@ -34,10 +36,11 @@ const mark = (index) => {
   });
 };
 
+// Shows the words and the attention of a caption.
 const choose = (index) => {
   stop();
   closeOthers();
-  mark(index);
+  markChosen(index);
   const { words, region, note, attention: [attention] } = caption();
   find(".words").replaceChildren(...words.map(makeChip));
   find(".tiles").replaceChildren(makeTile("photo", -1), ...words.map(makeTile));
@@ -62,15 +65,16 @@ const makeChoice = (choice, index) => {
   radio.setAttribute("role", "radio");
   radio.dataset.index = index;
   // A click that ends a selection of text does not choose a caption.
-  radio.addEventListener("click", () => getSelection().isCollapsed && pick(index));
-  radio.addEventListener("focus", () => radio.matches(":focus-visible") && pick(index));
+  radio.addEventListener("click", () => getSelection().isCollapsed && chooseByHand(index));
+  radio.addEventListener("focus", () => radio.matches(":focus-visible") && chooseByHand(index));
   const copy = make("button", { type: "button", className: "copy", textContent: "Copy" });
   copy.ariaLabel = `Copy “${text}”`;
   copy.addEventListener("click", () => copyText(text, copy, radio.firstChild));
   return [make("div", { className: "choice" }, radio, copy)];
 };
 
-const pick = (index) => {
+// The visitor chooses a caption.
+const chooseByHand = (index) => {
   touched = true;
   if (index !== chosen) choose(index);
 };
@@ -80,8 +84,9 @@ const pick = (index) => {
 // them, unless `fresh` is true.
 const showList = (planned, fresh) => {
   const list = find(".captions");
-  const groups = own().length ? ["yours", ...planned] : planned;
-  // Two models are side by side, or, with several strategies, one below the other.
+  const groups = ownCaptions().length ? ["yours", ...planned] : planned;
+  // The lists of two models are side by side. With several strategies, those are side by side, and the
+  // models are one below the other.
   const strategies = new Set(planned.map((group) => group.split("\n")[0])).size;
   list.style.setProperty("--groups", strategies > 1 ? strategies : planned.length);
   if (fresh) list.replaceChildren();

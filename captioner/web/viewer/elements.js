@@ -10,11 +10,11 @@ const make = (tag, attributes, ...children) => {
 };
 
 // Sends a message to the other part.
-const tell = (name, detail) => {
+const emit = (name, detail) => {
   document.dispatchEvent(new CustomEvent(`captioner:${name}`, { detail }));
 };
 // Calls `action` for each such message.
-const hear = (name, action) => {
+const listen = (name, action) => {
   document.addEventListener(`captioner:${name}`, ({ detail }) => action(detail));
 };
 

@@ -1,14 +1,14 @@
-// A better caption that the visitor leaves, with consent, to whoever runs the page.
+// The form in which visitors, with their consent, leave a better caption to whoever runs the page.
 const feedback = find(".feedback");
 const [better, consent] = feedback.querySelectorAll("input");
-const thank = (text) => {
+const showAnswer = (text) => {
   feedback.querySelector(".answer").textContent = text;
 };
 
 const forgetFeedback = () => {
   feedback.open = false;
   feedback.querySelector("form").reset();
-  thank("");
+  showAnswer("");
 };
 
 feedback.hidden = !props.consent;
@@ -18,12 +18,12 @@ feedback.addEventListener("toggle", () => {
 });
 feedback.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  thank("Sending …");
+  showAnswer("Sending …");
   const { key, photo } = shown; // the photo, because the server may have forgotten it
   trigger("correct", { key, photo, caption: better.value, consent: consent.checked });
-  consent.checked = false; // it was given for this time
+  consent.checked = false; // the visitor has agreed only for this time
 });
-hear("feedback", (reason) => {
+listen("feedback", (reason) => {
   if (!reason) better.value = "";
-  thank(reason || "Thank you. The photo and your caption are kept.");
+  showAnswer(reason || "Thank you. The photo and your caption are kept.");
 });

@@ -16,13 +16,14 @@ const drawRegion = (region) => {
 };
 
 // The region of the given size whose centre is (x, y), moved so that it lies within the photo.
-const around = (x, y, width, height) => {
+const regionAround = (x, y, width, height) => {
   const left = clamp(Math.min(x - width / 2, 1 - width));
   const top = clamp(Math.min(y - height / 2, 1 - height));
   return [left, top, left + width, top + height].map((v) => Math.round(1e4 * clamp(v)) / 1e4);
 };
 
-const steer = (region) => ask({ kind: "captions", region });
+// Asks for captions of a region, or of the whole photo if it is null.
+const askForRegion = (region) => ask({ kind: "captions", region });
 
 const whereIn = (event) => {
   const { left, top, width, height } = stage.getBoundingClientRect();
@@ -34,7 +35,7 @@ const dragTo = (event) => {
   const [[left, right], [top, bottom]] = [[x, origin[0]], [y, origin[1]]].map((v) =>
     v.sort((a, b) => a - b),
   );
-  return around((left + right) / 2, (top + bottom) / 2, right - left, bottom - top);
+  return regionAround((left + right) / 2, (top + bottom) / 2, right - left, bottom - top);
 };
 
 stage.addEventListener("pointerdown", (event) => {
@@ -44,17 +45,17 @@ stage.addEventListener("pointerdown", (event) => {
 });
 stage.addEventListener("pointermove", (event) => {
   if (!origin || !event.isPrimary) return;
-  look(-1);
+  selectWord(-1);
   drawRegion(dragTo(event));
 });
 stage.addEventListener("pointerup", (event) => {
   if (!origin || !event.isPrimary) return;
   const [left, top, right, bottom] = dragTo(event);
   const isDrag = right - left > 0.04 && bottom - top > 0.04;
-  const region = isDrag ? [left, top, right, bottom] : around(...origin, 0.3, 0.3);
+  const region = isDrag ? [left, top, right, bottom] : regionAround(...origin, 0.3, 0.3);
   origin = null;
   drawRegion(region);
-  steer(region);
+  askForRegion(region);
 });
 stage.addEventListener("pointercancel", () => {
   origin = null; // the browser has taken the finger's movement for scrolling
@@ -86,12 +87,12 @@ stage.addEventListener("keydown", (event) => {
   if (event.target !== stage) return;
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const [dx, dy] = arrows[event.key] ?? [];
-  if (event.key === "Enter" && draft) steer(draft);
+  if (event.key === "Enter" && draft) askForRegion(draft);
   else if (event.key === "Escape" && draft) {
-    if (shown.region) steer(null);
+    if (shown.region) askForRegion(null);
     else drawRegion(null);
   } else if (dx !== undefined) {
-    look(-1);
+    selectWord(-1);
     drawRegion(moved(dx, dy, event.shiftKey));
   } else return;
   event.preventDefault();
@@ -100,15 +101,15 @@ stage.addEventListener("keydown", (event) => {
 // The region after an arrow key, which moves it or, with Shift, changes its size. The first key makes
 // a region in the middle.
 const moved = (dx, dy, resize) => {
-  if (!draft) return around(0.5, 0.5, 0.4, 0.4);
+  if (!draft) return regionAround(0.5, 0.5, 0.4, 0.4);
   const [left, top, right, bottom] = draft;
   const [x, y, width, height] = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top];
-  if (!resize) return around(x + 0.05 * dx, y + 0.05 * dy, width, height);
+  if (!resize) return regionAround(x + 0.05 * dx, y + 0.05 * dy, width, height);
   const within = (size) => Math.min(1, Math.max(0.1, size));
-  return around(x, y, within(width + 0.1 * dx), within(height + 0.1 * dy));
+  return regionAround(x, y, within(width + 0.1 * dx), within(height + 0.1 * dy));
 };
 
 find(".whole").addEventListener("click", () => {
   stage.focus({ preventScroll: true });
-  steer(null);
+  askForRegion(null);
 });

@@ -1,44 +1,45 @@
-// What the page asks of the server. It is a wish of the visitor, one at a time. While the server
-// works, the last wish of the visitor waits, and replaces the one that waited before.
+// Sends the visitor's requests to the server, one at a time. While the server works on one, the last
+// request that the visitor makes waits, and replaces the one that waited before. They are:
 //   {kind: "photo", file} or {kind: "example", number}: show a new photo and its captions;
 //   {kind: "captions", region}: make other captions of the photo;
 //   {kind: "completion", prefix, word}: complete a caption, and show the word with this index;
 //   {kind: "restore", entry}: show an entry of the history, which does not need the server.
-let busy = null; // the wish that the server is working on
+let busy = null; // the request that the server is working on
 let waiting = null; // the one that comes next
-let wishes = 0;
+let requests = 0; // how many have been sent
 let lastAnswer = null;
 let controls = null; // the present values of the controls, or null if they have never changed
-let answered = null; // the values, as JSON, for which the last answer was given
+let answeredOptions = null; // the values, as JSON, for which the last answer was given
 
-const ask = (wish) => {
+const ask = (request) => {
   closeOthers();
-  if (!busy) return start(wish);
-  // A new photo that waits is not replaced by a wish about the present photo.
-  if (!waiting || !isNewPhoto(waiting) || isNewPhoto(wish)) waiting = wish;
+  if (!busy) return start(request);
+  // A new photo that waits is not replaced by a request about the present photo.
+  if (!waiting || !isNewPhoto(waiting) || isNewPhoto(request)) waiting = request;
 };
 
 const PATIENCE = 40; // seconds without an answer, after which the visitor may try again
 let patience = null; // the timer
-const start = async (wish) => {
-  if (wish.kind === "restore") return restore(wish.entry);
-  busy = { ...wish, begun: false, wish: ++wishes };
+const start = async (request) => {
+  if (request.kind === "restore") return restore(request.entry);
+  busy = { ...request, begun: false, request: ++requests };
   clearTimeout(patience);
-  patience = setTimeout(offerAgain, 1000 * PATIENCE, wish);
+  patience = setTimeout(offerAgain, 1000 * PATIENCE, request);
   const result = find(".result");
   result.ariaBusy = "true";
   find(".empty").ariaBusy = "true";
   find(".failed").hidden = true;
   if (isNewPhoto(busy)) announce("Looking at the photo …");
   result.given = null;
-  if (wish.file && !(await send(wish.file))) return rest();
+  if (request.file && !(await send(request.file))) return finishRequest();
   const { kind, number, prefix } = busy;
   const region = isNewPhoto(busy) ? null : "region" in busy ? busy.region : shown.region;
   busy.region = region;
   // The server does not keep the photos of the history, so they are sent again.
   const photo = isNewPhoto(busy) || shown.key ? undefined : shown.photo;
-  const model = caption()?.model; // whose words a completion changes
-  trigger("ask", { wish: busy.wish, kind, number, prefix, region, model, key: shown?.key, photo });
+  const model = caption()?.model; // the model that completes a caption
+  const about = { region, model, key: shown?.key, photo };
+  trigger("ask", { request: busy.request, kind, number, prefix, ...about });
 };
 
 // Sends the file to the server. If that fails, it shows a message and returns false.
@@ -71,69 +72,71 @@ const receive = () => {
   const answer = JSON.parse(props.value || "null");
   if (!answer || answer.answer === lastAnswer) return;
   lastAnswer = answer.answer;
-  if (answer.wish !== busy?.wish) return;
+  if (answer.request !== busy?.request) return;
   find(".failed").hidden = true;
   if (answer.about === "A photo that is gone") {
-    shown.key = null; // now the photo goes along
+    shown.key = null; // so that the photo is sent as well
     return start(busy);
   }
   if (answer.message) refuse(busy, answer);
   else accept(busy, answer);
-  if (answer.options) answered = JSON.stringify(answer.options);
-  // If an option was wrong, the page asks again when the options have changed. If the wish was for a
-  // new photo, it asks for that photo again.
+  if (answer.options) answeredOptions = JSON.stringify(answer.options);
+  // If an option was wrong, the page asks again when the options have changed. If the request was for
+  // a new photo, it asks for that photo again.
   if (answer.about === "This option") {
-    answered = JSON.stringify(controls);
-    again = isNewPhoto(busy) ? busy : null;
-  } else if (isNewPhoto(busy)) again = null;
-  if (answer.done) rest();
+    answeredOptions = JSON.stringify(controls);
+    refusedPhoto = isNewPhoto(busy) ? busy : null;
+  } else if (isNewPhoto(busy)) refusedPhoto = null;
+  if (answer.done) finishRequest();
 };
-let again = null; // the photo that was refused because of an option
+let refusedPhoto = null; // the request for a photo that was refused because of an option
 
-const rest = () => {
+const finishRequest = () => {
   busy = null;
   clearTimeout(patience);
   find(".result").ariaBusy = "false";
   find(".empty").ariaBusy = "false";
-  const wish = waiting;
+  const request = waiting;
   waiting = null;
-  if (wish) ask(wish);
-  else follow();
+  if (request) ask(request);
+  else askIfOptionsChanged();
 };
 
 // Asks for new captions if the controls have changed since the last answer.
-const follow = () => {
-  if (busy || (!shown && !again) || !controls || JSON.stringify(controls) === answered) return;
-  ask(again ? { kind: again.kind, file: again.file, number: again.number } : { kind: "captions" });
+const askIfOptionsChanged = () => {
+  if (busy || (!shown && !refusedPhoto) || !controls) return;
+  if (JSON.stringify(controls) === answeredOptions) return;
+  const { kind, file, number } = refusedPhoto ?? { kind: "captions" };
+  ask({ kind, file, number });
 };
 
 let settling = null; // the timer that waits for a slider to come to rest
-hear("options", (values) => {
+listen("options", (values) => {
   controls = values;
   clearTimeout(settling);
-  settling = setTimeout(follow, 300);
+  settling = setTimeout(askIfOptionsChanged, 300);
 });
 
 // The queue is full, or the server cannot be reached. Gradio shows which.
-hear("failed", () => {
+listen("failed", () => {
   if (busy) offerAgain(busy);
-  answered = JSON.stringify(controls);
-  rest();
+  answeredOptions = JSON.stringify(controls);
+  finishRequest();
 });
 
-const offerAgain = (wish) => {
+const offerAgain = (request) => {
   find(".failed").hidden = false;
   find(".failed button").onclick = () => {
     busy = null; // stop waiting for the answer
-    ask(wish);
+    ask(request);
   };
 };
 
-hear("photo", ({ file, number }) => ask(file ? { kind: "photo", file } : { kind: "example", number }));
-hear("restore", (entry) => ask({ kind: "restore", entry }));
-hear("refused", (message) => say("photo", message));
-hear("say", announce);
-hear("link", () => {
+listen("photo", ({ file, number }) => ask(file ? { kind: "photo", file } : { kind: "example", number }));
+listen("restore", (entry) => ask({ kind: "restore", entry }));
+listen("refused", (message) => say("photo", message));
+listen("say", announce);
+listen("link", () => {
   const number = Number(new URLSearchParams(location.search).get("example"));
   if (Number.isInteger(number) && number >= 1) ask({ kind: "example", number });
 });

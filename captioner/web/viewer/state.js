@@ -1,7 +1,7 @@
 // The viewer's value is null or JSON text: an answer to what `requests.js` has asked. Its fields:
-//   answer: a unique name; wish: the number of the wish; done: false if more answers follow;
-//   message, about: why the wish was refused; or
-//   key: by which the server knows the photo; captions: all that the wish has brought so far, each
+//   answer: a unique name; request: the number of the request; done: false if more answers follow;
+//   message, about: why the request was refused, and what the reason is about; or
+//   key: by which the server knows the photo; captions: all that have been found so far, each
 //   {text, words, log_probs, attention, alternatives, source, model, region, note}, and except for a
 //   completion options: the values of the controls, and sources: {source, model} of all searches
 //   that are planned (model: the model's name if there are two, or else empty);

@@ -19,7 +19,8 @@ const showWord = (word) => {
   });
 };
 
-const look = (word) => {
+// Shows a word that the visitor has chosen, and stops the film.
+const selectWord = (word) => {
   stop();
   touched = true;
   showWord(word);
@@ -35,7 +36,7 @@ const makeChip = (word, i) => {
   chip.style.setProperty("--probability", Math.exp(logProb));
   // Not pointerenter, because that event comes as well when chips appear under a pointer at rest.
   for (const event of ["focus", "pointermove"]) {
-    chip.addEventListener(event, () => chip.getAttribute("aria-pressed") === "true" || look(i));
+    chip.addEventListener(event, () => chip.getAttribute("aria-pressed") === "true" || selectWord(i));
   }
   // A finger's first tap shows where the model looked, and its second tap opens the list.
   let wasShown = true;
@@ -44,7 +45,7 @@ const makeChip = (word, i) => {
   });
   chip.addEventListener("click", (event) => {
     const open = chip.ariaExpanded === "true";
-    look(i);
+    selectWord(i);
     if (!wasShown || open) return closeOthers();
     openOthers(chip, i);
     // A click with detail 0 comes from the keyboard, whose focus then moves into the list.
