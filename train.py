@@ -39,15 +39,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _add_data_options(add: Callable[..., object]) -> None:
+    from captioner.data.datasets import DATASETS
+
+    kinds = ", ".join(kind for kind in DATASETS if kind != "nocaps")  # which is for evaluation only
     add(
         "--dataset",
         action="append",
         dest="datasets",
         metavar="KIND[:FOLDER]",
-        help="what to train on: coco (the default), flickr8k, flickr30k, coco2017, vizwiz, "
-        "textcaps, localized_narratives, or folder, which is your own photos with a captions file "
-        "(CSV, JSON lines, COCO, Karpathy). Given several times, it trains on all of them: "
-        "--dataset flickr8k:data/flickr8k --dataset folder:photos",
+        help=f"what to train on (default: coco): {kinds}. A folder has your own "
+        "photos with a captions file (CSV, JSON lines, COCO, Karpathy). Given several times, it "
+        "trains on all of them: --dataset flickr8k:data/flickr8k --dataset folder:photos",
     )
     add("--data-dir", type=Path, help="the FOLDER, if KIND stands alone (default: data/KIND)")
     add("--output", type=Path, default=Path("output"), help="features, state and checkpoint")

@@ -1,8 +1,8 @@
-"""The loop over epochs, the same for every phase of training.
+"""The loop over epochs, which is the same for every phase of training.
 
-After each epoch it keeps the state and the best weights on disk, and also where Ctrl-C cuts an
-epoch. A run that is killed at any moment goes on from there by the same call, and takes the steps
-that it would have taken.
+It saves the state and the best weights after each epoch, and the state when Ctrl-C interrupts an
+epoch. If a run is killed at any moment, the same call continues from there, and takes the steps
+that the run would have taken.
 """
 
 from __future__ import annotations
@@ -31,50 +31,59 @@ from captioner.training.training_state import (
 
 logger = logging.getLogger(__name__)
 
-# How far an epoch came: its "batches" so far, and sums over them. Empty before the first batch.
+# How far an epoch has come: the number of its "batches" so far, and sums over them. It is empty
+# before the first batch.
 Progress = dict[str, float]
 AfterEpoch = Callable[[str, Model, History], None]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training, with files of its own in the output folder."""
+    """A part of training, which has its own files in the output folder."""
 
-    name: str  # of an epoch, in the log
-    state: str  # file of the variables and the history
-    best: str  # file of the weights of the best epoch
+    name: str  # what an epoch is called in the log
+    state: str  # the file of the variables and the history
+    best: str  # the file of the weights of the best epoch
     epochs: int
-    patience: int | None = None  # epochs without a better score after which it stops
+    patience: int | None = None  # the phase stops after this many epochs without a better score
 
 
 class Trainer(Protocol):
-    """What a phase computes. `run_epochs` says when, and keeps it on disk."""
+    """What a phase computes. `run_epochs` calls it, and saves its results."""
 
-    judged_before: bool  # whether the weights before the first epoch are validated, and may win
+    judged_before: bool  # whether the weights before the first epoch may be the best
 
     @property
     def model(self) -> Model:
-        """Compiled, and with its optimizer's variables built."""
+        """The model, compiled, with its optimizer's variables built."""
 
     @property
     def batches(self) -> int:
-        """Of an epoch."""
+        """The number of batches in an epoch."""
 
     def begin(self) -> None:
-        """What comes once, before the first step of all."""
+        """Called once, before the first step of the phase."""
 
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
-        """Trains on what `progress` has left of an epoch, or on as much of it as comes before
-        `interrupted` is set. Returns it brought up to date."""
+        """Trains on the remaining batches of an epoch, until `interrupted` is set.
+
+        Args:
+            epoch: The number of the epoch.
+            progress: How far the epoch has come.
+            interrupted: Ends the epoch after the present batch.
+
+        Returns:
+            How far the epoch has come now.
+        """
 
     def summary(self, progress: Progress) -> dict[str, float]:
-        """What the history keeps of a whole epoch's training."""
+        """What the history records about the training of a whole epoch."""
 
     def validate(self) -> dict[str, float]:
-        """What the history keeps of the weights as they are."""
+        """What the history records about the validation of the present weights."""
 
     def score(self, epoch: dict[str, float]) -> float:
-        """Of an epoch in the history: the higher, the better."""
+        """The score of an epoch in the history. Higher is better."""
 
 
 def run_epochs(
@@ -84,19 +93,29 @@ def run_epochs(
     distribution: Distribution | None = None,
     after_epoch: AfterEpoch | None = None,
 ) -> History:
-    """Trains from what `trainer` begins with, or goes on with what `output` holds, to the end of
-    the phase. The weights of the best epoch are in `phase.best` then.
+    """Trains all epochs of a phase, or those that are not in the output folder yet.
 
-    `after_epoch` is called with the phase's name, the model and the history when an epoch is on
-    disk; not among several processes, where one that does something alone keeps the others waiting.
+    In the end, the file `phase.best` has the weights of the best epoch.
 
-    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
+    Args:
+        trainer: Computes the epochs.
+        phase: The number of epochs, and the names of the files.
+        output: The output folder.
+        distribution: The place of this process among several.
+        after_epoch: Called with the phase's name, the model and the history when an epoch has been
+            saved. It is not called if there are several processes, because the others would wait.
+
+    Returns:
+        The history, with an entry for each epoch.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
     """
     model, distribution = trainer.model, distribution or Distribution()
     state, best = output / phase.state, output / phase.best
     history = restore_state(state, model)
     progress = history.pop() if history and "batches" in history[-1] else {}
-    before = int(trainer.judged_before)  # entries of the history that are not of an epoch
+    before = int(trainer.judged_before)  # the number of entries before the first epoch's
     if history or progress:
         done = len(history) - before, progress.get("batches", 0)
         logger.info("going on after %s %d, batch %d", phase.name, *done)
@@ -106,8 +125,8 @@ def run_epochs(
             save_weights(best, model)
             history = [trainer.validate()]
             logger.info("before the first %s: %s", phase.name, figures(history[-1]))
-    # Among several processes the one that stops after a step would leave the others waiting: there
-    # Ctrl-C ends at once, and loses the epoch.
+    # With several processes, Ctrl-C ends at once and loses the epoch, because a process that stops
+    # after a step would leave the others waiting.
     with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
         for epoch in range(len(history) - before, phase.epochs):
             scores = [trainer.score(h) for h in history]
@@ -128,18 +147,18 @@ def run_epochs(
                 after_epoch(phase.name, model, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
-    distribution.agree("their history", json.dumps(history))  # and the best weights are written
+    distribution.agree("their history", json.dumps(history))  # also waits for the best weights
     return history
 
 
 def figures(entry: Mapping[str, float]) -> str:
-    """An entry of a history for people, with four digits."""
+    """An entry of a history as text for people, with four digits."""
     return ", ".join(f"{name} {value:.4g}" for name, value in entry.items())
 
 
 @contextmanager
 def interrupt_set() -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second one interrupts at once, as usual."""
+    """An event that the first Ctrl-C or SIGTERM sets. The second one interrupts at once."""
     interrupted = Event()
 
     def note(number: int, frame: object) -> None:
@@ -158,12 +177,12 @@ def interrupt_set() -> Iterator[Event]:
 
 
 def _keep(trainer: Trainer, history: History, state: Path, best: Path) -> None:
-    """Puts the epoch on disk."""
+    """Saves the epoch."""
     scores = [trainer.score(h) for h in history]
     if scores[-1] >= max(scores):
         save_weights(best, trainer.model)
-    # This comes last, because it says that the epoch is done: a run that is killed before does the
-    # epoch again.
+    # The state comes last, because it says that the epoch is done. A run that is killed before this
+    # repeats the epoch.
     save_state(state, trainer.model, history)
 
 

@@ -1,4 +1,4 @@
-"""What people see after each epoch: captions of some validation photos, and the curves so far."""
+"""The report after each epoch: captions of some validation photos, and the curves so far."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from captioner.training.training_state import History, Model
 logger = logging.getLogger(__name__)
 
 LOSS_PLOT = "loss.png"
-PHOTOS = 3  # that are captioned after each epoch
+PHOTOS = 3  # the number of photos that are captioned after each epoch
 GREEDY = DecodingOptions("greedy")
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """Called after each epoch, with the name of an epoch of the phase, the model and the history.
+    """Reports on a run. It is called after each epoch.
 
-    The photos are the same ones in every epoch, spread over the validation photos.
+    The photos are the same in every epoch, and are spread over the validation photos.
     """
 
     records: Sequence[Record]
@@ -44,7 +44,8 @@ class EpochReport:
     cache: FeatureCache
     output: Path
     finished: tuple[tuple[str, History], ...] = ()  # the phases before this one
-    compiled: dict[int, keras.Model] = field(default_factory=dict)  # what belongs to each model
+    # The decoding loop of each model and a copy of each network, by the id of the original.
+    compiled: dict[int, keras.Model] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -59,9 +60,14 @@ class EpochReport:
         return replace(self, finished=(*self.finished, (phase, history)))
 
     def __call__(self, phase: str, model: Model, history: History) -> None:
-        """Draws `loss.png` in the output folder, and logs captions beside a reference each.
+        """Draws `loss.png` in the output folder, and logs captions, each with a reference.
 
-        Neither costs the run when it fails: what matters is on disk already.
+        If this fails, the run continues, because the epoch has been saved already.
+
+        Args:
+            phase: What an epoch of the phase is called.
+            model: The model after the epoch.
+            history: The history of the phase so far.
         """
         try:
             write_bytes(self.output / LOSS_PLOT, self.plot((phase, history)))
@@ -72,11 +78,11 @@ class EpochReport:
             logger.warning("nothing to look at after this epoch: %s", error)
 
     def plot(self, *phases: tuple[str, History]) -> bytes:
-        """A PNG of the finished phases and of `phases`."""
+        """Draws the finished phases and `phases` as a PNG."""
         return loss_plot([*self.finished, *phases])
 
     def captions(self, model: Model) -> list[str]:
-        """What the model says of each of the photos, decoded greedily."""
+        """Captions of the photos, by greedy search."""
         if isinstance(model, EndToEndModel):
             features, model = self._seen_by(model.backbone), model.captions
         else:
@@ -91,9 +97,9 @@ class EpochReport:
         return self.compiled[id(model)]
 
     def _seen_by(self, backbone: keras.Model) -> np.ndarray:
-        """float32 (photos, locations, channels) of a backbone that is being trained."""
+        """Features by a backbone that is being trained: float32 (photos, locations, channels)."""
         if id(backbone) not in self.compiled:
-            # A model of its own with the same layers, so that nothing is added to the trained one.
+            # This is a separate model with the same layers, so that the trained one is not changed.
             twin = keras.Model(backbone.inputs, backbone.outputs[0])
             twin.compile(jit_compile=compiles_whole_steps())
             self.compiled[id(backbone)] = twin

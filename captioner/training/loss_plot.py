@@ -1,6 +1,7 @@
-"""The curves of a run, as a picture: losses by epoch, and CIDEr-D where it was trained on.
+"""The curves of a run as a picture: the losses by epoch, and CIDEr-D if there was such training.
 
-Nothing else imports Matplotlib for training, and nothing that serves captions imports this module.
+This is the only module of training that imports Matplotlib. No module that serves captions imports
+this one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ History = Sequence[Mapping[str, float]]
 
 
 def loss_plot(phases: Sequence[tuple[str, History]]) -> bytes:
-    """A PNG of a run's phases so far, from left to right.
+    """Draws the phases of a run so far, from left to right, as a PNG.
 
     Args:
         phases: The name of an epoch and the history of each phase. Cross-entropy's entries have
-            "nll" and "val_nll" (nats per word); those of self-critical training have "val_cider"
-            (percent), and their first is from before the phase.
+            "nll" and "val_nll" (nats per word). Those of self-critical training have "val_cider"
+            (percent), and the first of them is from before the phase.
     """
     losses = [(name, history) for name, history in phases if history and "nll" in history[0]]
     rewards = [history for _, history in phases if history and "val_cider" in history[0]]

@@ -1,7 +1,8 @@
-"""The n-grams of many captions as whole numbers, by a few operations on arrays.
+"""The n-grams of many captions as whole numbers, found by a few operations on arrays.
 
-An n-gram is a pair: the number of the (n - 1)-gram that it begins with, and its last word. Both
-halves fit into one int64, whatever the size of the vocabulary, so two n-grams never share a number.
+An n-gram is encoded as a pair: the number of the (n - 1)-gram at its beginning, and its last word.
+The pair fits into one int64 for any size of the vocabulary, so that two n-grams never have the same
+number.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ import numpy as np
 from captioner.data.vocabulary import PAD
 
 ORDERS = 4
-BASE = 2**31  # above every word id
+BASE = 2**31  # larger than every word id
 
 
 @dataclass(frozen=True)
 class NGrams:
-    """Which n-grams of order 1 to `ORDERS` each of `captions` has, and how often.
+    """The n-grams of order 1 to `ORDERS` in each of a number of captions.
 
-    Each entry of `rows`, `grams` and `counts` (entries,) says that the caption number `rows[i]` has
-    the n-gram number `grams[i]`, and how many times. `codes` are, for each order, the sorted pairs
-    of beginning and last word; an n-gram's number is its place among them, behind all of lower
-    orders.
+    The caption number `rows[i]` has the n-gram number `grams[i]` `counts[i]` times. An n-gram's
+    number is its position in `codes`, after all n-grams of lower orders.
+
+    Args:
+        captions: The number of captions.
+        rows: int64 (entries,).
+        grams: int64 (entries,).
+        counts: int64 (entries,).
+        codes: For each order, the sorted pairs of beginning and last word.
     """
 
     captions: int
@@ -36,16 +42,16 @@ class NGrams:
 
     @cached_property
     def distinct(self) -> int:
-        """How many different n-grams there are."""
+        """The number of different n-grams."""
         return sum(map(len, self.codes))
 
     @cached_property
     def orders(self) -> np.ndarray:
-        """int64 (distinct,): the order of each n-gram, from 0."""
+        """The order of each n-gram, counted from 0: int64 (distinct,)."""
         return np.repeat(np.arange(ORDERS), [len(c) for c in self.codes])
 
     def numbers_in(self, other: NGrams) -> np.ndarray:
-        """int64 (distinct,): the number that each n-gram has in `other`, or -1 if it has none."""
+        """The number of each n-gram in `other`, or -1 if it is not there: int64 (distinct,)."""
         found, known, first = [], np.zeros(0, np.int64), 0
         for order, (mine, theirs) in enumerate(zip(self.codes, other.codes, strict=True)):
             if order:
@@ -58,7 +64,8 @@ class NGrams:
 
 
 def find_ngrams(words: np.ndarray) -> NGrams:
-    """The n-grams of `words`, int (captions, steps), with `PAD` behind the words of a caption."""
+    """Finds the n-grams of `words`, int (captions, steps), where `PAD` follows the words of a
+    caption."""
     words = words.astype(np.int64)
     captions, steps = words.shape
     rows, grams, codes = [], [], []

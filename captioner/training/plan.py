@@ -1,7 +1,8 @@
-"""What `train.py --check` says: what a run would do, and about how long and how much disk it takes.
+"""The plan that `train.py --check` prints: what a run would do, and the time and disk it needs.
 
-Times are measured: some photos go through the network, and some batches of made-up features through
-training steps. No features are kept, and nothing is written to the output folder.
+Times are estimated from measurements: some photos go through the network, and some batches of
+made-up features through training steps. No features are kept, and nothing is written to the output
+folder.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from captioner.training.run import RUN, RunOptions, config_of, describe_run, is_
 from captioner.training.self_critical import SelfCriticalTrainer
 
 GB = 1e9
-PHOTOS, STEPS = 64, 3  # that are measured
-# Training a network on photos takes about three times as long as seeing them: forward, and twice as
-# much backward. The last blocks alone take less.
+PHOTOS, STEPS = 64, 3  # how many of each are measured
+# Training the network on photos takes about three times as long as running it, because the backward
+# pass takes twice as long as the forward pass. Training only the last blocks takes less.
 FORWARD_AND_BACKWARD = 3
 
 
 class NoRoom(CaptionerError, RuntimeError):
-    """The disk has less room than a run is estimated to need."""
+    """The disk has less room than the run is estimated to need."""
 
 
 class MadeUpFeatures:
-    """Stands where a feature cache does, for batches whose content does not matter."""
+    """Takes the place of a feature cache, for batches whose content does not matter."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.one = np.random.default_rng(0).random(shape, np.float32).astype(np.float16)
@@ -58,20 +59,20 @@ class MadeUpFeatures:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the work, and the seconds that it is estimated to take."""
+    """A part of the work, and its estimated time in seconds."""
 
     what: str
     seconds: float
 
 
 def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
-    """Lines about a run with these options.
+    """Describes, line by line, what a run with these options would do.
 
     Raises:
         DatasetError: More photos are missing than may be left out.
-        FeatureError: The folder of features holds those of another network.
+        FeatureError: The folder of features has those of another network.
         NoRoom: The disk is too small.
-        TrainingError: The output folder holds another run.
+        TrainingError: The output folder has another run.
     """
     training, output = options.training, options.output
     network = build_backbone(options.backbone_weights, name=options.backbone)
@@ -82,7 +83,7 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     )
     config = config_of(options, extractor, vocabulary)
     described = describe_run(config, records, vocabulary.rule)
-    if options.skip_unreadable:  # only the run itself knows which photos and words are left
+    if options.skip_unreadable:  # the run will find out which photos and words are left
         del described["records"], described["model"]["vocabulary_size"]
     going_on = is_same_run(output / RUN, described)
     yield f"Output: {output}" + (", which holds this run already: it goes on" if going_on else "")
@@ -118,14 +119,14 @@ def _missing(
     folder: Path,
     options: RunOptions,
 ) -> dict[View, tuple[list[Record], list[Record]]]:
-    """For each view, the photos that are seen in it, and those of them without features."""
+    """For each view, the photos that have this view, and those of them without features."""
     stamp, found = extractor.stamp(), {}
     views = further_views(options.training.mirror, options.training.crops)
     for view in (AS_IT_IS, *views):
         some = [r for r in train if view.suits(r)] + val * (view == AS_IT_IS)
         place = folder / view.name
         made: FeatureCache | tuple[()] = ()
-        if (place / "stamp.json").exists():  # opening a cache would begin a new one
+        if (place / "stamp.json").exists():  # otherwise, opening the cache would create it
             theirs = replace(stamp, preprocessing=stamp.preprocessing + view.description)
             made = FeatureCache(place, theirs, some)
         found[view] = some, [r for r in some if r.image_id not in made]
@@ -133,7 +134,7 @@ def _missing(
 
 
 def _absent(records: Sequence[Record], skip: int) -> int:
-    """How many of the photos would be downloaded. Raises `DatasetError` if others are not there."""
+    """Counts the photos that would be downloaded. Raises `DatasetError` if others are missing."""
     absent = {r.image_id: r for r in records if not r.path.is_file()}
     lost = [str(r.path) for r in absent.values() if r.url is None]
     if len(lost) > skip:
@@ -152,7 +153,7 @@ def _parts(
     photo = _seconds_per_photo(records, extractor)
     yield Part(f"features of {todo:,} photos", todo * photo)
     steps, step = _step_of_cross_entropy(context)
-    # In validation, nothing is learnt: a third of a step.
+    # A step of validation has no backward pass, and takes a third of the time.
     epoch = steps * step + ceil(len(context.val) / training.batch_size) * step / 3
     yield Part(f"cross-entropy, {training.epochs} epochs at most", training.epochs * epoch)
     if training.finetune_from:
@@ -185,7 +186,7 @@ def _seconds_per_photo(records: Sequence[Record], extractor: FeatureExtractor) -
 
 
 def _step_of_cross_entropy(context: RunContext) -> tuple[int, float]:
-    """The steps of an epoch, and the seconds of one."""
+    """The number of steps in an epoch, and the seconds that one takes."""
     training = context.config.training
     model = CaptionModel(context.config.model, training.label_smoothing, training.mixed_precision)
     batches = context.batches(0)
@@ -209,7 +210,7 @@ def _step_of_self_critical(context: RunContext) -> tuple[int, float]:
 
 
 def _seconds_of(step: Callable[[], object]) -> float:
-    for _ in range(2):  # compiles, and perhaps compiles for other shapes
+    for _ in range(2):  # compiles, and may compile again for other shapes
         step()
     start = time.perf_counter()
     for _ in range(STEPS):
@@ -220,14 +221,14 @@ def _seconds_of(step: Callable[[], object]) -> float:
 def _disk(
     context: RunContext, extractor: FeatureExtractor, todo: int, folder: Path
 ) -> Iterator[str]:
-    """Lines about the room that is needed. Raises `NoRoom`."""
+    """Describes, in lines, the disk space that is needed. Raises `NoRoom` if there is less."""
     training, output = context.config.training, context.output
     one = 2 * np.prod(extractor.shape)  # float16
     features = todo * one
     decoder = CaptionModel(context.config.model).count_params()
     backbone = extractor.backbone.count_params()
     phases = 1 + bool(training.cider_epochs) + bool(training.finetune_from)
-    # The best weights, and the state with two moments of each, in float32; the checkpoint.
+    # In float32: the best weights, the state (weights and two moments of each), and the checkpoint.
     states = phases * 16 * decoder + 4 * decoder + 2 * backbone
     if training.finetune_from:
         states += 16 * (backbone + decoder)

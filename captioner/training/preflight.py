@@ -1,6 +1,6 @@
-"""What can be wrong with a run's options, found out before Keras is imported, which takes seconds.
+"""Checks of a run's options that are done before Keras is imported, because that takes seconds.
 
-Nothing in here, nor in what it imports, needs Keras.
+Neither this module nor any that it imports needs Keras.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from captioner.model.backbones import backbone
 
 
 class OptionsError(CaptionerError, ValueError):
-    """Options that cannot be used; the message names them and the remedy."""
+    """Options cannot be used. The message names them and the remedy."""
 
 
 def settings_of(
     recipe: Recipe, settings: Sequence[str], given: Mapping[str, Any]
 ) -> tuple[Recipe, TrainingConfig]:
-    """A recipe with what the command line changes in it, and its training part checked.
+    """Applies the command line's changes to a recipe, and checks its options of training.
 
     Args:
-        recipe: What to start from.
-        settings: SECTION.FIELD=VALUE, as `--set` takes it.
-        given: The values of options that are called like fields of `TrainingConfig`, by field;
-            None and other names are left out.
+        recipe: The recipe.
+        settings: The values of `--set`, SECTION.FIELD=VALUE.
+        given: The values of the other options by name. Only those count that have the name of a
+            field of `TrainingConfig` and are not None.
 
     Raises:
         ConfigError: A value is out of range, or a field is set twice.
@@ -54,18 +54,18 @@ def settings_of(
         return recipe, TrainingConfig(**recipe.training)
     except ConfigError as error:
         message = str(error)
-        for name in given:  # as it was typed
+        for name in given:  # name the option as it was typed
             message = message.replace(f"training.{name} is", f"{_option(name)} is")
         raise ConfigError(message) from None
 
 
 def check_places(options: argparse.Namespace) -> None:
-    """Looks at the files, folders and names that train.py's options give.
+    """Checks the files, folders and names in train.py's options.
 
     Raises:
         BackboneError: The weights of the backbone are not there.
         OptionsError: A folder cannot be written to.
-        HubError: The checkpoint could not be pushed.
+        HubError: The checkpoint cannot be pushed.
     """
     if options.push_to_hub is not None:
         hub_access.check_repo_id(options.push_to_hub)
@@ -73,16 +73,16 @@ def check_places(options: argparse.Namespace) -> None:
     elif options.private:
         raise OptionsError("--private is of no use without --push-to-hub USER/NAME.")
     backbone(options.backbone).check_weights(options.backbone_weights)
-    if options.distribute == "hosts":  # of which the first one alone writes
+    if options.distribute == "hosts":  # only the first host writes
         return
     _check_folder(options.output, "--output")
-    # Features that are all there may lie where nothing can be written.
+    # A folder with complete features need not be writable.
     if options.features is not None and not (options.features / "stamp.json").is_file():
         _check_folder(options.features, "--features")
 
 
 def check_backbone(name: str, training: TrainingConfig) -> None:
-    """Raises `BackboneError` if there is none of that name, or it cannot be tuned as is wanted."""
+    """Raises `BackboneError` if there is no such backbone, or if it cannot be fine-tuned so."""
     entry = backbone(name)
     if training.finetune_from:
         entry.check_block(training.finetune_from)
@@ -90,7 +90,7 @@ def check_backbone(name: str, training: TrainingConfig) -> None:
 
 
 def describe_data(records: Sequence[Record], training: TrainingConfig) -> list[str]:
-    """Lines about what was read: data sets with their photos and captions, and the words."""
+    """Describes what was read, in lines: data sets, numbers of photos and captions, words."""
     lines = ["Data:"]
     for part in summary(records):
         captions = part["captions_by_people"] + part["captions_by_model"]
@@ -109,7 +109,7 @@ def describe_data(records: Sequence[Record], training: TrainingConfig) -> list[s
 
 
 def describe_downloads(sources: Sequence[Source], images: int | str | None) -> list[str]:
-    """Lines about what is not there and would be downloaded."""
+    """Describes, in lines, what is missing and would be downloaded."""
     lines = []
     for source in sources:
         entry = DATASETS[source.kind]
@@ -123,7 +123,7 @@ def describe_downloads(sources: Sequence[Source], images: int | str | None) -> l
 
 
 def check_records(records: Sequence[Record], training: TrainingConfig) -> None:
-    """Counts what was read. Raises `DatasetError` if nothing can be learnt from it."""
+    """Checks the records. Raises `DatasetError` if nothing can be learnt from them."""
     check_no_leak(records)
     check_trainable(records, training.min_count)
 

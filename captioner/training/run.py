@@ -1,10 +1,11 @@
 """The training run: features, vocabulary, fit, validate, export.
 
 `run_training` can be killed at any moment: whatever it has finished (images, shards of features,
-epochs) is on disk, and the same call in the same output folder goes on from there. The order of the
-images is a function of seed and epoch, and the optimizer, the schedule and the dropout generators
-are saved with the weights, so a resumed run takes the steps that an uninterrupted one would have
-taken: to the last bit without oneDNN, whose products on a CPU differ from run to run.
+epochs) is on disk, and the same call with the same output folder continues from there. The order of
+the images depends only on seed and epoch, and the optimizer, the schedule and the dropout
+generators are saved with the weights. A resumed run therefore takes the steps that an uninterrupted
+run would have taken. They agree to the last bit without oneDNN, whose matrix products on a CPU
+differ from run to run.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from captioner.training.training_state import History, StateError, load_weights
 logger = logging.getLogger(__name__)
 
 RUN, LOCK = "run.json", "run.lock"
-# These may change: they only add to what the folder already holds.
+# These options may change between two calls, because they do not affect what the folder has.
 EXTENDABLE = (
     "cider_epochs",
     "cider_learning_rate",
@@ -70,35 +71,41 @@ EXTENDABLE = (
 
 
 class TrainingError(CaptionerError, RuntimeError):
-    """A run that cannot start or go on; the message says why and what to do."""
+    """The run cannot start or continue. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `run_training` needs besides the records."""
+    """The arguments of `run_training` besides the records."""
 
     dataset: str
     output: Path
     backbone_weights: str = IMAGENET
     backbone_note: str = ""
-    features: Path | None = None  # default: a folder of the output
+    features: Path | None = None  # default: a folder in the output folder
     shard_images: int = SHARD_IMAGES
     skip_unreadable: int = 0  # photos that may be left out because they cannot be read
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distribution: Distribution = field(default_factory=Distribution)
-    model: dict[str, Any] = field(default_factory=dict)  # ModelConfig's fields, where not default
+    model: dict[str, Any] = field(default_factory=dict)  # changed fields of ModelConfig
     backbone: str = DEFAULT  # the name of an entry of `BACKBONES`
 
     @property
     def features_folder(self) -> Path:
-        """Where the features of the backbone lie that the run begins with."""
+        """The folder with the features of the backbone, as it is before any fine-tuning."""
         return self.features or self.output / "features"
 
 
 def run_training(records: Sequence[Record], options: RunOptions) -> Path:
-    """Trains on `records` (splits "train" and "val") and returns the checkpoint directory.
+    """Trains on the records of the splits "train" and "val", or continues to do so.
 
-    Raises `TrainingError`, and the `DatasetError` and `FeatureError` of what it calls.
+    Returns:
+        The checkpoint directory.
+
+    Raises:
+        TrainingError: The run cannot start or continue.
+        DatasetError: The records cannot be used.
+        FeatureError: The features cannot be extracted or read.
     """
     output = options.output
     lock: AbstractContextManager[Any] = nullcontext()
@@ -129,7 +136,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     extractor = FeatureExtractor(network)
     cache, views = _extract(records, extractor, options.features_folder, options, distribution)
     records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
-    check_trainable(records, training.min_count)  # what is left of them
+    check_trainable(records, training.min_count)  # the records whose photos could be read
     train = [r for r in records if r.split == "train"]
     val = [r for r in records if r.split == "val"]
     vocabulary = Vocabulary.build(
@@ -143,7 +150,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         write_json(output / RUN, described)
     report = EpochReport.of(val, vocabulary, cache, output)
     context = RunContext(config, vocabulary, cache, train, val, output, distribution, views)
-    if not distribution.engine:  # a model that is on several devices is not asked alone
+    if not distribution.engine:  # one process cannot decode with a model that is on several devices
         context = replace(context, after_epoch=report)
     context = context.on_device()
     with distribution.scope():
@@ -157,7 +164,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     folder = output / "checkpoint"
     if not distribution.is_main:
         return folder  # the first process writes it
-    if distribution.engine:  # that model is on all devices; from here on, one is enough
+    if distribution.engine:  # the model was on all devices; the phases that follow need only one
         model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
         load_weights(output / BEST, model, output / STATE)
         context = replace(context, distribution=Distribution())
@@ -186,7 +193,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
 def config_of(
     options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
 ) -> CaptionerConfig:
-    """The configuration that the run begins with."""
+    """The configuration of the run, before any fine-tuning."""
     own = options.backbone_weights != IMAGENET
     sizes: dict[str, Any] = model_sizes(extractor.backbone.output_shape[1:]) | options.model
     return CaptionerConfig(
@@ -211,10 +218,10 @@ def _finetune(
     records: Sequence[Record],
     options: RunOptions,
 ) -> tuple[RunContext, EpochReport]:
-    """Trains the network too, then the model alone on the features that it gives from then on."""
+    """Trains network and model together, then the model alone on the network's new features."""
     history = fit_end_to_end(model, network, replace(context, after_epoch=report))
     report = report.after("fine-tuning epoch", history)
-    extractor = FeatureExtractor(network)  # of its new weights
+    extractor = FeatureExtractor(network)  # with the new weights
     tuned = extractor.stamp().fingerprint
     backbone = replace(context.config.backbone, weights="bundled", fingerprint=tuned)
     folder = options.output / f"features-{tuned[:12]}"
@@ -239,8 +246,7 @@ def _export(
     val: Sequence[Record],
     cache: FeatureCache,
 ) -> None:
-    """Writes the checkpoint, then adds its scores: whatever scoring stumbles over, the weights are
-    safe."""
+    """Writes the checkpoint, then adds its scores, so that an error in scoring loses no weights."""
     card = model_card(checkpoint.config, metrics).encode()
     extra = {LOSS_PLOT: plot, "README.md": card}
     write_checkpoint(folder, checkpoint, metrics, extra)
@@ -264,7 +270,7 @@ def _extract(
     options: RunOptions,
     distribution: Distribution,
 ) -> tuple[FeatureCache, list[FeatureCache]]:
-    """The features of all photos, and those of the further views of training photos."""
+    """Extracts the features of all photos, and those of the further views of training photos."""
     share = {"part": distribution.part, "parts": distribution.parts}
     used = [r for split in ("train", "val") for r in records if r.split == split]
     cache = extract(
@@ -282,13 +288,16 @@ def _extract(
 def _scores(
     checkpoint: Checkpoint, val: Sequence[Record], cache: FeatureCache
 ) -> list[dict[str, Any]]:
-    """Scores of greedy captions and of a beam's, for each data set and for all together. Raises
-    `MetricsUnavailable`."""
+    """Scores greedy captions and those of a beam search, for each data set and for all together.
+
+    Raises:
+        MetricsUnavailable: Java or a package for the scores is missing.
+    """
     require_metrics()
     captioner = Captioner(checkpoint)
     groups = by_dataset(val)
     if len(groups) > 1:
-        groups[checkpoint.config.dataset] = list(val)  # and all together
+        groups[checkpoint.config.dataset] = list(val)  # all data sets together
     else:
         groups = {checkpoint.config.dataset: list(val)}
     return [
@@ -302,8 +311,8 @@ def _scores(
 def describe_run(
     config: CaptionerConfig, records: Sequence[Record], word_rule: str = UNICODE
 ) -> dict[str, Any]:
-    """What a run may not change on its way."""
-    # Runs from before there were several rules go on; to them, words were what UNICODE finds.
+    """What must stay the same until the run is finished."""
+    # UNICODE adds nothing, so that runs which began when it was the only rule can continue.
     digest = hashlib.sha256(b"" if word_rule == UNICODE else word_rule.encode())
     for r in sorted(records, key=lambda r: r.image_id):
         told = [r.image_id, r.split, r.captions]
@@ -312,9 +321,10 @@ def describe_run(
 
 
 def is_same_run(path: Path, now: dict[str, Any]) -> bool:
-    """Whether the folder of `path` holds this run already; False if it holds none.
+    """Whether the folder of `path` has this run already; False if it has none.
 
-    Raises `TrainingError` if it holds another: other options, or other data.
+    Raises:
+        TrainingError: The folder has a run with other options or other data.
     """
     if not path.exists():
         return False
@@ -327,7 +337,9 @@ def is_same_run(path: Path, now: dict[str, Any]) -> bool:
         detail = section
         if isinstance(value, dict):
             old = before.get(section) or {}
-            if section == "training":  # an option that is newer than the run has its default
+            if (
+                section == "training"
+            ):  # options that did not exist when the run began have their defaults
                 old = asdict(TrainingConfig()) | old
             detail = ", ".join(
                 f"{section}.{k} was {old.get(k)!r}, now {v!r}"
