@@ -1,19 +1,19 @@
-"""A fault at every write of a whole run: is anything lost, and does the same command go on?
+"""Does a run survive a fault at each of its writes? Each write fails once.
 
     python benchmarks/faults.py [--errors ENOSPC EIO] [--all-phases]
 
 `train.py` runs in this process with a network of three convolutions: extraction, cross-entropy,
 self-critical training, export, scores, and a push to a Hub on the loopback interface; with
-`--all-phases`, mirrored photos, fine-tuning and polishing as well. It writes through a file layer
-that fails once at each step: opening a file for writing, a write (half of the bytes arrive),
-`fsync`, a rename, or a new folder. With ENOSPC, all later writes of that attempt fail as well, as
-on a full disk.
+`--all-phases`, also mirrored photos, fine-tuning and polishing. It writes through a file layer that
+fails once at each step: opening a file for writing, a write (half of the bytes arrive), `fsync`, a
+rename, or a new folder. With ENOSPC, all later writes of the same attempt fail, too, as on a full
+disk.
 
-The first attempt fails at its first step. The same command again comes past that step and fails at
-the next one that has not failed yet, and so on, until an attempt meets no fault. After each of
-them, everything under its final name must be whole, nothing half may be left, and the message must
-be one line with a remedy. In the end, all files must be those of an undisturbed run: the features,
-the checkpoint and the commit to the last byte, and the states of training in every number.
+The first attempt fails at its first step. The second attempt passes that step and fails at the next
+one, and so on, until an attempt meets no fault. After each attempt, all files with a final name
+must be whole, no temporary files may be left, and the message must be one line with a remedy. In
+the end, all files must equal those of an undisturbed run: the features, the checkpoint and the
+commit in every byte, and the training states in every number.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ HALF = (".tmp", ".new", ".old", ".part", ".incomplete")
 
 
 class Faults:
-    """A file layer for all below `root` that fails at the first step that has not failed yet.
+    """A file layer for everything below `root`. It fails at the first step that has not failed yet.
 
-    A step is known by what it does, to which file, and for which time in this attempt.
+    A step is identified by its kind, its file, and its number in this attempt.
     """
 
     def __init__(self, root: Path, number: int, phases: str) -> None:
@@ -110,7 +110,7 @@ class Faults:
         raw = FaultyFile(self, file, mode.replace("b", "").replace("t", ""))
         if buffering == 0:
             return raw
-        # One that NumPy takes for no file of the system, to which it would write by itself.
+        # Not a `FileIO`, because NumPy would write to that without calling `write`.
         buffered = io.BufferedRandom(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, *more, **options)
 
@@ -168,7 +168,7 @@ def make_data(folder: Path) -> Path:
 
 
 def patched(stack: contextlib.ExitStack) -> None:
-    """train.py with small sizes, all photos in one shard, and scores that cost nothing."""
+    """Makes train.py use small sizes, a single shard, and scores that need no Java."""
     real = run.RunOptions
 
     def small(**options: Any) -> run.RunOptions:
@@ -189,7 +189,7 @@ def patched(stack: contextlib.ExitStack) -> None:
 
 
 def command(data: Path, output: Path, faults: Faults) -> tuple[int, str]:
-    """The exit status of train.py, and what it says on standard error."""
+    """Runs train.py. Returns its exit status and its error messages."""
     given = [*OPTIONS.format(data=data, output=output).split(), *faults.phases.split()]
     said = io.StringIO()
     with (
@@ -200,13 +200,13 @@ def command(data: Path, output: Path, faults: Faults) -> tuple[int, str]:
     ):
         code = train.main()
     keras.utils.clear_session()
-    gc.collect()  # with what the exception held, the lock of the folder
+    gc.collect()  # releases the lock of the folder, which the exception still holds
     lines = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
     return code, "\n".join(lines)
 
 
 def find_damage(output: Path) -> list[str]:
-    """What is not whole of all that stands under its final name."""
+    """Describes the files with a final name that are not whole, and the temporary files."""
     found = [str(p) for p in output.rglob("*") if p.name.endswith(HALF)]
     for path in output.rglob("*.json"):
         json.loads(path.read_bytes())
@@ -236,7 +236,7 @@ def faults_of(checkpoint: Path) -> Iterator[tuple[str, str]]:
 
 
 def contents(output: Path) -> dict[str, Any]:
-    """All that a run leaves, here and on the Hub."""
+    """Everything that a run leaves on disk and on the Hub."""
     found: dict[str, Any] = {
         str(p.relative_to(output)): p.read_bytes()
         for p in output.rglob("*")
@@ -251,7 +251,7 @@ def contents(output: Path) -> dict[str, Any]:
 
 
 def attempt(data: Path, folder: Path, faults: Faults) -> bool:
-    """One command, and a look at what it left. False if it met no fault any more."""
+    """Runs one attempt and checks what it left. Returns False if it met no fault."""
     faults.begin()
     code, message = command(data, folder / "output", faults)
     if not faults.struck:
@@ -271,7 +271,7 @@ def attempt(data: Path, folder: Path, faults: Faults) -> bool:
 def fails_everywhere(
     data: Path, folder: Path, number: int, phases: str, whole: dict[str, Any]
 ) -> int:
-    """Goes on until no fault is met, and compares. Gives how much was wrong."""
+    """Repeats the command until it meets no fault, and compares. Returns how much was wrong."""
     shutil.rmtree(folder / "output")
     HUB.repositories.clear()
     faults, wrong, going_on, began = Faults(folder, number, phases), 0, True, time.monotonic()

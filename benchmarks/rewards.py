@@ -1,11 +1,11 @@
-"""How long the rewards of a batch take: n-grams as whole numbers, beside dictionaries of tuples.
+"""How long do the rewards of a batch take, with n-grams as whole numbers or as tuples?
 
     python benchmarks/rewards.py --data-dir FLICKR8K
 
-The batches are what self-critical training would have: for each of 32 training photos of Flickr8k
-five captions, here those that people wrote for the photo, each with a few words of another photo's
-caption in place of its own. The two take turns, and their rewards have to agree to 1e-9. The time
-is that of the one processor they compute on, whatever else is using it.
+The batches are like those of self-critical training. Each has five captions of 32 training photos
+of Flickr8k; here they are the photo's references, each with its end replaced by that of another
+photo's caption. The two ways take turns, and their rewards must agree to 1e-9. The times are
+processor times, so other programs do not count.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
 def batch(
     references: dict[str, list[list[int]]], size: int, rng: np.random.Generator
 ) -> tuple[list[str], np.ndarray]:
-    """Photos, and five captions of each: (size, 5, steps)."""
+    """A batch: photos, and five captions of each, (size, 5, steps)."""
     ids = rng.choice(list(references), size, replace=False).tolist()
     captions = []
     for image_id, other in zip(ids, reversed(ids), strict=True):

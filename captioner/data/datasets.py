@@ -64,7 +64,7 @@ class DataSet:
         splits: The splits with published captions, which one can evaluate on.
         fetch: Downloads the data set; None if this program cannot.
         fetch_images: How many photos are downloaded by default.
-        fetch_size: How much a download is, in words.
+        fetch_size: How large the download is, as a phrase for messages.
         is_complete: Whether a folder needs no download.
         scenes: What the photos show; the model card's section on limits uses it.
         published: Scores of other systems on the test photos, in percent, by system and metric.

@@ -35,7 +35,7 @@ class Source:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether some of it may have to be downloaded, and this program can do that."""
+        """Whether files may be missing that this program can download."""
         entry = DATASETS[self.kind]
         return entry.fetch is not None and not entry.is_complete(self.folder)
 

@@ -108,7 +108,7 @@ def features_of(
 def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequence[str]) -> None:
     """Adds a result to the metrics and the model card of a checkpoint.
 
-    A result on fewer photos (`--limit`) never takes the place of one on more. A model card that was
+    A result on fewer photos (`--limit`) does not replace one on more photos. A model card that was
     edited by hand is not changed.
 
     Args:

@@ -1,4 +1,4 @@
-"""A network of the table `backbones`, without its top: photo in, features out.
+"""Builds the networks of the table `backbones`, which turn photos into features.
 
 The backbone is frozen. Local weights are rounded to float16 when they are read, because a
 checkpoint stores them in float16: training and serving then use exactly the same network.
@@ -99,9 +99,9 @@ def build_backbone(
 class FoldedBackbone(keras.Model):
     """Computes the same function as `backbone`, but faster.
 
-    Each batch normalisation behind a convolution is a factor and a bias per channel, and is folded
-    into it (Jacob et al. 2017, arXiv 1712.05877, section 3.2). Those behind other layers stay as
-    they are. The results differ from those of `backbone` by about 1e-6 of the largest feature.
+    Each batch normalisation after a convolution is a factor and a bias per channel, and is folded
+    into it (Jacob et al. 2017, arXiv 1712.05877, section 3.2). Those after other layers are not
+    changed. The results differ from those of `backbone` by about 1e-6 of the largest feature.
 
     Photos (batch, size, size, 3) -> features (batch, rows, columns, channels). The photos are
     float32 in -1..1, or uint8 as `images.to_square` returns them, which are a quarter as many bytes
@@ -116,7 +116,7 @@ class FoldedBackbone(keras.Model):
         read = Counter(id(x) for layer in layers for x in _inputs(layer))
         norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
         renamed: dict[int, int] = {}  # output of a normalisation -> output of its convolution
-        self.others: list[keras.Layer] = []  # the layers with weights that are no convolutions
+        self.others: list[keras.Layer] = []  # the layers with weights that are not convolutions
         self._steps = []  # (layer, its kernel and bias if it is a convolution, inputs, output)
         for layer in layers:
             output = id(layer.output)
@@ -222,7 +222,7 @@ def _inputs(layer: keras.Layer) -> list[keras.KerasTensor]:
 
 
 def _conv_options(layer: keras.layers.Conv2D) -> tuple[dict[str, Any], Callable[[Any], Any]]:
-    """The options of `ops.conv`, and the activation that comes behind it."""
+    """The options of `ops.conv`, and the activation that is applied to its result."""
     options = {
         "strides": layer.strides,
         "padding": layer.padding,

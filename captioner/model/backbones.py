@@ -1,18 +1,18 @@
-"""The table of backbones: what each is built by, and all that the rest of the program asks of it.
+"""The table of backbones: how each is built, and everything the program needs to know about it.
 
 To add one, write its builder and one entry of `BACKBONES`; `docs/extending.md` walks through it.
-Importing this module does not import Keras, so that options can be checked before.
+This module does not import Keras, so that options can be checked before Keras is imported.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.config import nearest
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ IMAGENET = "imagenet"
 
 
 class BackboneError(CaptionerError, ValueError):
-    """A backbone that does not exist or cannot be used; the message names it and the remedy."""
+    """A backbone does not exist or cannot be used; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Backbone:
     """An entry of the table.
 
     Args:
-        title: What people call it, for messages and model cards.
-        build: The network without its top, for photos of so many pixels on both sides, with the
-            weights "imagenet" or, if None, with any: (batch, size, size, 3) in -1..1 -> (batch,
-            rows, columns, channels). One that was trained on pixels of another range begins with a
-            layer that converts them.
-        image_size: Pixels on both sides of the photos that it is used on.
-        least_image_size: The fewest that it can take.
-        shape: Rows, columns and channels of its features at `image_size`.
-        source: What files of its weights are saved from, for messages.
-        blocks: The layers that end its blocks, from first to last, by name: fine-tuning may begin
-            with any of these blocks, and goes on to the last layer.
-        first_block: The number of the first layer of the first block; by default that is all
-            behind the input.
+        title: What people call the network, for messages and model cards.
+        build: Builds the network without its top, for photos of a given size in pixels, with the
+            weights "imagenet", or with arbitrary weights if they are None. The network maps (batch,
+            size, size, 3) in -1..1 to (batch, rows, columns, channels). If it was trained on pixels
+            of another range, its first layer must convert them.
+        image_size: The default height and width of photos in pixels.
+        least_image_size: The smallest height and width of photos in pixels.
+        shape: The rows, columns and channels of the features at `image_size`.
+        source: The network that files of weights are saved from, for messages.
+        blocks: The names of the last layers of the blocks, from first to last. Fine-tuning may
+            begin with any of these blocks, and includes all later layers.
+        first_block: Returns the number of the first layer of the first block; by default the layer
+            after the input.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Backbone:
         number = self.blocks.index(block)
         if number == 0:
             return self.first_block(network)
-        # Keras sorts layers by depth, and all those of a block read the end of the one before.
+        # Keras sorts layers by depth, and a block only reads the last layer of the block before.
         return [layer.name for layer in network.layers].index(self.blocks[number - 1]) + 1
 
     def check_block(self, block: str) -> None:
@@ -92,7 +92,7 @@ def model_sizes(shape: Sequence[int]) -> dict[str, int]:
 
 
 def _inception_v3(image_size: int, weights: str | None) -> keras.Model:
-    """Szegedy et al. 2015, arXiv 1512.00567."""
+    """Builds InceptionV3 (Szegedy et al. 2015, arXiv 1512.00567)."""
     import keras
 
     return keras.applications.InceptionV3(
@@ -100,8 +100,8 @@ def _inception_v3(image_size: int, weights: str | None) -> keras.Model:
     )
 
 
-def _behind_the_second_pooling(network: keras.Model) -> int:
-    """InceptionV3's stem ends there."""
+def _after_the_second_pooling(network: keras.Model) -> int:
+    """The number of the layer after the second pooling, which ends the stem of InceptionV3."""
     import keras
 
     pools = [
@@ -110,7 +110,7 @@ def _behind_the_second_pooling(network: keras.Model) -> int:
     return pools[1] + 1
 
 
-# By the name on the command line and in checkpoints. The first is the one that is used by default.
+# The keys are the names on the command line and in checkpoints. The first entry is the default.
 BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
         title="InceptionV3",
@@ -120,16 +120,15 @@ BACKBONES: dict[str, Backbone] = {
         shape=(8, 8, 2048),
         source="keras.applications.InceptionV3(include_top=False)",
         blocks=tuple(f"mixed{i}" for i in range(11)),
-        first_block=_behind_the_second_pooling,
+        first_block=_after_the_second_pooling,
     ),
 }
 DEFAULT = next(iter(BACKBONES))
 
 
 def backbone(name: str) -> Backbone:
-    """The entry called `name`. Raises `BackboneError`, which names the nearest that there is."""
+    """The entry called `name`. If there is none, raises `BackboneError` with a similar name."""
     if name in BACKBONES:
         return BACKBONES[name]
-    near = difflib.get_close_matches(name, BACKBONES, 1)
-    hint = f' Did you mean "{near[0]}"?' if near else ""
-    raise BackboneError(f'no backbone "{name}"; there are {", ".join(BACKBONES)}.{hint}')
+    known = ", ".join(BACKBONES)
+    raise BackboneError(f'no backbone "{name}"; there are {known}.{nearest(name, BACKBONES)}')

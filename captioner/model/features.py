@@ -29,8 +29,8 @@ from captioner.model.hash_cache import Digests
 
 logger = logging.getLogger(__name__)
 
-SHARD_IMAGES = 256  # 64 MB where they are 8 x 8 x 2048; what is lost at most when a run is killed
-REPORT_SECONDS = 60.0  # between two lines in a log file, at least
+SHARD_IMAGES = 256  # 64 MB of InceptionV3's features; the most that a killed run can lose
+REPORT_SECONDS = 60.0  # the least time between two lines in a log file
 STALLED = 600.0  # seconds without a new shard after which other hosts are given up
 
 
