@@ -213,7 +213,8 @@ class DecodingLoop(keras.Model):
         if self.chooser is choose_by_beam:
             # All rows begin alike. They would stay alike if more than the first one could continue.
             score = score + ops.where(ops.arange(self.rows) == 0, 0.0, IMPOSSIBLE)
-        attention = ops.expand_dims(zeros, -1) * ops.zeros((self.model.config.locations,))
+        # By the features, because in fine-tuning photos may be smaller than the model's own.
+        attention = ops.expand_dims(zeros, -1) * ops.expand_dims(ops.zeros_like(inputs["bias"]), 2)
         words = ops.expand_dims(none, -1) * ops.zeros((self.alternatives,), "int32")
         return Carry(
             ops.zeros((), "int32"), state, score, zeros[..., 0], none[..., 0] > 0, none, zeros,

@@ -60,7 +60,7 @@ def test_captions_of_the_same_photos_after_each_epoch(
 ) -> None:
     sizes = {"rows": 2, "columns": 2, "channels": 8, "embedding_dim": 4, "units": 6}
     model = CaptionModel(ModelConfig(len(report.vocabulary), **sizes))
-    photo = keras.Input((16, 16, 3))
+    photo = keras.Input((24, 24, 3))  # 3 x 3 cells, where the model has 2 x 2 otherwise
     maps = keras.layers.Conv2D(8, 8, strides=8)(photo)
     end_to_end = EndToEndModel(keras.Model(photo, maps), model)
     variables = len(end_to_end.variables)
