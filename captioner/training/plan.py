@@ -93,7 +93,9 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     for view, (some, left) in missing.items():
         shown = view.name or "photos as they are"
         yield f"  {shown}: {len(some) - len(left):,} are there, {len(left):,} are to be made"
-    absent = _absent([r for _, left in missing.values() for r in left], options.skip_unreadable)
+    absent = absent_photos(
+        [r for _, left in missing.values() for r in left], options.skip_unreadable
+    )
     if absent:
         yield f"  {absent:,} of the photos are not there yet and would be downloaded first"
     try:
@@ -133,8 +135,11 @@ def _missing(
     return found
 
 
-def _absent(records: Sequence[Record], skip: int) -> int:
-    """Counts the photos that would be downloaded. Raises `DatasetError` if others are missing."""
+def absent_photos(records: Sequence[Record], skip: int) -> int:
+    """Counts the photos that would be downloaded.
+
+    Raises `DatasetError` if more than `skip` others are missing.
+    """
     absent = {r.image_id: r for r in records if not r.path.is_file()}
     lost = [str(r.path) for r in absent.values() if r.url is None]
     if len(lost) > skip:

@@ -12,7 +12,10 @@ import pytest
 from conftest import Photo
 
 from captioner.config import ConfigError, describe_settings
-from captioner.training.preflight import settings_of
+from captioner.data.datasets import DatasetError, Record
+from captioner.data.mixture import Source
+from captioner.training.plan import absent_photos
+from captioner.training.preflight import describe_downloads, settings_of
 from captioner.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +79,19 @@ def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: 
         assert lines.count("\n") == 1, "one line"
         assert message in lines, options
     assert sorted(tmp_path.iterdir()) == before, "nothing is left behind"
+
+
+def test_what_is_not_there_yet(tmp_path: Path) -> None:
+    (line,) = describe_downloads([Source("coco", tmp_path), Source("flickr8k", tmp_path)], None)
+    assert f"MS-COCO 2014 is not in {tmp_path} yet: 6000 photos and their captions" in line
+    assert "all photos" in describe_downloads([Source("coco", tmp_path)], "all")[0]
+    (tmp_path / "here.jpg").touch()
+    paths = [tmp_path / name for name in ("here.jpg", "gone.jpg", "to-come.jpg")]
+    urls = (None, None, "http://127.0.0.1/to-come.jpg")
+    records = [Record(p.stem, p, ("a",), "train", u) for p, u in zip(paths, urls, strict=True)]
+    assert absent_photos(records, skip=1) == 1
+    with pytest.raises(DatasetError, match=r"^1 photos are not there: .*gone\.jpg.*unreadable 1"):
+        absent_photos(records, skip=0)
 
 
 def test_all_fields_are_listed_with_what_they_are() -> None:
