@@ -13,6 +13,7 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 History = Sequence[Mapping[str, float]]
 
@@ -36,6 +37,8 @@ def loss_plot(phases: Sequence[tuple[str, History]]) -> bytes:
         axes[1].plot(range(len(values)), values, marker=".", color="tab:green")
         axes[1].set_xlabel("epoch of self-critical training")
         axes[1].set_ylabel("CIDEr-D of validation captions (%)")
+    for each in axes:
+        each.xaxis.set_major_locator(MaxNLocator(integer=True))
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
@@ -52,6 +55,13 @@ def _draw_losses(axes: Axes, phases: Sequence[tuple[str, History]]) -> None:
     ends = accumulate(len(history) for _, history in phases)
     for end, (name, _) in zip(ends, phases[1:], strict=False):
         axes.axvline(end + 0.5, color="grey", linewidth=0.8)
-        axes.annotate(f" {name}s", (end + 0.5, 1), xycoords=("data", "axes fraction"), va="top")
+        axes.annotate(
+            f"{name}s",
+            (end + 0.5, 1),
+            (3, -4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+        )
     if entries:
         axes.legend()
