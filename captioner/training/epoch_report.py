@@ -22,6 +22,7 @@ from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.model.decoding import DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
+from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
 from captioner.training.loss_plot import loss_plot
 from captioner.training.training_state import History, Model
 
@@ -93,7 +94,14 @@ class EpochReport:
 
     def _loop(self, model: CaptionModel) -> DecodingLoop:
         if id(model) not in self.compiled:
-            self.compiled[id(model)] = DecodingLoop(model, chooser_for(GREEDY), GREEDY.rows)
+            self.compiled[id(model)] = DecodingLoop(
+                model,
+                chooser_for(GREEDY),
+                GREEDY.rows,
+                # As captions are decoded later, when the checkpoint is used.
+                unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
+                function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
+            )
         return self.compiled[id(model)]
 
     def _seen_by(self, backbone: keras.Model) -> np.ndarray:

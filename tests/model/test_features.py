@@ -83,6 +83,18 @@ def shard_of(folder: Path, image_id: str) -> Path:
 # ------------------------------------------------------------------ extraction
 
 
+def test_without_a_terminal_the_log_says_how_far_it_is(
+    records, extractor, tmp_path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("captioner.model.features.REPORT_SECONDS", 0.0)
+    with caplog.at_level("INFO"):
+        extract(records[:7], extractor, tmp_path / "features", SHARD)
+    assert [m.split(", about")[0] for m in caplog.messages] == [
+        f"features: {min(7, n + SHARD)} of 7 photos" for n in range(0, 7, SHARD)
+    ]
+    assert all(m.endswith(" min left") for m in caplog.messages)
+
+
 def test_cached_features_are_those_of_the_network(records, whole, extractor, backbone) -> None:
     cache = FeatureCache(whole, extractor.stamp())
     assert len(cache) == 10 and "photo3" in cache and "photo10" not in cache
