@@ -52,7 +52,12 @@ def _add_data_options(add: Callable[..., object]) -> None:
         "trains on all of them: --dataset flickr8k:data/flickr8k --dataset folder:photos",
     )
     add("--data-dir", type=Path, help="the FOLDER, if KIND stands alone (default: data/KIND)")
-    add("--output", type=Path, default=Path("output"), help="features, state and checkpoint")
+    add(
+        "--output",
+        type=Path,
+        default=Path("output"),
+        help="the folder for features, state and checkpoint (default: output)",
+    )
     add(
         "--images",
         type=_count,
@@ -87,9 +92,13 @@ def _add_training_options(add: Callable[..., object]) -> None:
         help="any field of the configuration, such as model.units=1024; may be given several "
         'times. "--set help" lists them all',
     )
-    add("--epochs", type=_whole, help="at most; stops earlier if validation does not improve")
-    add("--batch-size", type=_whole, help="images a step, each with its captions")
-    add("--learning-rate", type=_number, help="of cross-entropy, at its peak")
+    add(
+        "--epochs",
+        type=_whole,
+        help="the most epochs of cross-entropy; it stops earlier if validation does not improve",
+    )
+    add("--batch-size", type=_whole, help="photos per step, each with its captions")
+    add("--learning-rate", type=_number, help="the highest learning rate of cross-entropy")
     add(
         "--finetune-from",
         type=lambda block: "" if block == "none" else block,
@@ -101,19 +110,39 @@ def _add_training_options(add: Callable[..., object]) -> None:
             if entry.blocks
         ),
     )
-    add("--finetune-epochs", type=_whole, help="of that, from photos: what takes longest")
-    add("--cider-epochs", type=_whole, help="of self-critical training on CIDEr-D afterwards")
+    add(
+        "--finetune-epochs",
+        type=_whole,
+        help="the most epochs of training the network too, which take longest",
+    )
+    add(
+        "--cider-epochs", type=_whole, help="epochs of self-critical training on CIDEr-D afterwards"
+    )
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="see training photos mirrored, too, in some epochs",
+        help="show training photos mirrored, too, in some epochs",
     )
-    add("--crops", type=_whole, help="see training photos in so many random parts, too")
-    add("--backbone", choices=tuple(BACKBONES), default=DEFAULT, help="the network to see with")
-    add("--backbone-weights", default="imagenet", metavar="imagenet|FILE")
+    add("--crops", type=_whole, help="show so many random parts of each training photo, too")
+    add(
+        "--backbone",
+        choices=tuple(BACKBONES),
+        default=DEFAULT,
+        help="the network that looks at the photos",
+    )
+    add(
+        "--backbone-weights",
+        default="imagenet",
+        metavar="imagenet|FILE",
+        help="its weights: the public ones, or a .weights.h5 or .safetensors file",
+    )
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
-    add("--features", type=Path, help="feature cache to share (default: a folder of the output)")
-    add("--seed", type=_whole, help="of all that is left to chance")
+    add(
+        "--features",
+        type=Path,
+        help="the folder of a feature cache that runs share (default: one in the output folder)",
+    )
+    add("--seed", type=_whole, help="the seed of everything that is random")
     add(
         "--deterministic",
         action="store_true",
@@ -122,7 +151,7 @@ def _add_training_options(add: Callable[..., object]) -> None:
     add(
         "--check",
         action="store_true",
-        help="stop after all checks, and say what would be done, with an estimate of time and disk",
+        help="stop after all checks and say what would be done, with an estimate of time and disk",
     )
     add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint when it is done")
     add("--private", action="store_true", help="with --push-to-hub: visible to you alone")
