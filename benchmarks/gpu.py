@@ -183,9 +183,10 @@ def fine_tuning(
     both.optimizer.build(both.trainable_variables)
     steps = DeviceSteps(both)
     few = replace(context, train=context.train[: options.rounds * options.batch_size])
-    steps.train(finetuning.batches_of_photos(few, 0), lambda: False)
+    few = finetuning.with_photos(few)
+    steps.train(few.batches(0, kind=finetuning.PhotoBatches), lambda: False)
     start = time.perf_counter()
-    steps.train(finetuning.batches_of_photos(few, 0), lambda: False)
+    steps.train(few.batches(1, kind=finetuning.PhotoBatches), lambda: False)
     rate = len(few.train) / (time.perf_counter() - start)
     name = f"fine-tuning from {options.finetune_from}"
     return Measured(name, rate, "images/s", 3 * network_flop(backbone))

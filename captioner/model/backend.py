@@ -86,6 +86,14 @@ def free_device_memory() -> int:
     return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)
 
 
+def memory_of_machine() -> int:
+    """Bytes of main memory; 4 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 2**32
+
+
 def on_device(array: np.ndarray) -> Tensor:
     """Copies an array to the memory of the device on which the backend computes."""
     return keras.ops.convert_to_tensor(array)

@@ -26,6 +26,7 @@ from keras import layers, ops
 
 from captioner.config import ModelConfig
 from captioner.data.vocabulary import PAD, START, UNK
+from captioner.model.augmentation import augmented, network_input
 from captioner.model.backend import precision
 
 Tensor = Any
@@ -332,9 +333,12 @@ class EndToEndModel(keras.Model):
         return backbone | self.captions.named_weights
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
-        """Like `CaptionModel.call`, but "features" are photos (batch, size, size, 3) in -1..1."""
+        """Like `CaptionModel.call`, but "features" are photos, uint8 (batch, size, size, 3). In
+        training, "shown" (batch, 8) says how each photo is shown (`augmentation.draw`)."""
+        photos = inputs["features"]
+        photos = augmented(photos, inputs["shown"]) if training else network_input(photos)
         # The backbone never gets `training`, so its batch normalisations keep their statistics.
-        maps = self.backbone(inputs["features"], training=False)
+        maps = self.backbone(photos, training=False)
         _, rows, columns, channels = maps.shape
         features = ops.cast(ops.reshape(maps, (-1, rows * columns, channels)), "float32")
         return self.captions({**inputs, "features": features}, training=training)

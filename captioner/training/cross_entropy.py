@@ -63,11 +63,16 @@ class RunContext:
         ids = list(dict.fromkeys(r.image_id for r in (*self.train, *self.val)))
         return replace(self, resident=make_resident(ids, (self.cache, *self.views)))
 
-    def batches(self, epoch: int | None, first: int = 0) -> CaptionBatches:
+    def batches(
+        self,
+        epoch: int | None,
+        first: int = 0,
+        kind: Callable[..., CaptionBatches] = CaptionBatches,
+    ) -> CaptionBatches:
         """The training batches of an epoch from number `first` on. None: the validation batches."""
         records = self.val if epoch is None else self.train
         features = self.features(epoch)
-        return CaptionBatches(
+        return kind(
             records,
             self.resident.seen_by(features) if self.resident else features,
             self.vocabulary,

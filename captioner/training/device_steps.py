@@ -128,10 +128,11 @@ def _stacked(
     """The pool of features, and the batches' arrays, stacked and filled up to STEPS batches."""
     import jax
 
-    missing = STEPS - len(parts)
-    arrays = {"words": np.stack([x["words"] for x, _ in parts] + [parts[0][0]["words"]] * missing)}
-    arrays["targets"] = np.stack([y for _, y in parts] + [parts[0][1]] * missing)
-    features = [x["features"] for x, _ in parts] + [parts[0][0]["features"]] * missing
+    parts = parts + [parts[0]] * (STEPS - len(parts))
+    inputs = {name: [x[name] for x, _ in parts] for name in parts[0][0]}
+    features = inputs.pop("features")
+    arrays = {name: np.stack(some) for name, some in inputs.items()}
+    arrays["targets"] = np.stack([y for _, y in parts])
     if resident is not None:  # the batches hold row numbers in place of features
         return resident.pool, arrays | {"rows": np.stack(features)}
     rows = np.arange(STEPS * len(features[0]), dtype=np.int32).reshape(STEPS, -1)

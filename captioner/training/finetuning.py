@@ -1,10 +1,11 @@
 """Training backbone and decoder together, from photos (Vinyals et al. 2016, arXiv 1609.06647).
 
 It comes after the decoder has learnt to speak: before, its gradients would spoil the backbone.
-The photos are cropped, mirrored and coloured differently in every epoch, so nothing can be cached.
-They may be smaller here than later: what a crop shows is larger than it is in the whole photo,
-which a smaller picture makes up for, at half the cost (Touvron et al. 2019, arXiv 1906.06423).
-Later phases have a cache again, of the tuned backbone's features of photos of full size.
+Photos are decoded once, and reach the device as bytes. The device crops, mirrors and colours them,
+differently in every epoch (`model/augmentation.py`). They may be smaller here than later: what a
+crop shows is larger than it is in the whole photo, which a smaller picture makes up for, at half
+the cost (Touvron et al. 2019, arXiv 1906.06423). Later phases have a cache again, of the tuned
+backbone's features of photos of full size.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import Any
 
 import keras
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
 
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
-from captioner.data.images import load_image, to_network_input
-from captioner.data.views import names_a_side, random_crop
+from captioner.data.images import load_image, to_square
+from captioner.data.views import names_a_side
 from captioner.model import backbones
+from captioner.model.augmentation import draw
 from captioner.model.backbone import copy_of, round_weights
-from captioner.model.backend import copy_weights
+from captioner.model.backend import copy_weights, memory_of_machine
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.training.batches import CaptionBatches
 from captioner.training.cross_entropy import (
@@ -38,7 +39,6 @@ from captioner.training.training_state import History
 
 TUNED_STATE, TUNED_BEST = "tuned_state.safetensors", "tuned_best.safetensors"
 POLISHED_STATE, POLISHED_BEST = "polished_state.safetensors", "polished_best.safetensors"
-COLOUR = (0.8, 1.2)  # factors on brightness, contrast and saturation
 
 
 def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunContext) -> History:
@@ -54,9 +54,9 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
     ratio = training.finetune_learning_rate / training.decoder_learning_rate
     trainer = CrossEntropyTrainer(
         EndToEndModel(student, model),
-        context,
+        with_photos(context),
         partial(make_optimizer, schedule, kind=partial(TwoRates, slow=slow, ratio=ratio)),
-        batches_of_photos,
+        partial(RunContext.batches, kind=PhotoBatches),
     )
     epochs, patience = training.finetune_epochs, training.patience
     history = fit(trainer, Phase("fine-tuning epoch", TUNED_STATE, TUNED_BEST, epochs, patience))
@@ -101,39 +101,64 @@ class TwoRates(keras.optimizers.AdamW):
 
 
 class Photos:
-    """Stands where a feature cache does, and gives the photos themselves: as they are, or with an
-    `epoch`, cropped, mirrored and coloured in a way that depends on seed, epoch and photo alone."""
+    """Stands where a feature cache does, and gives the photos themselves, as they are.
 
-    def __init__(
-        self, records: Sequence[Record], size: int, seed: int = 0, epoch: int | None = None
-    ) -> None:
-        self.numbers = {r.image_id: i for i, r in enumerate(records)}
-        self.records = records
+    Decoded photos stay in memory for the next epochs, as long as they take less than `limit` bytes;
+    by default a quarter of the machine's.
+    """
+
+    def __init__(self, records: Sequence[Record], size: int, limit: int | None = None) -> None:
+        self.paths = {r.image_id: r.path for r in records}
         self.size = size
-        self.seed = seed
-        self.epoch = epoch
+        self.limit = memory_of_machine() // 4 if limit is None else limit
+        self.kept: dict[str, np.ndarray] = {}
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self.paths
 
     def gather(self, image_ids: Sequence[str]) -> np.ndarray:
-        """float32 (images, size, size, 3) in -1..1."""
-        return np.stack([self._photo(self.numbers[i]) for i in image_ids])
+        """uint8 (images, size, size, 3). Several threads may call it."""
+        return np.stack([self._photo(i) for i in image_ids])
 
-    def _photo(self, number: int) -> np.ndarray:
-        record = self.records[number]
-        photo = load_image(record.path)
-        if self.epoch is not None:
-            rng = np.random.default_rng([self.seed, self.epoch, number, 2])
-            photo = augmented(photo, rng, may_mirror=not names_a_side(record))
-        return to_network_input(photo, self.size)
+    def _photo(self, image_id: str) -> np.ndarray:
+        photo = self.kept.get(image_id)
+        if photo is None:
+            photo = to_square(load_image(self.paths[image_id]), self.size)
+            if (len(self.kept) + 1) * photo.nbytes <= self.limit:
+                self.kept[image_id] = photo
+        return photo
 
 
-def augmented(photo: Image.Image, rng: np.random.Generator, may_mirror: bool) -> Image.Image:
-    """A part of the photo, perhaps mirrored, in slightly other colours."""
-    photo = random_crop(photo, rng)
-    if rng.random() < 0.5 and may_mirror:
-        photo = ImageOps.mirror(photo)
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = enhance(photo).enhance(rng.uniform(*COLOUR))
-    return photo
+class PhotoBatches(CaptionBatches):
+    """Batches of photos in place of features. Those of an epoch also have "shown", float32
+    (batch, 8): how each photo is cropped, mirrored and coloured, which depends on seed, epoch and
+    photo alone (`augmentation.draw`)."""
+
+    def __init__(self, records: Sequence[Record], *arguments: Any) -> None:
+        super().__init__(records, *arguments)
+        self.epoch = arguments[3]
+        self.numbers = {r.image_id: number for number, r in enumerate(records)}
+        self.sided = {r.image_id for r in records if names_a_side(r)}
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        inputs, targets = super().__getitem__(index)
+        if self.epoch is None:
+            return inputs, targets
+        shown = np.zeros((self.size, 8), np.float32)
+        for row, image in zip(shown, self.order[index][0][self.mine], strict=False):
+            row[:] = self._draw(self.ids[image])
+        return inputs | {"shown": shown}, targets
+
+    def _draw(self, image_id: str) -> np.ndarray:
+        name = [self.training.seed, self.epoch, self.numbers[image_id], 2]
+        return draw(np.random.default_rng(name), may_mirror=image_id not in self.sided)
+
+
+def with_photos(context: RunContext) -> RunContext:
+    """The same, with photos in place of features: on the device, if there is room for all."""
+    size = context.config.training.finetune_image_size
+    photos = Photos([*context.train, *context.val], size)
+    return replace(context, cache=photos, views=(), resident=None).on_device()
 
 
 def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:
@@ -142,9 +167,3 @@ def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:
     )
 
 
-def batches_of_photos(context: RunContext, epoch: int | None, first: int = 0) -> CaptionBatches:
-    """Batches as `RunContext.batches` gives them, of photos in place of features."""
-    records = context.val if epoch is None else context.train
-    training = context.config.training
-    photos = Photos(records, training.finetune_image_size, training.seed, epoch)
-    return replace(context, cache=photos, views=(), resident=None).batches(epoch, first)

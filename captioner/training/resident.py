@@ -7,7 +7,9 @@ numbers in place of features, so that little has to be sent to the device.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +73,17 @@ def make_resident(
     one = caches[0].gather(image_ids[:1])
     if one.nbytes * count > room:
         return None
-    blocks = [
-        cache.gather(ids[start : start + BLOCK])
-        for cache, ids in zip(caches, held, strict=True)
-        for start in range(0, len(ids), BLOCK)
-    ]
+    with ThreadPoolExecutor(os.cpu_count(), "captioner features") as threads:
+        blocks = [
+            threads.submit(cache.gather, ids[start : start + BLOCK])
+            for cache, ids in zip(caches, held, strict=True)
+            for start in range(0, len(ids), BLOCK)
+        ]
+        pool = np.concatenate([block.result() for block in blocks])
     logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
     first = [sum(map(len, held[:n])) for n in range(len(held))]
     rows = [
         {image_id: start + row for row, image_id in enumerate(ids)}
         for start, ids in zip(first, held, strict=True)
     ]
-    return ResidentFeatures(backend.on_device(np.concatenate(blocks)), rows)
+    return ResidentFeatures(backend.on_device(pool), rows)

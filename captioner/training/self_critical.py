@@ -4,13 +4,20 @@ After cross-entropy has taught the model to speak, it speaks for itself: several
 image are sampled, and words of captions that score above the image's others are made more probable.
 The baseline is the mean of an image's other samples (Luo 2020, arXiv 2003.09971), so no second
 decoding is needed. What the model says more often than people do is taken off the reward.
+
+Each batch is sampled from the weights that its step changes. To sample the next one meanwhile would
+keep a GPU busy during the rewards, but from weights that are older by a step; the rewards take a
+few milliseconds, which is not worth it. Only features are fetched ahead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from threading import Event
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,14 +26,17 @@ from tqdm import tqdm
 from captioner.data.datasets import Record
 from captioner.data.mixture import captions_of_people
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
+from captioner.model import backend
 from captioner.model.backend import compiles_whole_steps, copy_weights, wants_few_shapes
 from captioner.model.caption_model import CaptionModel
 from captioner.model.decoding import DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
+from captioner.model.feature_cache import FeatureCache
 from captioner.training.cross_entropy import RunContext
 from captioner.training.epoch_loop import Phase, Progress, run_epochs
 from captioner.training.rewards import CiderD, Overuse
 from captioner.training.training_state import History, load_weights
+from captioner.training.views import ViewsInTurn
 
 GREEDY = DecodingOptions("greedy")
 STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
@@ -111,7 +121,7 @@ class SelfCriticalTrainer:
         The order of the images and the samples depend on seed, epoch and batch alone.
         """
         size, seed = self.training.batch_size, [self.training.seed, epoch, 1]
-        order = np.random.default_rng(seed).permutation(len(self.ids))
+        order = [self.ids[i] for i in np.random.default_rng(seed).permutation(len(self.ids))]
         rewards, first = progress.get("rewards", 0.0), int(progress.get("batches", 0))
         bar = tqdm(
             range(first, self.batches),
@@ -121,11 +131,19 @@ class SelfCriticalTrainer:
             leave=False,
             disable=None,
         )
-        for batch in bar:
-            rng = np.random.default_rng([*seed, batch])
-            rewards += self._train_batch(epoch, order[batch * size : (batch + 1) * size], rng)
-            if interrupted.is_set():
-                return {"batches": batch + 1, "rewards": rewards}
+        with ThreadPoolExecutor(1, "captioner features") as thread:
+            # The next batch's are read, and on their way to the device, during this batch's step.
+            features_of = partial(self._features, self.context.features(epoch))
+            ahead = thread.submit(features_of, order[first * size :][:size])
+            for batch in bar:
+                features = ahead.result()
+                if batch + 1 < self.batches:
+                    ahead = thread.submit(features_of, order[(batch + 1) * size :][:size])
+                rng = np.random.default_rng([*seed, batch])
+                ids = order[batch * size :][:size]
+                rewards += self._train_batch(ids, features, rng)
+                if interrupted.is_set():
+                    return {"batches": batch + 1, "rewards": rewards}
         return {"batches": self.batches, "rewards": rewards}
 
     def summary(self, progress: Progress) -> dict[str, float]:
@@ -140,10 +158,17 @@ class SelfCriticalTrainer:
         """The higher CIDEr-D the better."""
         return epoch["val_cider"]
 
-    def _train_batch(self, epoch: int, rows: np.ndarray, rng: np.random.Generator) -> float:
-        """One step on the images number `rows`. Returns the mean reward of their samples."""
-        ids = [self.ids[row] for row in rows]
-        features = self.context.features(epoch).gather(ids)
+    def _features(self, cache: FeatureCache | ViewsInTurn, ids: Sequence[str]) -> Any:
+        """The features of a batch, (batch, locations, channels): on the device under JAX, where
+        they are needed twice, to sample and to train."""
+        resident = self.context.resident
+        if resident is not None:
+            return resident.pool[resident.seen_by(cache).gather(ids)]
+        features = cache.gather(ids)
+        return backend.on_device(features) if compiles_whole_steps() else features
+
+    def _train_batch(self, ids: Sequence[str], features: Any, rng: np.random.Generator) -> float:
+        """One step on the images `ids`. Returns the mean reward of their samples."""
         # Each image has draws of its own: with common ones the batch would be no average.
         shape = (len(ids), self.options.rows, self.options.max_words + 1)
         draws = rng.random(shape, np.float32)
@@ -155,7 +180,7 @@ class SelfCriticalTrainer:
         self._step(features, words, advantage.astype(np.float32))
         return float(scores.mean())
 
-    def _step(self, features: np.ndarray, words: np.ndarray, advantage: np.ndarray) -> None:
+    def _step(self, features: Any, words: np.ndarray, advantage: np.ndarray) -> None:
         longest = int((words != PAD).sum(axis=-1).max())
         if wants_few_shapes():
             longest = words.shape[-1]

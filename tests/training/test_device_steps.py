@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,12 +14,16 @@ from captioner.training import device_steps
 from captioner.training.cross_entropy import make_optimizer
 from captioner.training.device_steps import DeviceSteps
 from captioner.training.resident import RowNumbers
+from captioner.training.self_critical import SelfCriticalTrainer
 
 pytestmark = pytest.mark.skipif(backend.name() != "jax", reason="these loops are JAX's")
 
 
 class Features:
     """Stands for a feature cache: random features of each image, wherever in a batch it is."""
+
+    def __contains__(self, image_id):
+        return True
 
     def gather(self, image_ids):
         rows = [np.random.default_rng(int(i)).normal(size=(4, 8)) for i in image_ids]
@@ -41,6 +46,15 @@ def trained(of, stop_after: int = 99) -> tuple[list[np.ndarray], float]:
         done += steps.train(of.batches(0, done), lambda c=calls: c.append(1) or len(c) > stop_after)
         losses.append(float(model.nll.total))
     return [np.array(v) for v in (*model.variables, *model.optimizer.variables)], sum(losses)
+
+
+def self_critical_step(of) -> list[float]:
+    """The mean reward of a batch of self-critical training, and the weights' sums after it."""
+    model, interrupted = compiled(of), Event()
+    interrupted.set()
+    progress = SelfCriticalTrainer(model, of).train_epoch(0, {}, interrupted)
+    assert progress["batches"] == 1
+    return [progress["rewards"], *(float(np.sum(v)) for v in model.weights)]
 
 
 def test_they_are_the_steps_of_keras(tmp_path):
@@ -72,5 +86,7 @@ def test_features_on_the_device_are_the_same_features(tmp_path, monkeypatch):
     assert isinstance(there.batches(0).cache, RowNumbers)
     for ours, theirs in zip(trained(there)[0], trained(of)[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    rewards = [self_critical_step(where) for where in (there, of)]
+    assert rewards[0] == rewards[1]
     monkeypatch.setattr(backend, "free_device_memory", lambda: 100)
     assert of.on_device().resident is None, "they do not fit"

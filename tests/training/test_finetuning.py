@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -17,11 +18,12 @@ from small_backbone import small_backbone
 import train
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
-from captioner.data.images import load_image, to_network_input
+from captioner.data.images import load_image, to_square
+from captioner.data.vocabulary import Vocabulary
 from captioner.model.backbone import backbone_arrays
 from captioner.model.backbones import BACKBONES
 from captioner.training import finetuning, run
-from captioner.training.finetuning import Photos, TwoRates, augmented, thaw
+from captioner.training.finetuning import PhotoBatches, Photos, TwoRates, thaw
 from captioner.training.run import RunOptions, run_training
 
 COLOURS = ("red", "green", "blue")
@@ -69,37 +71,50 @@ def test_a_recipe_s_fine_tuning_can_be_left_out() -> None:
     assert train.parse([]).finetune_from is None
 
 
-def test_photos_are_other_ones_in_every_epoch(records) -> None:
-    ids = ["3", "0"]
-    plain = Photos(records, 75).gather(ids)
-    expected = [to_network_input(load_image(records[i].path), 75) for i in (3, 0)]
+def test_photos_are_decoded_once_as_far_as_memory_allows(records, monkeypatch) -> None:
+    decoded = []
+    monkeypatch.setattr(
+        finetuning, "load_image", lambda path: decoded.append(path) or load_image(path)
+    )
+    photos = Photos(records, 75, limit=2 * 75 * 75 * 3)
+    for _ in range(2):
+        plain = photos.gather(["3", "0", "1"])
+    expected = [to_square(load_image(records[i].path), 75) for i in (3, 0, 1)]
+    assert plain.dtype == np.uint8
     np.testing.assert_array_equal(plain, expected)
-    first = Photos(records, 75, seed=1, epoch=0).gather(ids)
-    assert first.shape == (2, 75, 75, 3) and first.dtype == np.float32
-    assert first.min() >= -1 and first.max() <= 1
-    np.testing.assert_array_equal(first, Photos(records, 75, seed=1, epoch=0).gather(ids))
-    for other in ({"seed": 1, "epoch": 1}, {"seed": 2, "epoch": 0}):
-        assert np.abs(first - Photos(records, 75, **other).gather(ids)).max() > 0.05
+    assert decoded == [records[i].path for i in (3, 0, 1, 1)]
 
 
-def test_what_names_a_side_is_not_mirrored(records, monkeypatch) -> None:
-    mirrored = []
-    monkeypatch.setattr(finetuning.ImageOps, "mirror", lambda p: mirrored.append(p) or p)
-    for epoch in range(20):
-        Photos(records, 75, epoch=epoch).gather(["0"])
-    assert mirrored == []
-    for epoch in range(20):
-        Photos(records, 75, epoch=epoch).gather(["1"])
-    assert 4 <= len(mirrored) <= 16
+def batches_of(records, epoch: int | None, seed: int = 0) -> PhotoBatches:
+    training = replace(TRAINING, seed=seed)
+    vocabulary = Vocabulary.build(c for r in records for c in r.captions)
+    return PhotoBatches(records, Photos(records, 75), vocabulary, training, epoch, 0, 0, 1, {})
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 300), (640, 480)])
-def test_crops_lie_within_the_photo(photo, size) -> None:
-    image = photo(0, *size)
-    for seed in range(30):
-        crop = augmented(image, np.random.default_rng(seed), may_mirror=True)
-        assert 1 <= crop.width <= image.width and 1 <= crop.height <= image.height
-        assert crop.width * crop.height >= 0.5 * image.width * image.height - 2 * sum(size)
+def shown(records, epoch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """How each photo is shown in an epoch, by its id."""
+    batches, found = batches_of(records, epoch, seed), {}
+    for index in range(len(batches)):
+        images = batches.order[index][0]
+        inputs, _ = batches[index]
+        assert inputs["shown"].shape == (4, 8) and not inputs["shown"][len(images) :].any()
+        found |= dict(zip([batches.ids[i] for i in images], inputs["shown"], strict=False))
+    return found
+
+
+def test_photos_are_shown_in_other_ways_in_every_epoch(records) -> None:
+    some = records[:6]  # the second batch has two empty places
+    first = shown(some, 0)
+    assert first.keys() == {r.image_id for r in some}
+    for image_id, how in shown(some, 0).items():
+        np.testing.assert_array_equal(how, first[image_id])
+    for other in (shown(some, 1), shown(some, 0, seed=1)):
+        assert all(np.abs(other[i] - first[i]).max() > 0.01 for i in first)
+    mirrored = {i: sum(shown(some, e)[i][4] for e in range(20)) for i in ("0", "1")}
+    assert mirrored["0"] == 0, "it names a side"
+    assert 4 <= mirrored["1"] <= 16
+    inputs, _ = batches_of(some, None)[0]
+    assert "shown" not in inputs, "validation sees the photos as they are"
 
 
 def test_two_rates() -> None:

@@ -3,9 +3,10 @@
     KERAS_BACKEND=jax python train.py --recipe gpu --mixed-precision
 
 Time:   not measured.
-Scores: not measured. It has not been run on a GPU, nor to its end anywhere. It is modelled on a
-        separate program, which tuned the network from "mixed0" on one H200 at 1,400 to 1,600
-        images per second.
+Scores: not measured. It has not been run on a GPU, nor to its end anywhere. Its fine-tuning is that
+        of a separate program, which made the bundled checkpoint's network on one H200 from 12,343
+        photos, at 1,400 to 1,600 images per second: 12 epochs, batches of 64, the same learning
+        rates. The ninth epoch was the best.
 """
 
 from captioner.config import Recipe
@@ -20,8 +21,8 @@ RECIPE = Recipe(
         "mirror": True,
         "mixed_precision": True,
         "finetune_from": "mixed0",
-        "finetune_epochs": 10,
-        "finetune_learning_rate": 1e-4,
+        "finetune_epochs": 12,
+        "finetune_learning_rate": 2e-4,
         "decoder_learning_rate": 5e-4,
         "polish_epochs": 2,
         "cider_epochs": 15,

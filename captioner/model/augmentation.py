@@ -1,0 +1,80 @@
+"""Photos cropped, mirrored and coloured by the device that trains, in operations of the model.
+
+Everything is drawn beforehand by NumPy, so that it depends on the seed alone; the device only
+carries it out. A crop is two matrix products, with weights of linear interpolation between rows and
+between columns, which accelerators do in passing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from captioner.data.images import NETWORK_INPUT
+from captioner.data.views import AREA, ASPECT
+
+Tensor = Any
+
+COLOUR = (0.8, 1.2)  # factors on brightness, contrast and saturation
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
+
+
+def draw(rng: np.random.Generator, may_mirror: bool) -> np.ndarray:
+    """How a photo is shown: float32 (8,), top, left, height and width of the crop as shares of the
+    photo, whether it is mirrored, and the factors on brightness, contrast and saturation."""
+    area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
+    width, height = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
+    top, left = rng.random(2) * (1 - height, 1 - width)
+    mirrored = rng.random() < 0.5 and may_mirror
+    return np.array([top, left, height, width, mirrored, *rng.uniform(*COLOUR, 3)], np.float32)
+
+
+def network_input(photos: Tensor) -> Tensor:
+    """uint8 photos (batch, size, size, 3) as float32 in -1..1."""
+    return ops.take(NETWORK_INPUT, ops.cast(photos, "int32"), axis=0)
+
+
+def augmented(photos: Tensor, shown: Tensor) -> Tensor:
+    """Photos as a training step sees them.
+
+    Args:
+        photos: uint8 (batch, size, size, 3).
+        shown: float32 (batch, 8), what `draw` returns for each.
+
+    Returns:
+        float32 (batch, size, size, 3) in -1..1.
+    """
+    top, left, height, width, mirrored = (shown[:, i] for i in range(5))
+    size = photos.shape[1]
+    pixels = ops.cast(photos, "float32")
+    rows = _interpolation(top, height, size)
+    columns = _interpolation(left + mirrored * width, width * (1 - 2 * mirrored), size)
+    pixels = ops.einsum("boi,biwc->bowc", rows, pixels)
+    pixels = ops.einsum("bpw,bowc->bopc", columns, pixels)
+    brightness, contrast, saturation = (shown[:, i, None, None, None] for i in (5, 6, 7))
+    pixels = ops.clip(pixels * brightness, 0, 255)
+    mean = ops.mean(_grey(pixels), axis=(1, 2), keepdims=True)  # (batch, 1, 1, 1)
+    pixels = ops.clip(mean + (pixels - mean) * contrast, 0, 255)
+    grey = _grey(pixels)
+    pixels = ops.clip(grey + (pixels - grey) * saturation, 0, 255)
+    return pixels / 127.5 - 1
+
+
+def _interpolation(start: Tensor, extent: Tensor, size: int) -> Tensor:
+    """The share that each pixel of a line has in each pixel of the crop, (batch, size, size).
+
+    The crop begins at `start` (batch,) and goes on for `extent`, as shares of the line; where that
+    is negative, it goes backwards.
+    """
+    middles = (np.arange(size, dtype=np.float32) + 0.5) / size
+    places = (start[:, None] + extent[:, None] * middles) * size - 0.5
+    places = ops.clip(places, 0, size - 1)
+    distance = ops.abs(ops.expand_dims(places, -1) - np.arange(size, dtype=np.float32))
+    return ops.maximum(1 - distance, 0)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """The brightness of each pixel, (batch, height, width, 1)."""
+    return ops.sum(pixels * GREY, axis=-1, keepdims=True)
