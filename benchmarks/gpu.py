@@ -105,7 +105,9 @@ def measure(options: argparse.Namespace, records: list[Record], work: Path) -> l
     backbone = build_backbone(options.backbone_weights, options.image_size)
     found = [Measured("building the network", time.perf_counter() - start, "s", 0)]
     extractor = FeatureExtractor(backbone, options.batch_size)
+    mixed = FeatureExtractor(backbone, options.batch_size, mixed_precision=True)
     found.append(bare_extraction(extractor, options.rounds))
+    found.append(bare_extraction(mixed, options.rounds))
     start = time.perf_counter()
     cache = extract(records, extractor, work / "features")
     seconds = time.perf_counter() - start
@@ -140,7 +142,8 @@ def bare_extraction(extractor: FeatureExtractor, rounds: int) -> Measured:
         extractor(photos)
     rate = rounds * len(photos) / (time.perf_counter() - start)
     flop = network_flop(extractor.backbone)
-    return Measured("extraction, photos at hand", rate, "images/s", flop)
+    name = "extraction in " + ("bfloat16" if extractor.mixed_precision else "float32")
+    return Measured(f"{name}, photos at hand", rate, "images/s", flop)
 
 
 def cross_entropy(model: CaptionModel, context: RunContext) -> Measured:

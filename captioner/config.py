@@ -108,6 +108,7 @@ class TrainingConfig:
     min_count: int = 1  # words that occur less often in the training captions are unknown
     seed: int = 0  # of weights, order, dropout, samples, and of the choice of photos
     mixed_precision: bool = False  # products in bfloat16, for GPUs
+    mixed_extraction: bool = False  # the same for the features
     mirror: bool = False  # each training photo is seen mirrored too, in other epochs
     crops: int = 0  # of each training photo so many random parts are seen too
     finetune_from: str = ""  # the first block of the backbone that learns too; none if empty

@@ -107,11 +107,13 @@ class FoldedBackbone(keras.Model):
     float32 in -1..1, or uint8 as `images.to_square` returns them, which are a quarter as many bytes
     to move to the device.
 
-    The weights are copies, so later changes to `backbone` have no effect here.
+    The weights are copies, so later changes to `backbone` have no effect here. With
+    `mixed_precision`, the convolutions multiply in bfloat16, and everything else is float32.
     """
 
-    def __init__(self, backbone: keras.Model) -> None:
+    def __init__(self, backbone: keras.Model, mixed_precision: bool = False) -> None:
         super().__init__(dtype="float32")
+        self._products = precision(mixed_precision).compute_dtype
         layers = backbone.layers[1:]  # without the input; each comes after the layers it reads
         read = Counter(id(x) for layer in layers for x in _inputs(layer))
         norms = {id(x.input): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}
@@ -143,7 +145,9 @@ class FoldedBackbone(keras.Model):
             given = given if len(given) > 1 else given[0]
             if weights:
                 options, activation = layer
-                values[output] = activation(ops.conv(given, weights[0], **options) + weights[1])
+                kernel = ops.cast(weights[0], self._products)
+                product = ops.conv(ops.cast(given, self._products), kernel, **options)
+                values[output] = activation(ops.cast(product, FLOAT32) + weights[1])
             else:
                 values[output] = layer(given)
         return values[last]

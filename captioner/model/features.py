@@ -53,11 +53,19 @@ class FeatureExtractor:
         backbone: The network, as trained.
         batch_size: The photos in a full batch.
         view: How `extract` shows the photos to the network. It is a part of the stamp.
+        mixed_precision: Whether convolutions multiply in bfloat16, which is also in the stamp.
     """
 
-    def __init__(self, backbone: keras.Model, batch_size: int = 32, view: View = AS_IT_IS) -> None:
+    def __init__(
+        self,
+        backbone: keras.Model,
+        batch_size: int = 32,
+        view: View = AS_IT_IS,
+        mixed_precision: bool = False,
+    ) -> None:
         self.backbone = backbone  # the stamp has the fingerprint of this network
-        self.network = FoldedBackbone(backbone)
+        self.network = FoldedBackbone(backbone, mixed_precision)
+        self.mixed_precision = mixed_precision
         self.batch_size = batch_size
         self.view = view
         self.image_size = backbone.input_shape[1]
@@ -68,7 +76,9 @@ class FeatureExtractor:
 
     def stamp(self) -> Stamp:
         stamp = Stamp(self.backbone.name, fingerprint(self.backbone), self.image_size)
-        return replace(stamp, preprocessing=stamp.preprocessing + self.view.description)
+        precision = ", convolutions in bfloat16" * self.mixed_precision
+        description = stamp.preprocessing + precision + self.view.description
+        return replace(stamp, preprocessing=description)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         features = self.network.predict_on_batch(images)  # (batch, rows, columns, channels)

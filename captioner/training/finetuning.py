@@ -165,5 +165,3 @@ def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:
     return replace(
         training, epochs=epochs, learning_rate=training.decoder_learning_rate, schedule="cosine"
     )
-
-

@@ -76,7 +76,7 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     """
     training, output = options.training, options.output
     network = build_backbone(options.backbone_weights, name=options.backbone)
-    extractor = FeatureExtractor(network)
+    extractor = FeatureExtractor(network, mixed_precision=training.mixed_extraction)
     train, val = ([r for r in records if r.split == split] for split in ("train", "val"))
     vocabulary = Vocabulary.build(
         (c for r in train for c in r.captions), training.vocabulary_limit, training.min_count

@@ -133,7 +133,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     check_backbone(options.backbone, training)
     keras.utils.set_random_seed(training.seed)
     network = build_backbone(options.backbone_weights, name=options.backbone)
-    extractor = FeatureExtractor(network)
+    extractor = FeatureExtractor(network, mixed_precision=training.mixed_extraction)
     cache, views = _extract(records, extractor, options.features_folder, options, distribution)
     records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
     check_trainable(records, training.min_count)  # the records whose photos could be read
@@ -221,7 +221,8 @@ def _finetune(
     """Trains network and model together, then the model alone on the network's new features."""
     history = fit_end_to_end(model, network, replace(context, after_epoch=report))
     report = report.after("fine-tuning epoch", history)
-    extractor = FeatureExtractor(network)  # with the new weights
+    mixed = options.training.mixed_extraction
+    extractor = FeatureExtractor(network, mixed_precision=mixed)  # with the new weights
     tuned = extractor.stamp().fingerprint
     backbone = replace(context.config.backbone, weights="bundled", fingerprint=tuned)
     folder = options.output / f"features-{tuned[:12]}"
@@ -279,7 +280,9 @@ def _extract(
     train = [r for r in used if r.split == "train" and r.image_id in cache]
     views = []
     for view in further_views(options.training.mirror, options.training.crops):
-        viewer = FeatureExtractor(extractor.backbone, extractor.batch_size, view)
+        viewer = FeatureExtractor(
+            extractor.backbone, extractor.batch_size, view, extractor.mixed_precision
+        )
         suited = [r for r in train if view.suits(r)]
         views.append(extract(suited, viewer, folder / view.name, options.shard_images, **share))
     return cache, views

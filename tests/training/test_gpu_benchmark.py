@@ -53,7 +53,8 @@ def test_the_gpu_benchmark_runs_without_one(tmp_path):
     parts = [m["part"] for m in content["measured"]]
     assert [p.split(",")[0].split(" from")[0] for p in parts] == [
         "building the network",
-        "extraction",
+        "extraction in float32",
+        "extraction in bfloat16",
         "extraction",
         "cross-entropy",
         "self-critical training",
