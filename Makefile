@@ -23,7 +23,7 @@ test-jax: .venv/dev.done
 	KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=build/compiled $(BIN)/python -m pytest \
 	  -n 2 --dist loadfile --no-loadscope-reorder tests/model tests/test_captioner.py \
 	  tests/test_golden.py $(addprefix tests/training/test_,$(addsuffix .py,batches \
-	  cross_entropy device_steps finetuning mirroring rewards))
+	  cross_entropy device_steps finetuning rewards views))
 
 # Some tests with the lowest versions of everything that the requirements allow.
 test-lowest:
