@@ -89,7 +89,7 @@ class Faults:
 
     def step(self, kind: str, path: object) -> None:
         name = os.fspath(path)
-        if not name.startswith(self.root):
+        if not name.startswith(self.root) or (kind == "mkdir" and os.path.isdir(name)):
             return
         what = f"{kind} {Path(name).relative_to(self.root)}"
         self.seen[what] += 1

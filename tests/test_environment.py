@@ -6,11 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from app_process import ROOT, running_app
 from gradio_client import Client, handle_file
+from PIL import Image
+from safetensors.numpy import load_file
+
+from captioner.checkpoint.checkpoint_folder import find_faults, read_config
 
 PHOTO = ROOT / "assets" / "examples" / "photographer.png"
 KERAS = {
@@ -19,6 +25,7 @@ KERAS = {
     "epsilon": 0.1,
     "backend": "torch",
 }
+CHECKPOINT = ROOT / "assets" / "checkpoint"
 NOBODY = "http://127.0.0.1:9"
 SETTINGS = """
 import os, sys
@@ -131,3 +138,42 @@ def test_the_page_and_the_library_work_in_a_hostile_environment(tmp_path: Path) 
     greedy, beam, settings = done.stdout.splitlines()
     assert greedy == text and len(beam.split()) > 3
     assert settings == "float16 channels_first", "the other program's own settings are as they were"
+
+
+@pytest.mark.slow
+def test_training_comes_to_its_end_in_a_hostile_environment(
+    tmp_path: Path, photo: Callable[..., Image.Image]
+) -> None:
+    data, output = tmp_path / "data", tmp_path / "输出"
+    data.mkdir()
+    lines = ["image,caption"]
+    for i in range(12):
+        photo(i).save(data / f"é{i}.png")
+        lines += [f"é{i}.png,a {colour} thing" for colour in ("red", "green")]
+    (data / "captions.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    variables = hostile(tmp_path) | {"TMPDIR": "/proc/nowhere"}
+    done = train_there(data, output, variables)
+    assert done.returncode == 1 and done.stderr.rstrip().endswith(
+        "set PYTHONUTF8=1, because this process does not read names of files as UTF-8"
+    )
+    done = train_there(data, output, variables | {"PYTHONUTF8": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "The checkpoint is in" in done.stdout
+    checkpoint = output / "checkpoint"
+    _, files = read_config(checkpoint)
+    assert not list(find_faults(checkpoint, files))
+    weights = load_file(checkpoint / "decoder.safetensors").values()
+    assert all(w.dtype == np.float32 and np.isfinite(w).all() for w in weights)
+
+
+def train_there(
+    data: Path, output: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    # Without Java there are no scores, which have tests of their own.
+    environment = kept | variables | {"PATH": str(Path(sys.executable).parent)}
+    options = ["--dataset", "folder", "--data-dir", data, "--output", output, "--epochs", "1"]
+    options += ["--recipe", "tutorial", "--backbone-weights", CHECKPOINT / "backbone.safetensors"]
+    command = ["/bin/bash", "-c", 'umask 077; ulimit -Sn 128; exec "$0" "$@"', sys.executable]
+    command += ["train.py", *map(str, options)]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)

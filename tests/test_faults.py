@@ -17,6 +17,7 @@ from captioner.checkpoint.checkpoint_folder import (
     read_config,
     write_checkpoint,
 )
+from captioner.checkpoint.hub_errors import reason
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 from captioner.data.vocabulary import Vocabulary
 from captioner.files import make_folder
@@ -140,3 +141,9 @@ def test_a_cache_of_features_has_whole_shards_alone(tmp_path: Path) -> None:
         assert not list(tmp_path.glob("*.tmp"))
 
     assert at_every_step(write, check) == 4
+
+
+def test_a_fault_of_the_disk_during_a_push_is_not_the_hub_s() -> None:
+    fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = reason(fault, "USER/NAME", writing=True)
+    assert said.endswith("No space left on device. Make room on the disk, then try again.")

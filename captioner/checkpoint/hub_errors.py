@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from captioner import retries
+from captioner.files import remedy
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,8 @@ def _reason_of_status(root: BaseException, access: str, log_in: str, token: str 
         )
     if isinstance(root, json.JSONDecodeError):
         return "the answer is not the Hub's, but perhaps that of a login page of the network."
+    if what := remedy(root):  # the disk of this machine
+        return f"{_plain(str(root), token)}. {what}, then try again."
     return f"{type(root).__name__}: {_plain(str(root), token)}"
 
 

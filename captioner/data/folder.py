@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -141,7 +142,10 @@ def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> li
     places = ", ".join(map(str, here))
     what = f"{source}: {len(missing)} of its {len(content.files)} images are missing in {places}"
     if not records:
-        raise _PhotosMissing(f"{what}: {abbreviate(missing)}; put them there, or correct the names")
+        remedy = "put them there, or correct the names"
+        if sys.getfilesystemencoding() != "utf-8" and not "".join(missing).isascii():
+            remedy = "set PYTHONUTF8=1, because this process does not read names of files as UTF-8"
+        raise _PhotosMissing(f"{what}: {abbreviate(missing)}; {remedy}")
     if missing:
         logger.warning(f"{what} and skipped: {abbreviate(missing)}")
     for rows, reason in (

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,16 @@ def checkpoint():
 @pytest.fixture
 def copy(tmp_path) -> Path:
     return Path(shutil.copytree(BUNDLED, tmp_path / "checkpoint"))
+
+
+def test_git_changes_no_byte_of_the_bundled_checkpoint():
+    """Git for Windows turns line ends into CR LF, unless it is told not to."""
+    if not (BUNDLED.parents[1] / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no clone")
+    command = ["git", "check-attr", "text", *sorted(BUNDLED.iterdir())]
+    said = subprocess.run(command, cwd=BUNDLED, capture_output=True, text=True, check=True).stdout
+    attributes = {line.rpartition(" ")[2] for line in said.splitlines()}
+    assert attributes == {"unset"} and len(said.splitlines()) > 5
 
 
 def rehash(folder: Path) -> None:

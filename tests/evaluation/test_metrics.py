@@ -3,6 +3,8 @@
 import gc
 import os
 import shutil
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ def random_captions(seed: int, images: int) -> tuple[list[list[str]], list[str]]
 
 
 def test_scores_of_right_and_wrong_captions(metrics):
+    installed = times_of_package()
     references = {
         "1": ["A dog runs through the tall grass.", "The dog is running in a field of grass."],
         "2": ["Two men ride their bikes down a hill.", "Two cyclists are riding downhill."],
@@ -53,6 +56,14 @@ def test_scores_of_right_and_wrong_captions(metrics):
     assert wrong.cider.mean() == pytest.approx(wrong.scores["CIDEr"], abs=0.006)
     for name, (low, high) in wrong.intervals.items():
         assert 0 <= low < wrong.scores[name] < high, name
+    assert times_of_package() == installed, "a read-only installation is enough"
+
+
+def times_of_package() -> list[int]:
+    """When a file came or went last in the scorers' folders."""
+    modules = ("tokenizer.ptbtokenizer", "meteor.meteor")
+    files = [import_module(f"pycocoevalcap.{name}").__file__ for name in modules]
+    return [Path(file).parent.stat().st_mtime_ns for file in files]
 
 
 @pytest.mark.parametrize(
