@@ -1,8 +1,8 @@
-"""Photos cropped, mirrored and coloured by the device that trains, in operations of the model.
+"""Crops, mirror images and colours of training photos, made by the device as part of the model.
 
-Everything is drawn beforehand by NumPy, so that it depends on the seed alone; the device only
-carries it out. A crop is two matrix products, with weights of linear interpolation between rows and
-between columns, which accelerators do in passing.
+All random numbers are drawn beforehand by NumPy, so that they depend only on the seed. A crop is
+two matrix products, which interpolate linearly between rows and between columns. They take little
+time on accelerators.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (IT
 
 
 def draw(rng: np.random.Generator, may_mirror: bool) -> np.ndarray:
-    """How a photo is shown: float32 (8,), top, left, height and width of the crop as shares of the
-    photo, whether it is mirrored, and the factors on brightness, contrast and saturation."""
+    """Draws how a photo is shown in training.
+
+    Returns:
+        float32 (8,): top, left, height and width of the crop as shares of the photo, whether it is
+        mirrored, and the factors on brightness, contrast and saturation.
+    """
     area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
     width, height = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
     top, left = rng.random(2) * (1 - height, 1 - width)
@@ -32,16 +36,16 @@ def draw(rng: np.random.Generator, may_mirror: bool) -> np.ndarray:
 
 
 def network_input(photos: Tensor) -> Tensor:
-    """uint8 photos (batch, size, size, 3) as float32 in -1..1."""
+    """Converts uint8 photos (batch, size, size, 3) to float32 in -1..1."""
     return ops.take(NETWORK_INPUT, ops.cast(photos, "int32"), axis=0)
 
 
 def augmented(photos: Tensor, shown: Tensor) -> Tensor:
-    """Photos as a training step sees them.
+    """Crops, mirrors and colours photos.
 
     Args:
         photos: uint8 (batch, size, size, 3).
-        shown: float32 (batch, 8), what `draw` returns for each.
+        shown: float32 (batch, 8), the numbers from `draw` for each photo.
 
     Returns:
         float32 (batch, size, size, 3) in -1..1.
@@ -63,10 +67,10 @@ def augmented(photos: Tensor, shown: Tensor) -> Tensor:
 
 
 def _interpolation(start: Tensor, extent: Tensor, size: int) -> Tensor:
-    """The share that each pixel of a line has in each pixel of the crop, (batch, size, size).
+    """The weights of interpolation: (batch, pixels of the crop, pixels of the line).
 
-    The crop begins at `start` (batch,) and goes on for `extent`, as shares of the line; where that
-    is negative, it goes backwards.
+    The crop begins at `start` (batch,) and extends by `extent` (batch,), both as shares of the
+    line. If `extent` is negative, the crop is mirrored.
     """
     middles = (np.arange(size, dtype=np.float32) + 0.5) / size
     places = (start[:, None] + extent[:, None] * middles) * size - 0.5

@@ -1,11 +1,11 @@
 """Training backbone and decoder together, from photos (Vinyals et al. 2016, arXiv 1609.06647).
 
-It comes after the decoder has learnt to speak: before, its gradients would spoil the backbone.
-Photos are decoded once, and reach the device as bytes. The device crops, mirrors and colours them,
-differently in every epoch (`model/augmentation.py`). They may be smaller here than later: what a
-crop shows is larger than it is in the whole photo, which a smaller picture makes up for, at half
-the cost (Touvron et al. 2019, arXiv 1906.06423). Later phases have a cache again, of the tuned
-backbone's features of photos of full size.
+This follows the training of the decoder, because the gradients of an untrained decoder would spoil
+the backbone. Photos are decoded once, and sent to the device as bytes. The device crops, mirrors
+and colours them differently in every epoch (`model/augmentation.py`). The photos may be smaller
+here than later, at half the cost: things look larger in a crop than in the whole photo, and a
+smaller picture makes up for this (Touvron et al. 2019, arXiv 1906.06423). Later phases use a cache
+again, of the tuned backbone's features of photos of full size.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ POLISHED_STATE, POLISHED_BEST = "polished_state.safetensors", "polished_best.saf
 
 
 def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunContext) -> History:
-    """Trains `model` and, from the block `finetune_from` on, `backbone`; leaves the weights of the
-    epoch with the lowest validation loss in both. Resumes and raises as `run_epochs`; `ImageError`
-    for a photo that cannot be read any more."""
+    """Trains `model`, and `backbone` from the block `finetune_from` on.
+
+    In the end, both have the weights of the epoch with the lowest validation loss. A run that was
+    interrupted is continued.
+
+    Raises:
+        ImageError: A photo cannot be read any more.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
+    """
     training = context.config.training
     student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
     entry = backbones.backbone(context.config.backbone.name)
@@ -61,12 +67,12 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
     epochs, patience = training.finetune_epochs, training.patience
     history = fit(trainer, Phase("fine-tuning epoch", TUNED_STATE, TUNED_BEST, epochs, patience))
     copy_weights(backbone, student)
-    round_weights(backbone)  # as a checkpoint carries them
+    round_weights(backbone)  # to the precision of a checkpoint
     return history
 
 
 def polish(model: CaptionModel, context: RunContext) -> History:
-    """Trains `model` alone, on the features that the tuned backbone has in `context.cache`."""
+    """Trains `model` alone on the features in `context.cache`, which are of the tuned backbone."""
     training = context.config.training
     epochs, patience = training.polish_epochs, training.patience
     trainer = CrossEntropyTrainer(
@@ -76,8 +82,8 @@ def polish(model: CaptionModel, context: RunContext) -> History:
 
 
 def thaw(backbone: keras.Model, first: int) -> None:
-    """Makes the kernels of the convolutions trainable from layer number `first` on; all that comes
-    before, and every batch normalisation, stays as it is."""
+    """Makes the kernels of the convolutions trainable from layer number `first` on. The layers
+    before it, and all batch normalisations, stay frozen."""
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     backbone.trainable = True
     for i, layer in enumerate(backbone.layers):
@@ -85,13 +91,13 @@ def thaw(backbone: keras.Model, first: int) -> None:
 
 
 class TwoRates(keras.optimizers.AdamW):
-    """AdamW with a learning rate of `ratio` times the others' for the variables in `slow`."""
+    """AdamW whose learning rate for the variables in `slow` is multiplied by `ratio`."""
 
     def __init__(
         self, *arguments: Any, slow: Sequence[keras.Variable], ratio: float, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
-        # Under TensorFlow, Keras hands on what is inside its variables.
+        # Under TensorFlow, Keras passes the inner variables to `update_step`.
         self._slow = {id(inner) for v in slow for inner in (v, v.value)}
         self._ratio = ratio
 
@@ -101,10 +107,13 @@ class TwoRates(keras.optimizers.AdamW):
 
 
 class Photos:
-    """Stands where a feature cache does, and gives the photos themselves, as they are.
+    """Takes the place of a feature cache, and gives photos in place of features.
 
-    Decoded photos stay in memory for the next epochs, as long as they take less than `limit` bytes;
-    by default a quarter of the machine's.
+    Args:
+        records: The photos.
+        size: Their width and height in pixels.
+        limit: Decoded photos are kept for the next epochs as long as they take less than this many
+            bytes; by default a quarter of the machine's memory.
     """
 
     def __init__(self, records: Sequence[Record], size: int, limit: int | None = None) -> None:
@@ -130,9 +139,11 @@ class Photos:
 
 
 class PhotoBatches(CaptionBatches):
-    """Batches of photos in place of features. Those of an epoch also have "shown", float32
-    (batch, 8): how each photo is cropped, mirrored and coloured, which depends on seed, epoch and
-    photo alone (`augmentation.draw`)."""
+    """Batches of photos in place of features.
+
+    Training batches also have "shown", float32 (batch, 8): how each photo is cropped, mirrored and
+    coloured (`augmentation.draw`). This depends only on the seed, the epoch and the photo.
+    """
 
     def __init__(self, records: Sequence[Record], *arguments: Any) -> None:
         super().__init__(records, *arguments)
@@ -155,7 +166,7 @@ class PhotoBatches(CaptionBatches):
 
 
 def with_photos(context: RunContext) -> RunContext:
-    """The same, with photos in place of features: on the device, if there is room for all."""
+    """This context with photos in place of features, on the device if there is room for all."""
     size = context.config.training.finetune_image_size
     photos = Photos([*context.train, *context.val], size)
     return replace(context, cache=photos, views=(), resident=None).on_device()

@@ -1,13 +1,13 @@
 """Self-critical sequence training (Rennie et al. 2017, arXiv 1612.00563) on CIDEr-D.
 
-After cross-entropy has taught the model to speak, it speaks for itself: several captions of each
-image are sampled, and words of captions that score above the image's others are made more probable.
-The baseline is the mean of an image's other samples (Luo 2020, arXiv 2003.09971), so no second
-decoding is needed. What the model says more often than people do is taken off the reward.
+This follows training with cross-entropy. The model draws several captions of each image, and the
+words of captions with higher scores than the image's other captions are made more probable. The
+baseline is the mean of the image's other samples (Luo 2020, arXiv 2003.09971), so that no second
+decoding is needed. Phrases that the model uses more often than people do lower the reward.
 
-Each batch is sampled from the weights that its step changes. To sample the next one meanwhile would
-keep a GPU busy during the rewards, but from weights that are older by a step; the rewards take a
-few milliseconds, which is not worth it. Only features are fetched ahead.
+Each batch is sampled from the weights that its step changes. If the next batch were sampled while
+the rewards are computed, a GPU would be busy all the time, but the weights would be one step old.
+The rewards take only a few milliseconds, so this is not worth it. Only features are fetched ahead.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
 
 
 def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
-    """CIDEr-D against the captions of `records`; the end of a caption counts as a word."""
+    """CIDEr-D with the captions of `records` as references. Their ends count as words."""
     return CiderD({r.image_id: [[*vocabulary.encode(c), END] for c in r.captions] for r in records})
 
 
 def rewarded_records(records: Sequence[Record], captions: str) -> list[Record]:
-    """The records that self-critical training learns from: all or, with "people", those that
-    have captions by people, with these captions alone."""
+    """The records that self-critical training learns from: all of them, or, if `captions` is
+    "people", those with captions by people, and only these captions."""
     if captions == "all":
         return list(records)
     by_people = [replace(r, captions=captions_of_people(r), by=()) for r in records]
@@ -57,17 +57,18 @@ def rewarded_records(records: Sequence[Record], captions: str) -> list[Record]:
 
 
 def fit_cider(model: CaptionModel, context: RunContext) -> History:
-    """Self-critical epochs from the weights in `model`, or from what `context.output` holds.
+    """Trains from the weights in `model`, or continues from the state in `context.output`.
 
-    Leaves in `model` a point between the weights that were there and those of the epoch with the
-    highest CIDEr-D of greedy validation captions (Wortsman et al. 2022, arXiv 2109.01903). What
-    CIDEr-D rewards is the few words that many captions share: weights nearer to those before the
-    phase use more words.
+    In the end, `model` has a weighted mean of the weights before this phase and those of the epoch
+    with the highest CIDEr-D of greedy validation captions (Wortsman et al. 2022, arXiv 2109.01903).
+    CIDEr-D rewards the few words that many captions share, and the weights before this phase use
+    more words.
 
-    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once the state is on disk.
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
     """
     training, output = context.config.training, context.output
-    # Without dropout, what is sampled is what is trained.
+    # There is no dropout, so that the model which draws the samples is the one that is trained.
     sampler = CaptionModel(
         replace(context.config.model, dropout=0.0), mixed_precision=training.mixed_precision
     )
@@ -88,8 +89,8 @@ def fit_cider(model: CaptionModel, context: RunContext) -> History:
 
 
 class SelfCriticalTrainer:
-    """Trains `model`, which should have no dropout. The best epoch is that of the highest CIDEr-D
-    of greedy validation captions."""
+    """Trains `model`, which should have no dropout. The best epoch has the highest CIDEr-D of
+    greedy validation captions."""
 
     judged_before = True
 
@@ -101,24 +102,25 @@ class SelfCriticalTrainer:
         self.training = training = context.config.training
         self.reward = make_reward(train, context.vocabulary)
         self.overuse = Overuse(self.reward.ngrams)
-        samples = max(2, training.captions_per_image)  # the baseline takes another one
+        samples = max(2, training.captions_per_image)  # the baseline needs another sample
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.loop = DecodingLoop(model, chooser_for(self.options), self.options.rows)
-        # Compiled once for all epochs.
+        # It is compiled once for all epochs.
         self.greedy = DecodingLoop(model, chooser_for(GREEDY), GREEDY.rows)
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch. The last, smaller one is left out: other epochs bring its images."""
+        """The number of batches in an epoch. The last, smaller batch is left out; its images come
+        in other epochs."""
         return max(1, len(self.ids) // self.training.batch_size)
 
     def begin(self) -> None:
-        """The weights are there already."""
+        """Does nothing, because the weights are there already."""
 
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
-        """As `epoch_loop.Trainer`; `progress` has the summed mean rewards of the batches.
+        """See `epoch_loop.Trainer`. `progress` has the sum of the batches' mean rewards.
 
-        The order of the images and the samples depend on seed, epoch and batch alone.
+        The order of the images and the samples depend only on seed, epoch and batch.
         """
         size, seed = self.training.batch_size, [self.training.seed, epoch, 1]
         order = [self.ids[i] for i in np.random.default_rng(seed).permutation(len(self.ids))]
@@ -132,7 +134,7 @@ class SelfCriticalTrainer:
             disable=None,
         )
         with ThreadPoolExecutor(1, "captioner features") as thread:
-            # The next batch's are read, and on their way to the device, during this batch's step.
+            # The features of the next batch are read and sent during this batch's step.
             features_of = partial(self._features, self.context.features(epoch))
             ahead = thread.submit(features_of, order[first * size :][:size])
             for batch in bar:
@@ -147,7 +149,7 @@ class SelfCriticalTrainer:
         return {"batches": self.batches, "rewards": rewards}
 
     def summary(self, progress: Progress) -> dict[str, float]:
-        """The mean reward, before what is taken off for overuse."""
+        """The mean reward, without the penalty on overuse."""
         return {"reward": progress["rewards"] / progress["batches"]}
 
     def validate(self) -> dict[str, float]:
@@ -155,12 +157,12 @@ class SelfCriticalTrainer:
         return judge_all(self.greedy, self.context)
 
     def score(self, epoch: dict[str, float]) -> float:
-        """The higher CIDEr-D the better."""
+        """The CIDEr-D of validation captions."""
         return epoch["val_cider"]
 
     def _features(self, cache: FeatureCache | ViewsInTurn, ids: Sequence[str]) -> Any:
-        """The features of a batch, (batch, locations, channels): on the device under JAX, where
-        they are needed twice, to sample and to train."""
+        """The features of a batch, (batch, locations, channels). Under JAX they are on the device,
+        because they are needed there twice: to sample and to train."""
         resident = self.context.resident
         if resident is not None:
             return resident.pool[resident.seen_by(cache).gather(ids)]
@@ -168,8 +170,8 @@ class SelfCriticalTrainer:
         return backend.on_device(features) if compiles_whole_steps() else features
 
     def _train_batch(self, ids: Sequence[str], features: Any, rng: np.random.Generator) -> float:
-        """One step on the images `ids`. Returns the mean reward of their samples."""
-        # Each image has draws of its own: with common ones the batch would be no average.
+        """Takes one step on the images. Returns the mean reward of their samples."""
+        # Each image has its own random numbers: with shared ones, the samples would be correlated.
         shape = (len(ids), self.options.rows, self.options.max_words + 1)
         draws = rng.random(shape, np.float32)
         words = decode(self.loop, features, self.options, draws=draws).words
@@ -192,8 +194,8 @@ class SelfCriticalTrainer:
 
 
 def judge_all(loop: DecodingLoop, context: RunContext) -> dict[str, float]:
-    """`judge` on each data set by itself, with its own document frequencies; the mean over the data
-    sets comes first."""
+    """`judge` for each data set, with its own document frequencies, and the mean over the data
+    sets."""
     judged = {
         name: judge(loop, part, make_reward(part.val, context.vocabulary))
         for name, part in context.per_dataset().items()
@@ -209,15 +211,15 @@ def judge_all(loop: DecodingLoop, context: RunContext) -> dict[str, float]:
 def judge(
     loop: DecodingLoop, context: RunContext, reward: CiderD, batch_size: int = 32
 ) -> dict[str, float]:
-    """Mean CIDEr-D of greedy validation captions, and the share of distinct ones, in percent:
-    needs no Java. `loop` decodes by `GREEDY`."""
+    """The mean CIDEr-D of greedy validation captions, and the share of distinct captions, both in
+    percent. This needs no Java. `loop` must decode with `GREEDY`."""
     records, cache = context.val, context.cache
     scores: list[float] = []
     distinct = set()
     for start in range(0, len(records), batch_size):
         ids = [r.image_id for r in records[start : start + batch_size]]
         features = cache.gather(ids)
-        # The last, smaller batch is filled up, because another shape would be compiled anew.
+        # The last, smaller batch is filled up, because another shape would have to be compiled.
         missing = [(0, batch_size - len(ids)), (0, 0), (0, 0)]
         words = decode(loop, np.pad(features, missing), GREEDY).words[: len(ids)]
         scores += reward.scores(ids, words)[:, 0].tolist()
