@@ -99,9 +99,14 @@ class CaptionBatches(keras.utils.PyDataset):
         return -(-longest // STRIDE) * STRIDE if wants_few_shapes() else longest
 
     def may_stop_after(self, done: int) -> bool:
-        """Whether the batches after the first `done` can start an epoch: see `_order`."""
+        """Whether the batches after the first `done` can start an epoch: see `_order`.
+
+        A single batch cannot: Keras would take all its dimensions as constant, and TensorFlow then
+        computes other last bits.
+        """
         rest = self.order[done : done + 2]
-        return len(rest) < 2 or self._length(rest[0]) != self._length(rest[1])
+        lengths = {self._length(batch) for batch in rest}
+        return not rest or len(lengths) == 2
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         images, packed = self.order[index]

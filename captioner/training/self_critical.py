@@ -105,7 +105,11 @@ class SelfCriticalTrainer:
         samples = max(2, training.captions_per_image)  # the baseline needs another sample
         self.options = DecodingOptions("sample", num_captions=samples, temperature=1.0)
         self.loop = DecodingLoop(model, chooser_for(self.options), self.options.rows)
-        # It is compiled once for all epochs.
+        # What validation needs is made once for all epochs.
+        self.val_rewards = {
+            name: make_reward(part.val, context.vocabulary)
+            for name, part in context.per_dataset().items()
+        }
         self.greedy = DecodingLoop(model, chooser_for(GREEDY), GREEDY.rows)
 
     @property
@@ -153,8 +157,18 @@ class SelfCriticalTrainer:
         return {"reward": progress["rewards"] / progress["batches"]}
 
     def validate(self) -> dict[str, float]:
-        """See `judge_all`."""
-        return judge_all(self.greedy, self.context)
+        """`judge` on each data set by itself, with its own document frequencies; the mean over the
+        data sets comes first."""
+        judged = {
+            name: judge(self.greedy, part, self.val_rewards[name])
+            for name, part in self.context.per_dataset().items()
+        }
+        means = {
+            key: float(np.mean([found[key] for found in judged.values()]))
+            for key in ("val_cider", "val_distinct")
+        }
+        each = {f"{key}/{name}": found[key] for name, found in judged.items() for key in means}
+        return means | (each if len(judged) > 1 else {})
 
     def score(self, epoch: dict[str, float]) -> float:
         """The CIDEr-D of validation captions."""
@@ -191,21 +205,6 @@ class SelfCriticalTrainer:
         inputs = np.concatenate([start, targets[:, :, :-1]], axis=-1)
         x = {"features": features, "words": inputs}
         self.model.train_on_batch(x, targets, sample_weight=advantage)
-
-
-def judge_all(loop: DecodingLoop, context: RunContext) -> dict[str, float]:
-    """`judge` for each data set, with its own document frequencies, and the mean over the data
-    sets."""
-    judged = {
-        name: judge(loop, part, make_reward(part.val, context.vocabulary))
-        for name, part in context.per_dataset().items()
-    }
-    means = {
-        key: float(np.mean([found[key] for found in judged.values()]))
-        for key in ("val_cider", "val_distinct")
-    }
-    each = {f"{key}/{name}": found[key] for name, found in judged.items() for key in means}
-    return means | (each if len(judged) > 1 else {})
 
 
 def judge(

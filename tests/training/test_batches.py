@@ -115,6 +115,15 @@ def test_the_first_two_batches_differ_in_length(records, vocabulary):
         assert data[0][1].shape != data[1][1].shape
 
 
+def test_an_epoch_is_not_cut_before_its_last_batch(records, vocabulary):
+    whole = batches(records, vocabulary, epoch=0)
+    lengths = [np.shape(y)[-1] for _, y in (whole[i] for i in range(len(whole)))]
+    possible = [done for done in range(1, len(whole) + 1) if whole.may_stop_after(done)]
+    assert len(whole) - 1 not in possible and possible[-1] == len(whole)
+    if not wants_few_shapes():  # otherwise other lengths may be padded to the same
+        assert all(lengths[done] != lengths[done + 1] for done in possible[:-1])
+
+
 def test_all_batches_have_the_full_size(records, vocabulary):
     data = batches(records, vocabulary, epoch=0)
     assert {data[i][1].shape[:2] for i in range(len(data))} == {(4, rows_for(2))}
