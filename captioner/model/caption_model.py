@@ -63,9 +63,9 @@ class Encoder(layers.Layer):
         self.built = True
 
     def standardize(self, mean: float, std: float) -> None:
-        """Makes the encoder use (features - mean) / std."""
+        """Makes the encoder use (features - mean) / std, or features - mean if `std` is 0."""
         self.mean.assign(mean)
-        self.std.assign(std)
+        self.std.assign(std or 1.0)
 
     def call(self, features: Tensor, training: bool = False) -> Tensor:
         standard = (features - self.mean) / self.std

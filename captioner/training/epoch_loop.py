@@ -24,6 +24,7 @@ from captioner.training.distribution import Distribution
 from captioner.training.training_state import (
     History,
     Model,
+    StateError,
     restore_state,
     save_state,
     save_weights,
@@ -110,6 +111,7 @@ def run_epochs(
 
     Raises:
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
+        StateError: The state cannot be read, or the training has diverged.
     """
     model, distribution = trainer.model, distribution or Distribution()
     state, best = output / phase.state, output / phase.best
@@ -139,6 +141,7 @@ def run_epochs(
                 save_state(state, model, [*history, progress])
                 raise KeyboardInterrupt
             history.append(trainer.summary(progress) | trainer.validate())
+            _check_finite(phase, epoch + 1, trainer.score(history[-1]))
             progress = {}
             logger.info("%s %d: %s", phase.name, epoch + 1, figures(history[-1]))
             if distribution.is_main:
@@ -174,6 +177,15 @@ def interrupt_set() -> Iterator[Event]:
     finally:
         for s, handler in zip(signals, before, strict=True):
             signal.signal(s, handler)
+
+
+def _check_finite(phase: Phase, epoch: int, score: float) -> None:
+    """Ends the run with a reason, because no weights could be told to be the best."""
+    if not np.isfinite(score):
+        raise StateError(
+            f"after {phase.name} {epoch} the validation score is not a number, so the training has "
+            "diverged. Begin anew with a lower learning rate and another --output."
+        )
 
 
 def _keep(trainer: Trainer, history: History, state: Path, best: Path) -> None:

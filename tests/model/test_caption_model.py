@@ -135,6 +135,13 @@ def test_standardized_features_make_scale_and_offset_irrelevant(inputs):
     np.testing.assert_allclose(np.asarray(model(moved)), plain, atol=1e-4)
 
 
+def test_features_that_are_all_equal_give_numbers(inputs):
+    model = seeded_model(tiny_config())
+    features = np.ones_like(inputs["features"])
+    model.encoder.standardize(1.0, 0.0)
+    assert np.isfinite(np.asarray(model(inputs | {"features": features}))).all()
+
+
 def test_loss_is_the_mean_over_real_words_only(inputs):
     model = seeded_model(tiny_config(), label_smoothing=0.3)
     targets = np.random.default_rng(2).integers(4, 20, (BATCH, CAPTIONS, STEPS)).astype("int32")
