@@ -69,6 +69,7 @@ OPTIONS = (
 )
 FEW = "--no-mirror"
 ALL = "--mirror --finetune-from mixed9 --finetune-epochs 1 --set training.polish_epochs=1"
+SPARE = "verified.jsonl"  # the only file that nothing needs
 HALF = (".tmp", ".new", ".old", ".part", ".incomplete")
 
 
@@ -95,9 +96,12 @@ class Faults:
         self.seen[what] += 1
         what = f"{what}, time {self.seen[what]}"
         full = self.number == errno.ENOSPC and bool(self.struck) and kind in ("write", "fsync")
-        if full or (self.number and not self.struck and what not in self.failed):
-            self.struck = self.struck or what
+        first = self.number and not self.struck and what not in self.failed
+        if first:
             self.failed.add(what)
+            if not name.endswith(SPARE):  # the run goes on without that
+                self.struck = what
+        if first or full:
             raise OSError(self.number, os.strerror(self.number))
 
     def open(
@@ -240,7 +244,7 @@ def contents(output: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         str(p.relative_to(output)): p.read_bytes()
         for p in output.rglob("*")
-        if p.is_file() and p.name not in ("verified.jsonl", "run.lock")
+        if p.is_file() and p.name not in (SPARE, "run.lock")
     }
     for path in output.glob("*.safetensors"):
         # Without the names of variables, which Keras numbers across the whole process.
@@ -259,12 +263,10 @@ def attempt(data: Path, folder: Path, faults: Faults) -> bool:
         return False
     damage = find_damage(folder / "output") if (folder / "output").exists() else []
     assert not damage, f"{faults.struck}: {damage}"
-    if code:
-        assert len(message.splitlines()) == 1, f"{faults.struck}: {message!r}"
-        remedies = ("make room", "check the disk", "another --")
-        assert any(r in message.lower() for r in remedies), f"{faults.struck}: {message}"
-    else:  # the only file that nothing needs
-        assert "verified.jsonl" in faults.struck, f"{faults.struck}: nobody noticed"
+    assert code, f"{faults.struck}: nobody noticed"
+    assert len(message.splitlines()) == 1, f"{faults.struck}: {message!r}"
+    remedies = ("make room", "check the disk", "another --")
+    assert any(r in message.lower() for r in remedies), f"{faults.struck}: {message}"
     return True
 
 
