@@ -44,7 +44,7 @@ class _TidyParser(route_utils.GradioMultiPartParser):
 def remove_broken_uploads() -> None:
     """Has the server remove the files of uploads that break off.
 
-    Gradio itself keeps them for ever, and open: it removes only files that were sent whole.
+    Gradio itself keeps them for ever: it removes only files that were sent whole.
     """
     route_utils.GradioMultiPartParser = _TidyParser  # ty: ignore[invalid-assignment]
 
