@@ -66,6 +66,14 @@ def make_folder(path: Path) -> None:
         raise _explained(error, path) or error from None
 
 
+def move(source: Path, target: Path) -> None:
+    """`os.replace`, with errors that say what to do."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise _explained(error, target) or error from None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` to `path`, all or nothing: see `atomic_file`."""
     with atomic_file(path) as file:

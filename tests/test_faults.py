@@ -20,7 +20,7 @@ from captioner.checkpoint.checkpoint_folder import (
 from captioner.checkpoint.hub_errors import reason
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 from captioner.data.vocabulary import Vocabulary
-from captioner.files import make_folder
+from captioner.files import make_folder, move
 from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache, Stamp, write_shard
 
@@ -118,9 +118,11 @@ def test_no_room_for_a_folder_has_a_remedy(tmp_path: Path, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(os, "replace", full)
     for make in (
         lambda: FeatureCache(tmp_path / "new", STAMP),
         lambda: make_folder(tmp_path / "new"),
+        lambda: move(tmp_path, tmp_path / "new"),
     ):
         with pytest.raises(OSError, match="No space left on device; make room, then run the same"):
             make()

@@ -31,7 +31,7 @@ from safetensors.numpy import save
 from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
-from captioner.files import file_sha256, make_folder, system_fault, write_bytes
+from captioner.files import file_sha256, make_folder, move, system_fault, write_bytes
 from captioner.model import backbones
 from captioner.model.backbone import (
     IMAGENET,
@@ -93,8 +93,8 @@ def write_checkpoint(
         _write_files(new, checkpoint, metrics, extra)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+            move(folder, old)
+        move(new, folder)
     except BaseException:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
