@@ -69,7 +69,8 @@ OPTIONS = (
 )
 FEW = "--no-mirror"
 ALL = "--mirror --finetune-from mixed9 --finetune-epochs 1 --set training.polish_epochs=1"
-SPARE = "verified.jsonl"  # the only file that nothing needs
+# What the run goes on without: the memory of checksums, and the plot after each epoch.
+SPARE = ("verified.jsonl", "output/loss.png.tmp", "output/loss.png")
 HALF = (".tmp", ".new", ".old", ".part", ".incomplete")
 
 
@@ -99,7 +100,7 @@ class Faults:
         first = self.number and not self.struck and what not in self.failed
         if first:
             self.failed.add(what)
-            if not name.endswith(SPARE):  # the run goes on without that
+            if not name.endswith(SPARE):
                 self.struck = what
         if first or full:
             raise OSError(self.number, os.strerror(self.number))
@@ -244,7 +245,7 @@ def contents(output: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         str(p.relative_to(output)): p.read_bytes()
         for p in output.rglob("*")
-        if p.is_file() and p.name not in (SPARE, "run.lock")
+        if p.is_file() and p.name not in ("verified.jsonl", "run.lock")
     }
     for path in output.glob("*.safetensors"):
         # Without the names of variables, which Keras numbers across the whole process.

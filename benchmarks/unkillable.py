@@ -1,19 +1,22 @@
 """Does a run that is killed at random moments always finish, with exactly the same weights?
 
     python benchmarks/unkillable.py --coco COCO --backbone-weights FILE [--kills 20] [--finetune]
+    python benchmarks/unkillable.py --made-up --finetune --backend tensorflow|jax
 
 COCO is a folder in the official layout, which is served on the loopback interface. `train.py`
 downloads it from there, extracts features, trains (cross-entropy and self-critical, with
 `--finetune` also the last block of the network), scores and exports. This is done twice: once
 undisturbed, and once with the run killed and started again, over and over. The kills are spread
-over the phases of the run; each comes at a random moment of its phase. The program prints how many
-kills each phase got. The exit status is 1 if the two runs differ in a single bit, or if files are
-left behind.
+over the phases of the run; each comes at a random moment of its phase. `--also folder:DIR`, any
+number of times, adds data sets. With `--made-up`, COCO is 24 pictures of noise, a second data set
+has 12 more, and the network has three convolutions. The program prints how many kills each phase
+got. The exit status is 1 if the two runs differ in a single bit, or if files are left behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import re
@@ -32,7 +35,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import http_server as http  # noqa: E402 - it is a module of the tests
 
-# Runs train.py, and prints on standard error which phase begins.
+# train.py, which says on standard error where it is. MADE_UP comes before it, if wanted.
 LAUNCH = """
 import runpy, sys
 from captioner.data import coco_download
@@ -52,10 +55,27 @@ announce(run, "fit_cross_entropy", "training")
 announce(run, "fit_end_to_end", "fine-tuning")
 announce(run, "polish", "polishing")
 announce(run, "fit_cider", "self-critical training")
-announce(run, "_scores", "scores")
 announce(run, "write_checkpoint", "export")
+announce(run, "_scores", "scores")
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# A small network in InceptionV3's place. Of one that is traced, most of the time would go by there.
+MADE_UP = """
+import keras, small_backbone
+from captioner.checkpoint import checkpoint_folder
+from captioner.training import run
+
+SIZES = {"rows": 2, "columns": 2, "channels": 8, "embedding_dim": 8, "units": 16}
+real = run.RunOptions
+def small(**options):
+    model = options.get("model", {}) | SIZES | {"attention_units": 8}
+    return real(**options | {"model": model, "shard_images": 8})
+run.RunOptions = small
+run.build_backbone = checkpoint_folder.build_backbone = small_backbone.small_backbone
+if keras.backend.backend() == "tensorflow":
+    import tensorflow
+    tensorflow.config.run_functions_eagerly(True)
 """
 START = "start"  # the name of the time before the first phase
 COMPARED = ("decoder.safetensors", "vocabulary.json", "backbone.safetensors")
@@ -69,6 +89,29 @@ def mirror(coco: Path, folder: Path) -> Path:
         name = "annotations/captions_train2014.json"
         archive.write(coco / name, name)
     return folder
+
+
+def make_up(folder: Path) -> Path:
+    """COCO in its layout, of noise, and a folder of further photos with their captions."""
+    http.make_mirror(folder / "coco", count=24)
+    with zipfile.ZipFile(folder / "coco" / http.ANNOTATIONS[1:]) as archive:
+        told = json.loads(archive.read("annotations/captions_train2014.json"))
+    for number, annotation in enumerate(told["annotations"]):
+        annotation["caption"] = said(number)
+    name = folder / "coco" / "annotations" / "captions_train2014.json"
+    name.write_text(json.dumps(told))
+    (folder / "photos").mkdir()
+    lines = ["image,caption,split"]
+    for i in range(12):
+        (folder / "photos" / f"{i}.jpg").write_bytes(http.picture(100 + i))
+        lines.append(f"{i}.jpg,{said(i)},{'train' if i < 8 else 'val'}")
+    (folder / "photos" / "captions.csv").write_text("\n".join(lines) + "\n")
+    (folder / "none.keras").touch()
+    return folder
+
+
+def said(number: int) -> str:
+    return f"some {('red', 'green', 'blue')[number % 3]} noise"
 
 
 @dataclass
@@ -90,16 +133,25 @@ class Attempt:
 
 
 def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
-    command = [sys.executable, "-c", LAUNCH, str(ROOT / "train.py"), "--dataset", "coco"]
-    command += ["--data-dir", str(folder / "data"), "--output", str(folder / "output")]
+    launch = (MADE_UP if options.made_up else "") + LAUNCH
+    command = [sys.executable, "-c", launch, str(ROOT / "train.py")]
+    command += ["--dataset", f"coco:{folder / 'data'}", "--output", str(folder / "output")]
+    for other in options.also:
+        command += ["--dataset", other]
     command += ["--backbone-weights", str(options.backbone_weights.resolve())]
     command += ["--images", str(options.images), "--epochs", "3", "--cider-epochs", "1"]
     command += ["--deterministic"]
+    if options.made_up:
+        command += ["--batch-size", "4", "--set", "training.min_count=1"]
     if options.finetune:
         command += ["--finetune-from", "mixed10", "--finetune-epochs", "1"]
-    # The variables are set here, because TensorFlow is imported before train.py could set them.
+    # TensorFlow is imported before train.py gets to say this.
     environment = os.environ | {"CAPTIONER_COCO_URL": url, "TF_ENABLE_ONEDNN_OPTS": "0"}
-    environment["PYTHONPATH"] = str(ROOT)
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    if options.made_up:  # without Java there are no scores, which would take most of the time
+        environment["PATH"] = str(Path(sys.executable).parent)
+    if options.backend:
+        environment["KERAS_BACKEND"] = options.backend
     log = folder.with_suffix(".log")
     with log.open("w") as file:
         return Attempt(subprocess.Popen(command, env=environment, stdout=file, stderr=file), log)
@@ -139,8 +191,12 @@ def kill_in(attempt: Attempt, phase: str, delay: float) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument("--backbone-weights", type=Path, required=True)
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--coco", type=Path)
+    data.add_argument("--made-up", action="store_true")
+    parser.add_argument("--backbone-weights", type=Path, help="needed with --coco")
+    parser.add_argument("--also", action="append", default=[], metavar="KIND:FOLDER")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"))
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--finetune", action="store_true")
     parser.add_argument("--images", type=int, default=320)
@@ -149,6 +205,10 @@ def main() -> int:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.made_up:
+            made = make_up(folder / "made-up")
+            options.coco, options.backbone_weights = made / "coco", made / "none.keras"
+            options.also.append(f"folder:{made / 'photos'}")
         whole, killed = folder / "whole", folder / "killed"
         served = mirror(options.coco, folder / "mirror")
         with http.serve(served, default=http.slow(0.1)) as server:
