@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 BATCH, TRAIN, VAL = 4, 10, 3  # the last batch has two images, so its second half is empty
 LIMIT = 180  # seconds, longer than any run here
+HISTORY = "losses: "  # what stands before them in the output of a process
 
 
 class MadeUpFeatures:
@@ -48,7 +50,12 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
         distribution = distribute(kind, BATCH)
         import keras
 
-        from captioner.config import CaptionerConfig, ModelConfig, TrainingConfig
+        from captioner.config import (
+            BackboneConfig,
+            CaptionerConfig,
+            ModelConfig,
+            TrainingConfig,
+        )
         from captioner.data.datasets import Record
         from captioner.data.vocabulary import Vocabulary
         from captioner.model.caption_model import CaptionModel
@@ -79,14 +86,16 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
         )
         sizes = {"embedding_dim": 8, "units": 12, "attention_units": 8, "rows": 2, "columns": 2}
         model = ModelConfig(len(vocabulary), channels=8, **sizes)
-        config = CaptionerConfig(model, training=training)
+        backbone = BackboneConfig("none", image_size=75)  # the features are made up
+        config = CaptionerConfig(model, backbone, training)
         keras.utils.set_random_seed(seed)
         context = RunContext(
             config, vocabulary, MadeUpFeatures(), train, val, output, distribution=distribution
         )
         with distribution.scope():
             distribution.agree("their options", str(config))
-            fit_cross_entropy(CaptionModel(config.model, training.label_smoothing), context)
+            model = CaptionModel(config.model, training.label_smoothing)
+            print(HISTORY + json.dumps(fit_cross_entropy(model, context)))  # in all digits
     except DistributionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -148,13 +157,13 @@ def finish(processes: list[subprocess.Popen], output: Path) -> list[dict[str, fl
     said = [log_of(output, part).read_text() for part in range(len(processes))]
     if any(codes):
         raise RuntimeError("\n".join(said))
-    return epochs_in(said[0])
+    last = next(line for line in said[0].splitlines() if line.startswith(HISTORY))
+    return json.loads(last.removeprefix(HISTORY))
 
 
-def epochs_in(said: str) -> list[dict[str, float]]:
-    """The losses of the finished epochs, from the output of a process."""
-    lines = [line for line in said.splitlines() if line.startswith("epoch ") and "{" in line]
-    return [json.loads(line[line.index("{") :]) for line in lines]
+def epochs_in(said: str) -> int:
+    """The number of the epochs that a process has finished, from its output."""
+    return len(re.findall(r"^epoch \d+: ", said, re.MULTILINE))
 
 
 def kill_one(

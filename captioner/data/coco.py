@@ -16,6 +16,7 @@ from captioner.data.caption_forms import read_coco_file
 from captioner.data.captions_file import CaptionedFile, DatasetError
 from captioner.data.names import file_name
 from captioner.data.records import Record, check_no_leak, sample_records, select_subset
+from captioner.files import system_fault
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,11 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
         records = [_record(file, data_dir / f"{split}2014", split) for file in content.files]
         check_no_leak(records)
     except (ValueError, TypeError) as error:
+        if system_fault(error.__cause__ or error, path):
+            raise  # the file may be whole, and the message says what to do
         where = "" if str(path) in str(error) else f"{path}: "
-        raise DatasetError(f"{where}{error}; {_REMEDY}") from error
+        what = str(error).removesuffix(".")
+        raise DatasetError(f"{where}{what}; {_REMEDY}") from error
     if content.orphans:
         logger.warning(
             f"{path}: {len(content.orphans)} captions are skipped, because the file does not list "

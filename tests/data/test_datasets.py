@@ -165,7 +165,9 @@ def test_coco_val_needs_only_its_own_file(tmp_path: Path) -> None:
     write_coco(tmp_path, coco_content(), "val")
     records = read_coco(tmp_path, "val")
     assert [(r.split, r.path.parent.name) for r in records] == [("val", "val2014")] * 2
-    with pytest.raises(DatasetError, match=r"captions_train2014\.json: No such file.*download"):
+    with pytest.raises(
+        DatasetError, match=r"captions_train2014\.json cannot be opened \(No such file.*download"
+    ):
         read_coco(tmp_path)
     with pytest.raises(DatasetError, match='not for "test"'):
         read_coco(tmp_path, "test")

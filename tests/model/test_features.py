@@ -183,7 +183,8 @@ def test_a_killed_run_goes_on_where_it_was(
     here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", KILLED, backbone_file, records[0].path.parent, folder],
-        env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parents[1]}"},
+        env=os.environ
+        | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}{os.pathsep}{here.parents[1]}"},
         capture_output=True,
         text=True,
     )

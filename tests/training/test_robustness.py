@@ -49,7 +49,7 @@ def command(backbone_file: Path) -> Command:
     sizes = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
     real = run.RunOptions
 
-    def extractor(_, batch_size: int = 4, view: View = AS_IT_IS) -> FeatureExtractor:
+    def extractor(_, batch_size: int = 4, view: View = AS_IT_IS, *__, **___) -> FeatureExtractor:
         return extractors[view]
 
     def small(**options) -> run.RunOptions:

@@ -54,7 +54,11 @@ def data(tmp_path_factory, photo) -> Path:
         if colour < 3:
             pixels[:, :, colour] += 150
         Image.fromarray(pixels.astype(np.uint8)).save(folder / name, quality=95)
-        said = [f"A {COLOURS[colour]} picture .", f"The {COLOURS[colour]} one is number {i} ."]
+        also = " again" * (i % 3)  # an epoch can only be cut between batches of different lengths
+        said = [
+            f"A {COLOURS[colour]} picture .",
+            f"The {COLOURS[colour]} one is number {i}{also} .",
+        ]
         tokens += [f"{name}#{n}\t{caption}" for n, caption in enumerate(said)]
         lists["train" if i < 20 else "dev" if i < 24 else "test"].append(name)
     (folder / "Flickr8k.token.txt").write_text("\n".join(tokens) + "\n")
