@@ -208,6 +208,20 @@ def test_a_caption_that_is_cut_does_not_end_in_the_middle_of_a_phrase(captioner,
     assert len(cut.log_probs) == len(cut.attention) == len(cut.alternatives) == 2
 
 
+def test_saving_into_the_current_folder(captioner, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    made = Captioner(
+        Checkpoint(
+            captioner.config, captioner.vocabulary, captioner.model, captioner.extractor.backbone
+        )
+    )
+    made.save_pretrained(".")
+    monkeypatch.chdir(tmp_path / "empty")
+    assert Captioner.from_pretrained(".").vocabulary.words == captioner.vocabulary.words
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_saving(captioner, photo, tmp_path):
     """What was loaded is saved whole, and a captioner that was made in memory too."""
     saved = captioner.save_pretrained(tmp_path / "copy")

@@ -85,6 +85,7 @@ def write_checkpoint(
     Raises:
         OSError: The directory cannot be written.
     """
+    folder = Path(os.path.abspath(folder))  # "." has no name to put another one beside
     finish_swap(folder)
     new, old = _beside(folder)
     shutil.rmtree(new, ignore_errors=True)

@@ -340,9 +340,8 @@ def is_same_run(path: Path, now: dict[str, Any]) -> bool:
         detail = section
         if isinstance(value, dict):
             old = before.get(section) or {}
-            if (
-                section == "training"
-            ):  # options that did not exist when the run began have their defaults
+            if section == "training":
+                # Options that did not exist when the run began have their defaults.
                 old = asdict(TrainingConfig()) | old
             detail = ", ".join(
                 f"{section}.{k} was {old.get(k)!r}, now {v!r}"
