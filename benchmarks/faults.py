@@ -303,10 +303,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--errors", nargs="+", default=["ENOSPC", "EIO"])
     parser.add_argument("--all-phases", action="store_true")
-    options = parser.parse_args()
+    with SERVER:  # whose thread would keep the program alive after --help
+        return run_all(parser.parse_args())
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Lets every write fail once. Gives the exit status."""
     phases = ALL if options.all_phases else FEW
     logging.disable(logging.WARNING)
-    with SERVER, tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         patched(stack)
         folder = Path(name, "run")
         folder.mkdir()

@@ -11,6 +11,8 @@ import re
 from typing import Any
 
 import gradio as gr
+from gradio.route_utils import get_root_url
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # A placeholder: the host by which a visitor calls this server is known only with the request.
@@ -37,6 +39,8 @@ class RunnableSnippets:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].rstrip("/").endswith("/gradio_api/info"):
             return await self._app(scope, receive, send)
+        app_root = getattr(scope.get("app"), "root_path", None)
+        root = get_root_url(Request(scope), "/gradio_api/info", app_root)
         started: list[Message] = []
         body = b""
 
@@ -50,7 +54,7 @@ class RunnableSnippets:
                 await finish()
 
         async def finish() -> None:
-            content = mended(body) if started[0]["status"] == 200 else body
+            content = mended(body, root) if started[0]["status"] == 200 else body
             headers = [h for h in started[0]["headers"] if h[0].lower() != b"content-length"]
             headers.append((b"content-length", str(len(content)).encode()))
             await send({**started[0], "headers": headers})
@@ -59,8 +63,14 @@ class RunnableSnippets:
         await self._app(scope, receive, collect)
 
 
-def mended(body: bytes) -> bytes:
-    """Puts programs that run into Gradio's description of the endpoints, which is JSON."""
+def mended(body: bytes, root: str) -> bytes:
+    """Puts programs that run into Gradio's description of the endpoints, which is JSON.
+
+    Args:
+        body: The description. Gradio keeps the first one that it makes, so it has the address by
+            which the first visitor called the server.
+        root: The address by which this visitor calls it, without a slash at its end.
+    """
     info = json.loads(body)
     server = ""
     for endpoint in info["named_endpoints"].values():
@@ -73,7 +83,10 @@ def mended(body: bytes) -> bytes:
             snippets["bash"] = _shell(shell, endpoint["parameters"], several)
             url = _example(endpoint["parameters"])
             snippets["javascript"] = snippets["javascript"].replace('fetch("")', f'fetch("{url}")')
-    return json.dumps(info).replace(_SERVER, server).encode()
+    text = json.dumps(info)
+    if server:
+        text = text.replace(server, root)
+    return text.replace(_SERVER, root).encode()
 
 
 def _example(parameters: list[dict[str, Any]]) -> str:

@@ -26,6 +26,15 @@ def test_each_has_one_for_this_server(app: App, endpoints: dict) -> None:
             assert "githubusercontent" not in snippet and ".invalid" not in snippet
 
 
+def test_visitors_see_the_address_by_which_they_call(app: App) -> None:
+    for host in ("one.example", "two.example:8080"):
+        answer = httpx.get(app.url + "gradio_api/info", headers={"host": host})
+        snippets = answer.json()["named_endpoints"]["/caption"]["code_snippets"]
+        for language in ("python", "javascript", "bash"):
+            assert f"http://{host}/gradio_api/file=" in snippets[language]
+        assert f'Client("http://{host}' in snippets["python"]
+
+
 @pytest.mark.parametrize("name", ["/caption", "/caption_batch"])
 def test_the_python_snippet(app: App, endpoints: dict, name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", endpoints[name]["code_snippets"]["python"]]
