@@ -29,6 +29,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(description=__doc__)
     _add_data_options(parser.add_argument)
     _add_training_options(parser.add_argument)
+    _add_backbone_options(parser.add_argument)
+    _add_run_options(parser.add_argument)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [f"--{name.replace('_', '-')}" for name in vars(options)]
@@ -74,7 +76,7 @@ def _add_data_options(add: Callable[..., object]) -> None:
 
 
 def _add_training_options(add: Callable[..., object]) -> None:
-    from captioner.model.backbones import BACKBONES, DEFAULT
+    from captioner.model.backbones import BACKBONES
     from captioner.training.recipes import RECIPES
 
     add(
@@ -124,6 +126,11 @@ def _add_training_options(add: Callable[..., object]) -> None:
         help="show training photos mirrored, too, in some epochs",
     )
     add("--crops", type=_whole, help="show so many random parts of each training photo, too")
+
+
+def _add_backbone_options(add: Callable[..., object]) -> None:
+    from captioner.model.backbones import BACKBONES, DEFAULT
+
     add(
         "--backbone",
         choices=tuple(BACKBONES),
@@ -142,6 +149,9 @@ def _add_training_options(add: Callable[..., object]) -> None:
         type=Path,
         help="the folder of a feature cache that runs share (default: one in the output folder)",
     )
+
+
+def _add_run_options(add: Callable[..., object]) -> None:
     add("--seed", type=_whole, help="the seed of everything that is random")
     add(
         "--deterministic",
