@@ -32,25 +32,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from app_process import App, running_app
+from app_process import App, app_with, running_app
 from serving import Visitor, photo
 
-# Runs `app.py`, but files are deleted after a minute.
-APP = """
-import sys
-from captioner.environment import settle_page
-settle_page()
-import app
-from captioner.web import page
-
-build = page.build_page
-def build_page(*arguments):
-    built = build(*arguments)
-    built.delete_cache = (10, 60)
-    return built
-page.build_page = build_page
-sys.exit(app.main(sys.argv[1:]))
-"""
+APP = app_with("built.delete_cache = (10, 60)")  # files are deleted after a minute
 SETTLE = 90  # seconds after the last visitor: files get old, and idle threads end
 SEARCH = [3, "sample", 0.5, 0]
 

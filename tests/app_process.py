@@ -18,6 +18,29 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+# Runs `app.py` after `CHANGE` was done to its page, `built`.
+_CHANGED = """
+import sys
+from captioner.environment import settle_page
+settle_page()
+import app
+from captioner.web import page
+
+build = page.build_page
+def build_page(*arguments):
+    built = build(*arguments)
+    CHANGE
+    return built
+page.build_page = build_page
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+def app_with(change: str) -> str:
+    """The real app as a program of Python, but with a statement that changes its page, `built`."""
+    return _CHANGED.replace("CHANGE", change)
+
+
 @dataclass(frozen=True)
 class App:
     url: str  # ends with a slash

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import DATASETS, title_of
 from captioner.data.mixture import names_in
+from captioner.data.views import AREA
 from captioner.model.backbones import backbone
 
 METRIC_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
@@ -170,7 +171,7 @@ def _views_note(training: TrainingConfig) -> str:
         views.append("mirrored (unless a caption names a side)")
     if training.crops:
         count = "one random part" if training.crops == 1 else f"{training.crops} random parts"
-        views.append(f"cropped to {count} (55 to 100% of the area)")
+        views.append(f"cropped to {count} ({100 * AREA[0]:.0f} to {AREA[1]:.0%} of the area)")
     if len(views) == 1:
         return ""
     return f" Training photos were shown alternately {', '.join(views[:-1])} and {views[-1]}."

@@ -69,10 +69,15 @@ def names_a_side(record: Record) -> bool:
     return not words.isdisjoint({"left", "right"})
 
 
+def draw_crop_size(rng: np.random.Generator) -> np.ndarray:
+    """Draws the width and the height of a crop, as shares of the photo's: float64 (2,)."""
+    area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
+    return np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
+
+
 def random_crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A part of the photo at a random place, of random area (`AREA`) and shape (`ASPECT`)."""
-    area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
-    shares = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
+    shares = draw_crop_size(rng)
     size = np.maximum(1, np.rint(shares * photo.size)).astype(int)
     left, top = rng.integers(0, np.array(photo.size) - size + 1)
     return photo.crop((left, top, left + size[0], top + size[1]))

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from captioner.data.images import NETWORK_INPUT
-from captioner.data.views import AREA, ASPECT
+from captioner.data.views import draw_crop_size
 
 Tensor = Any
 
@@ -28,8 +28,7 @@ def draw(rng: np.random.Generator, may_mirror: bool) -> np.ndarray:
         float32 (8,): top, left, height and width of the crop as shares of the photo, whether it is
         mirrored, and the factors on brightness, contrast and saturation.
     """
-    area, aspect = rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT)))
-    width, height = np.minimum(1, [np.sqrt(area * aspect), np.sqrt(area / aspect)])
+    width, height = draw_crop_size(rng)
     top, left = rng.random(2) * (1 - height, 1 - width)
     mirrored = rng.random() < 0.5 and may_mirror
     return np.array([top, left, height, width, mirrored, *rng.uniform(*COLOUR, 3)], np.float32)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from app_process import ROOT, App, running_app
+from app_process import ROOT, App, app_with, running_app
 from gradio_client import Client, handle_file
 from PIL import Image
 from test_mcp import call
@@ -24,21 +24,7 @@ from test_mcp import call
 from captioner.web.examples import example_photos
 
 # The real app, but files are old after eight seconds, and only four requests may wait.
-HURRIED = """
-import sys
-from captioner.environment import settle_page
-settle_page()
-import app
-from captioner.web import page
-
-build = page.build_page
-def build_page(*arguments):
-    page = build(*arguments)
-    page.delete_cache = (1, 8)
-    return page.queue(max_size=4)
-page.build_page = build_page
-sys.exit(app.main(sys.argv[1:]))
-"""
+HURRIED = app_with("built.delete_cache = (1, 8); built.queue(max_size=4)")
 
 
 @pytest.fixture(scope="module")

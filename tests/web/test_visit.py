@@ -189,19 +189,24 @@ def test_the_history_survives_a_reload_and_stays_here(open_page: OpenPage) -> No
     assert layer(page) == large
     assert bodies == [], "it was shown without the server"
     # What is asked of such a photo takes the photo with it.
-    page.get_by_label("First words of a caption").fill("two dogs")
-    page.get_by_role("button", name="Complete").click()
-    expect(page.locator(CAPTIONS)).to_have_count(5)
-    assert words(page)[:2] == ["two", "dogs"]
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Grid as PNG").click()
-    with Image.open(download.value.path()) as picture:
-        assert max(picture.size) > 1200
+    complete_and_download(page, "two dogs", captions=5)
     page.get_by_role("button", name="Clear").click()
     expect(entries).to_have_count(0)
     page.reload()
     page.wait_for_timeout(500)
     expect(page.locator("#intake .past")).to_be_hidden()
+
+
+def complete_and_download(page: Page, beginning: str, captions: int) -> None:
+    """Has a caption completed, of which there are so many then, and downloads its grid."""
+    page.get_by_label("First words of a caption").fill(beginning)
+    page.get_by_role("button", name="Complete").click()
+    expect(page.locator(CAPTIONS)).to_have_count(captions)
+    assert words(page)[:2] == beginning.split()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Grid as PNG").click()
+    with Image.open(download.value.path()) as picture:
+        assert max(picture.size) > 1200
 
 
 def test_a_photo_that_the_server_has_forgotten_is_sent_again(open_page: OpenPage) -> None:
@@ -217,14 +222,7 @@ def test_a_photo_that_the_server_has_forgotten_is_sent_again(open_page: OpenPage
         route.continue_(post_data=json.dumps(body))
 
     page.route("**/queue/join*", forget)
-    page.get_by_label("First words of a caption").fill("a dog")
-    page.get_by_role("button", name="Complete").click()
-    expect(page.locator(CAPTIONS)).to_have_count(4)
-    assert words(page)[:2] == ["a", "dog"]
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Grid as PNG").click()
-    with Image.open(download.value.path()) as picture:
-        assert max(picture.size) > 1200
+    complete_and_download(page, "a dog", captions=4)
 
 
 def test_what_was_shown_or_cleared_is_kept_so_at_once(app: App, chromium: Browser) -> None:
