@@ -27,6 +27,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,6 +190,44 @@ def kill_in(attempt: Attempt, phase: str, delay: float) -> str | None:
     return None
 
 
+def kill_in_each(
+    targets: Sequence[str],
+    seconds: Mapping[str, float],
+    rng: random.Random,
+    begin: Callable[[], Attempt],
+) -> Counter[str]:
+    """Kills the run once for each of the phases in `targets`, which are in their order.
+
+    Args:
+        targets: The phases, some of them perhaps several times.
+        seconds: How long each phase takes if it is not disturbed.
+        rng: Chooses the moments.
+        begin: Starts the run, or goes on with it.
+
+    Returns:
+        The number of kills in each phase.
+    """
+    kills: Counter[str] = Counter()
+    for phase in targets:
+        # If a phase has several kills, each gets a part of its time, because the work that
+        # was finished before a kill is not done again.
+        limit = seconds[phase] / targets.count(phase)
+        while True:
+            delay = rng.uniform(0, limit)
+            was_in = kill_in(begin(), phase, delay)
+            if was_in is not None:
+                break
+            print(f"the run ended before the kill in the {phase}: trying again", flush=True)
+            limit /= 2
+        kills[was_in] += 1
+        print(
+            f"kill {kills.total()}, {delay:.2f} s after the beginning of the {phase}: in "
+            f"the {was_in}",
+            flush=True,
+        )
+    return kills
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     data = parser.add_mutually_exclusive_group(required=True)
@@ -219,24 +258,7 @@ def main() -> int:
             targets = [phases[i * len(phases) // options.kills] for i in range(options.kills)]
             if options.kills < len(phases):
                 targets = sorted(rng.sample(phases, options.kills), key=phases.index)
-            kills: Counter[str] = Counter()
-            for phase in targets:
-                # If a phase has several kills, each gets a part of its time, because the work that
-                # was finished before a kill is not done again.
-                limit = seconds[phase] / targets.count(phase)
-                while True:
-                    delay = rng.uniform(0, limit)
-                    was_in = kill_in(start(options, killed, server.url), phase, delay)
-                    if was_in is not None:
-                        break
-                    print(f"the run ended before the kill in the {phase}: trying again", flush=True)
-                    limit /= 2
-                kills[was_in] += 1
-                print(
-                    f"kill {kills.total()}, {delay:.2f} s after the beginning of the {phase}: in "
-                    f"the {was_in}",
-                    flush=True,
-                )
+            kills = kill_in_each(targets, seconds, rng, lambda: start(options, killed, server.url))
             last = start(options, killed, server.url)
             last.process.wait()
             check(last)
