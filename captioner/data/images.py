@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from captioner.data.image_repair import MAX_MISSING, filled_share, repaired
+from captioner.data.image_repair import FILLING, lacks_too_much, repaired
 from captioner.errors import CaptionerError
 from captioner.files import remedy
 
@@ -65,7 +65,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     and 16-bit pictures are converted. An animation gives its first frame.
 
     Damaged files that browsers show are repaired (`image_repair`): damaged metadata is ignored, and
-    in a JPEG or PNG that is cut short, up to a quarter of the rows may be missing.
+    in a JPEG, PNG, GIF or BMP that is cut short, up to a quarter of the picture may be missing.
 
     Args:
         source: A path, the bytes of a file, an open binary file, a PIL image, or a uint8 array
@@ -94,16 +94,19 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
 def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
     """The picture as `image_repair` restores it; None if it cannot be repaired."""
     data = _content(source)
-    mended = repaired(data, max_pixels) if data else None
-    if mended is None:
-        return None
+
+    def load(filling: bytes = b"") -> Image.Image:
+        mended = repaired(data, max_pixels, filling)
+        if mended is None:
+            raise ImageError("the picture cannot be repaired.")
+        return _load(mended, max_pixels)
+
     try:
-        image = _load(mended, max_pixels)
+        image = load()
+        too_little = lacks_too_much(np.asarray(image), lambda: np.asarray(load(FILLING)))
     except ImageError:
         return None
-    if mended[-2:] != data[-2:] and filled_share(np.asarray(image)) > MAX_MISSING:
-        return None
-    return image
+    return None if too_little else image
 
 
 def _content(source: Any) -> bytes:

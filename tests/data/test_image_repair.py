@@ -24,16 +24,30 @@ def chunk(kind: bytes, content: bytes, wrong: int = 0) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + checksum
 
 
-def png(extra: bytes = b"", wrong: int = 0) -> bytes:
-    rows = b"".join(b"\0" + row.tobytes() for row in PIXELS)
-    header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(rows), wrong)
+ROWS = b"".join(b"\0" + row.tobytes() for row in PIXELS)
+PASSES = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+INTERLACED = b"".join(
+    b"\0" + row.tobytes() for x, y, across, down in PASSES for row in PIXELS[y::down, x::across]
+)
+
+
+def png(extra: bytes = b"", wrong: int = 0, stream: bytes = b"", interlaced: bool = False) -> bytes:
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, interlaced)
+    stream = stream or zlib.compress(INTERLACED if interlaced else ROWS)
+    pixels = chunk(b"IDAT", stream, wrong)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + pixels + chunk(b"IEND", b"")
 
 
 def jpeg(**options: object) -> bytes:
+    return encoded(PIXELS, "JPEG", quality=95, **options)
+
+
+def encoded(pixels: np.ndarray, file_format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(PIXELS).save(file, "JPEG", quality=95, **options)
+    Image.fromarray(pixels).save(file, file_format, **options)
     return file.getvalue()
 
 
@@ -48,8 +62,15 @@ def jpeg(**options: object) -> bytes:
         png(chunk(b"gAMA", b"")),
         png(wrong=1),
         png()[:-12],
+        png(stream=zlib.compress(ROWS)[:-4] + b"\0\0\0\0"),
+        png(chunk(b"tRNS", b"\0")),
+        png(chunk(b"tEXt", b"Software\0x", wrong=1), interlaced=True),
+        png(interlaced=True)[:-12],
     ],
-    ids=["profile", "text", "text's sum", "density's sum", "compression", "gamma", "sum", "end"],
+    ids=[
+        *("profile", "text", "text's sum", "density's sum", "compression", "gamma", "sum", "end"),
+        *("stream's sum", "transparency", "interlaced", "interlaced, end"),
+    ],
 )
 def test_a_png_whose_pixels_are_whole(data: bytes) -> None:
     assert np.array_equal(np.asarray(load_image(data)), PIXELS)
@@ -65,14 +86,59 @@ def test_a_jpeg_without_its_last_bytes(missing: int, progressive: bool) -> None:
 
 
 def test_up_to_a_quarter_of_the_rows_is_filled(tmp_path: Path) -> None:
-    for name, whole in (("a.jpg", jpeg()), ("a.png", png())):
+    for name, whole in (
+        ("a.jpg", jpeg()),
+        ("a.png", png()),
+        ("a.gif", encoded(PIXELS, "GIF", interlace=0)),
+        ("a.bmp", encoded(PIXELS, "BMP")),
+    ):
         path = tmp_path / name
         path.write_bytes(whole[: len(whole) * 9 // 10])
         found = np.asarray(load_image(path), int)
-        assert np.abs(found - PIXELS)[: SIZE // 2].mean() < 10, "what is there is as it was"
+        there = (
+            slice(SIZE // 2, None) if name == "a.bmp" else slice(SIZE // 2)
+        )  # the last row first
+        assert np.abs(found - PIXELS)[there].mean() < 10, "what is there is as it was"
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ImageError, match=f"{name} is damaged or cut short"):
             load_image(path)
+
+
+def test_files_that_refine_the_whole_picture_bit_by_bit() -> None:
+    whole = {
+        "between two scans": jpeg(progressive=True),
+        "in the last pass": png(interlaced=True),
+        "in the last rows": encoded(PIXELS, "GIF", interlace=1),
+    }
+    for name, data in whole.items():
+        found = np.asarray(load_image(data[: len(data) * 9 // 10]), int)
+        assert np.abs(found - PIXELS).mean() < 25, name
+
+
+def test_the_end_of_a_plain_area_is_not_taken_for_missing() -> None:
+    plain = PIXELS.copy()
+    plain[SIZE // 2 :] = 255  # as in a photo of a product
+    whole = encoded(plain, "JPEG", quality=95)
+    for missing in (1, 2, 3):
+        found = np.asarray(load_image(whole[:-missing]), int)
+        assert np.abs(found - plain).mean() < 10
+    first = whole.index(b"\xff\xda")
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        load_image(whole[: first + (len(whole) - first) // 3])
+
+
+def test_a_jpeg_that_is_damaged_inside() -> None:
+    whole, plain = jpeg(), np.asarray(load_image(jpeg()), int)
+    first = whole.index(b"\xff\xda")
+    for share, is_shown in ((0.9, True), (0.3, False)):
+        where = first + int((len(whole) - first) * share)
+        data = whole[:where] + b"\xff\x3f" * 4 + whole[where + 8 :]
+        if is_shown:
+            found = np.asarray(load_image(data), int)
+            assert np.array_equal(found[: SIZE // 2], plain[: SIZE // 2])
+        else:
+            with pytest.raises(ImageError, match="damaged or cut short"):
+                load_image(data)
 
 
 def test_the_orientation_is_kept_and_the_limit_holds() -> None:
@@ -91,3 +157,7 @@ def test_photos_behind_comments_and_odd_segments() -> None:
     profile = b"\xff\xe2" + struct.pack(">H", 2 + 14) + b"ICC_PROFILE\0\xff\xff"
     data = whole[:2] + comment + profile + whole[2:-2]
     assert np.abs(np.asarray(load_image(data), int) - PIXELS).mean() < 20
+    short = b"\xff\xe0" + struct.pack(">H", 2 + 5) + b"JFIF\0"
+    adobe = b"\xff\xee" + struct.pack(">H", 2 + 5) + b"Adobe"
+    for data in (short + whole[20:], adobe + whole[2:]):
+        assert np.abs(np.asarray(load_image(whole[:2] + data), int) - PIXELS).mean() < 20
