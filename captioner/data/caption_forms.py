@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.data.captions_file import (
+    CAPTION_FIELD,
     CAPTION_FIELDS,
     IMAGE_FIELDS,
     CaptionsFile,
@@ -33,6 +34,7 @@ from captioner.data.captions_file import (
     row_of,
 )
 from captioner.data.names import relative_name
+from captioner.data.text import encoding_of
 from captioner.files import system_fault
 
 _KAGGLE = ["image_name", "comment_number", "comment"]
@@ -86,8 +88,10 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
         raise no_captions(path)
     for delimiter in ",;\t|":
         columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter))]
-        if not {*columns}.isdisjoint(IMAGE_FIELDS) and not {*columns}.isdisjoint(CAPTION_FIELDS):
-            rows = islice(_csv_rows(path, text, delimiter), 1, None)
+        if not {*columns}.isdisjoint(IMAGE_FIELDS) and any(map(CAPTION_FIELD.fullmatch, columns)):
+            # Kaggle's Flickr30k does not quote its cells: quotes in it belong to the captions.
+            quoted = columns != _KAGGLE or delimiter != "|"
+            rows = islice(_csv_rows(path, text, delimiter, quoted), 1, None)
             break
     else:
         cells = next(csv.reader([first]))
@@ -118,16 +122,16 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
     return rows, parse
 
 
-def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def _csv_rows(
+    path: Path, text: str, delimiter: str, quoted: bool = True
+) -> Iterator[tuple[str, list[str]]]:
     # Strict, because a quote that is not closed would otherwise swallow the rest of the file.
-    # Kaggle's Flickr30k does not quote its cells: quotes in it belong to the captions.
-    first = [cell.strip().lower() for cell in text.lstrip().split("\n", 1)[0].split(delimiter)]
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,
         strict=True,
         skipinitialspace=True,
-        quoting=csv.QUOTE_NONE if first == _KAGGLE else csv.QUOTE_MINIMAL,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
     while True:
         line = reader.line_num + 1
@@ -146,10 +150,10 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list
 
 def _token(path: Path) -> tuple[Rows, Parse]:
     """The format of Flickr8k and Flickr30k: NAME#NUMBER, tab, caption."""
-    lines = enumerate(re.split(r"\r?\n", _text(path)), start=1)
+    lines = enumerate(re.split(r"\r\n?|\n", _text(path)), start=1)
 
     def parse(line: str) -> Row:
-        match = re.fullmatch(r"([^\t#]+)#\d+\t(.*)", line)
+        match = re.fullmatch(r"([^\t]+)#\d+\t(.*)", line)
         if match is None:
             raise ValueError(f"not of the form NAME#NUMBER, tab, caption: {line[:60]!r}")
         return row_of({"image": match[1], "caption": match[2]})
@@ -280,21 +284,21 @@ def _json(path: Path) -> Any:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """The lines that are not blank, read one by one, because the file may exceed the memory."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
+        with path.open(encoding=encoding_of(path), newline="") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield f"line {number}", line
     except OSError as error:
         raise _unreadable(path, error) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding=encoding_of(path), newline="") as file:
             return file.read()
     except OSError as error:
         raise _unreadable(path, error) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +17,8 @@ from captioner.data.text import clean
 from captioner.errors import CaptionerError
 
 IMAGE_FIELDS = ("file_name", "image", "filename", "file", "image_name")
-CAPTION_FIELDS = ("caption", "text", "sentence", "captions", "comment")
+CAPTION_FIELDS = ("caption", "text", "sentence", "captions", "comment", "raw")
+CAPTION_FIELD = re.compile(rf"({'|'.join(CAPTION_FIELDS)})([ _-]?\d+)?")  # also "caption_0"
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -205,14 +210,14 @@ def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
     """A row from the fields of an entry.
 
     Args:
-        fields: One of `IMAGE_FIELDS`, one of `CAPTION_FIELDS`, and optionally "split" and "by".
+        fields: One of `IMAGE_FIELDS`, one of `CAPTION_FIELDS` or several with numbers behind their
+            names, and optionally "split" and "by".
         number: The image's id, if the file has one besides its name.
 
     Raises:
         ValueError: A field is missing or malformed.
     """
-    captions = _first(fields, CAPTION_FIELDS)
-    captions = [captions] if isinstance(captions, str) else captions
+    captions = _captions(fields)
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise ValueError("its captions are not text")
     split = fields.get("split") or None
@@ -229,6 +234,21 @@ def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
     texts = [text for text in captions if text]
     by = tuple(author for author, text in zip(authors, captions, strict=False) if text)
     return Row(relative_name(_first(fields, IMAGE_FIELDS)), texts, split, number, by, fields)
+
+
+def _captions(fields: Mapping[str, Any]) -> Any:
+    """All captions of an entry: usually a list of text."""
+    names = [name for name in fields if CAPTION_FIELD.fullmatch(name)]
+    if any(name[-1].isdigit() for name in names):
+        return [fields[name] for name in names if fields[name] is not None]
+    captions = _first(fields, CAPTION_FIELDS)
+    if not isinstance(captions, str):
+        return captions
+    if re.match(r"\[\s*['\"]", captions):  # a list, written as JSON or by Python into a cell
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return read(captions)
+    return [captions]
 
 
 def _authors(by: Any, captions: int) -> list[str]:

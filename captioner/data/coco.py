@@ -44,6 +44,7 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
     if split not in ("train", "val"):
         raise DatasetError(f'COCO has captions for "train" and "val", not for "{split}"')
     data_dir = Path(data_dir)
+    check_release(data_dir)
     path = data_dir / "annotations" / f"captions_{split}2014.json"
     try:
         content = read_coco_file(path)
@@ -95,6 +96,15 @@ def read_coco_evaluation(data_dir: str | os.PathLike[str], seed: int) -> list[Re
     except DatasetError as error:
         logger.warning("no training captions to compare with: %s", error)
     return records
+
+
+def check_release(data_dir: Path) -> None:
+    """Raises DatasetError if the folder has COCO 2017 alone, so that 2014 is not downloaded."""
+    found = {path.stem[-4:] for path in (data_dir / "annotations").glob("captions_*20??.json")}
+    if found == {"2017"}:
+        raise DatasetError(
+            f"{data_dir} has COCO 2017, and coco is COCO 2014; use --dataset coco2017:{data_dir}"
+        )
 
 
 def has_official_val(data_dir: Path) -> bool:

@@ -14,6 +14,7 @@ from captioner.config import nearest
 from captioner.data.captions_file import DatasetError, abbreviate
 from captioner.data.coco import (
     COCO_URL,
+    check_release,
     has_official_val,
     read_coco,
     read_coco_evaluation,
@@ -105,6 +106,7 @@ def limited(read: Callable[[Path, int], list[Record]]) -> Reader:
 def _fetch_coco(data_dir: Path, num_images: int | None, seed: int, progress: bool) -> list[Record]:
     from captioner.data.coco_download import download_coco  # here, because only this needs httpx
 
+    check_release(data_dir)
     address = os.environ.get("CAPTIONER_COCO_URL", COCO_URL)
     return download_coco(
         data_dir, num_images=num_images, seed=seed, base_url=address, progress=progress

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from captioner.data.captions_file import DatasetError, abbreviate
 from captioner.data.records import Record, check_no_leak
-from captioner.data.text import clean
+from captioner.data.text import clean, encoding_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,11 @@ def _find_text(data_dir: Path, name: str) -> Path:
     for folder in _TEXT_FOLDERS:
         if (data_dir / folder / name).is_file():
             return data_dir / folder / name
+    if (data_dir / "captions.txt").is_file():
+        raise DatasetError(
+            f"{data_dir} has Flickr8k as Kaggle publishes it, without its splits; use --dataset "
+            f"folder:{data_dir}, or add the official Flickr8k_text.zip, unpacked"
+        )
     raise DatasetError(
         f"{name} is neither in {data_dir} nor in its folders "
         f"{', '.join(filter(None, _TEXT_FOLDERS))}; {_REMEDY}"
@@ -116,11 +121,11 @@ def _error(path: Path, line: int, what: str) -> DatasetError:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, stripped, with their numbers from 1."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding=encoding_of(path)) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line.strip()
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); {_REMEDY}") from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captioner.data.caption_forms import read_captions_file
 from captioner.data.captions_file import (
+    SPLITS,
     CaptionedFile,
     CaptionsFile,
     DatasetError,
@@ -68,12 +69,27 @@ def _read_parts(parts: Sequence[Part]) -> list[tuple[Part, CaptionsFile]]:
             missing.append(error)
             continue
         files = [replace(file, split=file.split or part.split) for file in content.files]
+        files = _split_by_folder(files)
         contents.append((part, replace(content, files=files)))
     if not contents:
         raise missing[0]
     for error in missing:
         logger.info("left out: %s", error)
     return contents
+
+
+def _split_by_folder(files: list[CaptionedFile]) -> list[CaptionedFile]:
+    """The files with their splits. If there are none, but each photo lies in a folder that is named
+    after one, as in Hugging Face's imagefolder, that is the photo's split."""
+    if any(file.split for file in files):
+        return files
+    folders = [[p for p in Path(f.name).parts[:-1] if p.lower() in SPLITS] for f in files]
+    if not all(folders):
+        return files
+    return [
+        replace(file, split=SPLITS[own[-1].lower()])
+        for file, own in zip(files, folders, strict=True)
+    ]
 
 
 def _unique(groups: list[list[Record] | DatasetError], parts: Sequence[Part]) -> list[Record]:

@@ -3,11 +3,12 @@
 | published as | captions | photos |
 |---|---|---|
 | one's own | one file of any format, or one for each split | beside it, or in `images/` |
-| COCO 2014, COCO 2017 | `annotations/captions_{train,val}2017.json` | `train2017/`, `val2017/` |
+| COCO 2014, COCO 2017 | `annotations/captions_{train,val}2017.json` | `{,images/}train2017/` etc. |
 | Flickr30k, its authors | `results_20130124.token` | `flickr30k-images/` |
-| Flickr30k, Kaggle | `results.csv` | `flickr30k_images/` |
+| Flickr30k, Kaggle | `results.csv` or `captions.txt` | `flickr30k_images/` |
 | Karpathy's splits | `dataset_{coco,flickr8k,flickr30k}.json` | the official folders |
-| Hugging Face's imagefolder | `{train,validation,test}/metadata.{csv,jsonl}` | beside it |
+| Flickr30k, Hugging Face | `flickr_annotations_30k.csv` | `flickr30k-images/` |
+| Hugging Face's imagefolder | `{train,validation,test}/metadata.{csv,jsonl}`, or one | beside it |
 | VizWiz-Captions | `annotations/{train,val,test}.json` | `train/`, `val/`, `test/` |
 | nocaps | `nocaps_val_4500_captions.json` | `val/` or `images/` |
 | TextCaps | `TextCaps_0.1_{train,val}.json` | `train_images/` |
@@ -26,6 +27,7 @@ from captioner.data.caption_forms import FORMS
 from captioner.data.captions_file import SPLITS, DatasetError, abbreviate
 
 FOLDERS = ("annotations", "captions", "text", "images")  # where captions files lie
+_ARCHIVE = "annotations_"  # COCO's archives, unpacked into folders of their names
 _PHOTOS = (
     "",
     "images",
@@ -38,6 +40,8 @@ _PHOTOS = (
 # The last one is for the photos of Localized Narratives of COCO.
 _SPLIT_PHOTOS = (
     "{split}{year}",
+    "{split}{year}/{split}{year}",  # an archive, unpacked into a folder of its name
+    "images/{split}{year}",
     "{split}",
     "images/{split}",
     "{split}_images",
@@ -79,7 +83,9 @@ def find_parts(data_dir: Path) -> list[Part]:
     if data_dir.is_file():
         home = data_dir.parent
         split = _split_of(data_dir) if _PUBLISHED.fullmatch(data_dir.name.lower()) else None
-        return [_part(data_dir, home.parent if home.name in FOLDERS else home, split)]
+        while home.name in FOLDERS or home.name.startswith(_ARCHIVE):
+            home = home.parent
+        return [_part(data_dir, home, split)]
     if not data_dir.is_dir():
         raise DatasetError(
             f"there is no folder {data_dir}; correct the path, or put the data there"
@@ -87,13 +93,26 @@ def find_parts(data_dir: Path) -> list[Part]:
     for home in (data_dir, data_dir / "data"):
         if parts := _imagefolder(home):
             return parts
-    for folder in (data_dir, *(data_dir / name for name in (*FOLDERS, "flickr30k_images"))):
+    archives = [*data_dir.glob(f"{_ARCHIVE}*"), *data_dir.glob(f"{_ARCHIVE}*/annotations")]
+    named = (data_dir / name for name in (*FOLDERS, "flickr30k_images"))
+    for folder in (data_dir, *named, *sorted(archives)):
         if files := _captions_files(folder):
             return _parts(folder, files, data_dir)
+    inside = sorted(folder for folder in data_dir.iterdir() if _has_captions(folder))
+    if inside:
+        places = abbreviate(map(str, inside))
+        raise DatasetError(f"the captions are not in {data_dir} itself; give the path {places}")
     raise DatasetError(
         f"no captions file is in {data_dir} or its folders {', '.join(FOLDERS)}; put one there, "
         f"named {FORMS}"
     )
+
+
+def _has_captions(folder: Path) -> bool:
+    """Whether a folder may be a data set."""
+    splits = [path for path in folder.glob("*") if path.name.lower() in SPLITS]
+    places = (folder, *(folder / name for name in FOLDERS), *splits)
+    return any(_captions_files(place) for place in places)
 
 
 def _imagefolder(home: Path) -> list[Part]:
@@ -154,8 +173,7 @@ def _captions_files(folder: Path) -> list[Path]:
 
 def _may_hold_captions(path: Path) -> bool:
     name = path.name.lower()
-    known = name in ("captions.txt", "results_20130124.token")
-    known |= name.endswith((".csv", ".tsv", ".jsonl", ".json"))
+    known = name == "captions.txt" or name.endswith((".csv", ".tsv", ".jsonl", ".json", ".token"))
     return known and not name.startswith(".") and not _OTHER_FILES.match(name) and path.is_file()
 
 

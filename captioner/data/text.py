@@ -6,7 +6,9 @@ functions.
 
 from __future__ import annotations
 
+import codecs
 import unicodedata
+from pathlib import Path
 
 import regex
 
@@ -34,3 +36,11 @@ def clean(text: str) -> str:
 def name_key(name: str) -> str:
     """A key that is equal for names that differ only in Unicode form or case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def encoding_of(path: Path) -> str:
+    """The encoding of a text file: "utf-16" if it begins with its mark, otherwise "utf-8-sig",
+    which is UTF-8 with or without a mark. Excel's "Unicode text" is UTF-16. Raises OSError."""
+    with path.open("rb") as file:
+        mark = file.read(2)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

@@ -33,14 +33,18 @@ _LETTERS = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
 
 _JOINERS = r"\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # inside words of Persian and Hindi
 _RUN = rf"[\p{{L}}\p{{N}}](?:[\p{{L}}\p{{N}}\p{{M}}]|[{_JOINERS}](?=[\p{{L}}\p{{M}}]))*"
-# Also the middle dot of Catalan and the two inner marks of Hebrew, which UAX #29 calls MidLetter.
-_WORD = regex.compile(rf"{_RUN}(?:['\-\N{{MIDDLE DOT}}\u05f3\u05f4]{_RUN})*")
+# Also the middle dot of Catalan and the two inner marks of Hebrew, which UAX #29 calls MidLetter;
+# the second one is usually typed as a quotation mark.
+_INNER = r"['\-\N{MIDDLE DOT}\u05f3\u05f4]|(?<=\p{Script=Hebrew}\p{M}*)\"(?=\p{Script=Hebrew})"
+_WORD = regex.compile(rf"{_RUN}(?:(?:{_INNER}){_RUN})*")
 _SPACELESS = (
     r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}"
     r"\p{Script=Khmer}\p{Script=Myanmar}\N{KATAKANA-HIRAGANA PROLONGED SOUND MARK}"
+    r"\uff70\uff9e\uff9f"  # the same, and the two marks of voiced sounds, for half-width Katakana
 )
 _SPACELESS_RUN = regex.compile(rf"[{_SPACELESS}](?:[{_SPACELESS}\p{{M}}])*")
-_CHARACTER = regex.compile(r"\X")  # with its marks: an extended grapheme cluster of UAX #29
+# With its marks: an extended grapheme cluster of UAX #29, and vowels that Burmese has behind it.
+_CHARACTER = regex.compile(r"\X\p{M}*")
 _STARTS_SPACELESS = regex.compile(rf"[{_SPACELESS}]")
 _ENDS_SPACELESS = regex.compile(rf"[{_SPACELESS}]\p{{M}}*$")
 
