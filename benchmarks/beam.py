@@ -22,7 +22,7 @@ import numpy as np
 from captioner import Caption, Captioner, DecodingOptions
 from captioner.data.datasets import Record
 from captioner.data.mixture import by_dataset, parse_sources, read_mixture
-from captioner.evaluation.samples import cider, draw
+from captioner.evaluation.sample_scores import cider, draw
 from captioner.model.features import extract
 
 SEARCHES = [(5, 1.0), (5, 0.7), (5, 1.3), (5, 1.6), (3, 1.0), (3, 1.3)]  # width, length penalty

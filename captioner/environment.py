@@ -6,6 +6,7 @@ that uses `captioner` as a library keeps its own environment; for it, `defend_im
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import importlib.util
@@ -94,14 +95,18 @@ def settle(page: bool = False) -> None:
     keras.config.set_epsilon(1e-7)
 
 
-def run_settled(module: str) -> int:
-    """Calls `settle()`, then imports a module and runs its `main()`. Returns the exit status."""
+def run_settled(module: str, options: argparse.Namespace) -> int:
+    """Calls `settle()`, then imports a module and calls its `run(options)`.
+
+    Returns:
+        The exit status.
+    """
     try:
         settle()
     except EnvironmentUnusable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return importlib.import_module(module).main()
+    return importlib.import_module(module).run(options)
 
 
 def settle_page(host: str | None = None) -> None:

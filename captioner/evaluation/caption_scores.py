@@ -10,6 +10,7 @@ JSON object. Scores are percentages; CIDEr is multiplied by 100.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -26,26 +27,14 @@ from captioner.captioner import Caption, Captioner
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError
 from captioner.data.words import spaced
-from captioner.evaluation.cli import (
-    EXPECTED,
-    check_options,
-    features_of,
-    load_subject,
-    measuring_parser,
-    save_result,
-)
+from captioner.evaluation.command_lines import SEARCH
 from captioner.evaluation.diversity import diversity, flaws, unknown_words
 from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
 from captioner.evaluation.report import write_report
-from captioner.model.decoding_options import MEANINGS, STRATEGIES, DecodingOptions
+from captioner.evaluation.subject import EXPECTED, features_of, load_subject, save_result
+from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 
-# The decoding options that a strategy depends on.
-SEARCH = {
-    "greedy": (),
-    "beam": ("beam_width", "length_penalty"),
-    "sample": ("temperature", "top_k", "top_p", "seed"),
-}
 # A new score replaces the saved one that is equal in these fields.
 SAME = ("dataset", "split", "strategy", "temperature")
 
@@ -156,42 +145,14 @@ def _sample(
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluates a checkpoint as the command line says. Returns the exit status."""
-    parser = measuring_parser("python -m captioner.evaluation", __doc__)
-    parser.add_argument("--strategy", choices=STRATEGIES, default="beam")
-    search = parser.add_argument_group("options of the search")
-    search.add_argument("--beam-width", type=int, help=MEANINGS["beam_width"])
-    search.add_argument(
-        "--length-penalty", type=float, help="for beam: higher values favour longer captions"
-    )
-    search.add_argument("--temperature", type=float, help=MEANINGS["temperature"])
-    search.add_argument("--top-k", type=int, help=MEANINGS["top_k"])
-    search.add_argument("--top-p", type=float, help=MEANINGS["top_p"])
-    search.add_argument("--seed", type=int, help="for samples: draws other samples")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="write a page with the best, median and worst 20 captions, their photos and attention",
-    )
-    options = parser.parse_args(arguments)
-    check_options(parser, options)
-    if options.report and not options.report.parent.is_dir():
-        parser.error(f"--report: there is no folder {options.report.parent}")
-    names = [name for some in SEARCH.values() for name in some]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if foreign := given.keys() - set(SEARCH[options.strategy]):
-        parser.error(f"{', '.join(sorted(foreign))} has no meaning for {options.strategy}")
+def run(options: argparse.Namespace) -> int:
+    """Scores a checkpoint as `command_lines.scores_options` says. Returns the exit status."""
     try:
-        decoding = DecodingOptions(options.strategy, num_captions=1, **given)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        require_metrics()
         subject = load_subject(options)
         records = subject.records
-        found = examine(subject.captioner, records, decoding, subject.cache, subject.train_captions)
+        found = examine(
+            subject.captioner, records, options.decoding, subject.cache, subject.train_captions
+        )
     except (*EXPECTED, MetricsUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

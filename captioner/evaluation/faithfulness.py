@@ -22,6 +22,7 @@ The intervals are from resampled photos. The last line on standard output is one
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,13 +38,7 @@ from captioner.data.datasets import Record
 from captioner.data.vocabulary import END
 from captioner.evaluation.bootstrap import bootstrap, interval
 from captioner.evaluation.caption_scores import describe
-from captioner.evaluation.cli import (
-    EXPECTED,
-    check_options,
-    load_subject,
-    measuring_parser,
-    save_result,
-)
+from captioner.evaluation.subject import EXPECTED, load_subject, save_result
 from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.function_words import FUNCTION_WORDS
@@ -256,12 +251,9 @@ def _round(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures a checkpoint as the command line says. Returns the exit status."""
-    parser = measuring_parser("python -m captioner.faithfulness", __doc__)
-    parser.add_argument("--seed", type=int, default=0, help="chooses other random quarters")
-    options = parser.parse_args(arguments)
-    check_options(parser, options)
+def run(options: argparse.Namespace) -> int:
+    """Measures a checkpoint as `command_lines.faithfulness_options` says. Returns the exit
+    status."""
     try:
         subject = load_subject(options)
         found = faithfulness(subject.captioner, subject.records, subject.cache, options.seed)

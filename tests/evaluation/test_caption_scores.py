@@ -12,8 +12,9 @@ import pytest
 from toy import toy_captioner
 
 from captioner.data.datasets import DatasetError, Record
-from captioner.evaluation.caption_scores import SAME, describe, main
-from captioner.evaluation.cli import read_split, save_result
+from captioner.evaluation.caption_scores import SAME, describe
+from captioner.evaluation.command_lines import scores_options
+from captioner.evaluation.subject import read_split, save_result
 from captioner.model.decoding_options import DecodingOptions
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +22,12 @@ BUNDLED = ROOT / "assets" / "checkpoint"
 
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    return program("captioner.evaluation", *arguments, **environment)
+
+
+def program(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "captioner.evaluation", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -90,16 +95,32 @@ def test_photos_are_sampled_independently(tmp_path, photo):
 
 
 @pytest.mark.slow
-def test_coco_needs_only_the_validation_files(metrics, shared, tmp_path):
+def test_samples_of_coco_whose_training_files_are_missing(shared, tmp_path):
     mini = shared / "data" / "coco-mini"
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2014").symlink_to(mini / "val2014")
     shutil.copy(mini / "annotations" / "captions_val2014.json", tmp_path / "annotations")
-    done = evaluate(
-        BUNDLED, "--dataset", "coco", "--data-dir", tmp_path, "--split", "val", "--limit", 8
-    )
+    diagram = tmp_path / "diagram.png"
+    arguments = [BUNDLED, "--dataset", "coco", "--data-dir", tmp_path, "--split", "val"]
+    arguments += ["--limit", 8, "--temperatures", 0.5, "--diagram", diagram]
+    done = program("captioner.evaluation.samples", *arguments)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["images"] == 8
+    found = json.loads(done.stdout.splitlines()[-1])
+    (at,) = found["samples"]
+    assert at["temperature"] == 0.5 and 0 < at["mean"] < at["best"]
+    assert diagram.read_bytes().startswith(b"\x89PNG")
+    assert "port.cc" not in done.stderr, "notes of TensorFlow"
+
+
+@pytest.mark.parametrize(
+    "module", ["captioner.evaluation", "captioner.evaluation.samples", "captioner.faithfulness"]
+)
+def test_mistakes_are_refused_before_keras_is_imported(module, tmp_path):
+    (tmp_path / "keras.py").write_text("raise SystemExit('imported')")
+    arguments = [BUNDLED, "--dataset", "folder", "--data-dir", tmp_path / "none", "--split", "val"]
+    done = program(module, *arguments, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert f"--data-dir: there is no folder {tmp_path / 'none'}" in done.stderr
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -129,7 +150,7 @@ def test_missing_data_and_checkpoints_are_named(metrics, tmp_path):
 def test_options_without_sense_are_refused_at_once(options, message, capsys):
     arguments = ["nobody/nothing", "--dataset", "flickr8k", "--data-dir", ".", "--split", "val"]
     with pytest.raises(SystemExit):
-        main([*arguments, *options])
+        scores_options([*arguments, *options])
     assert message in capsys.readouterr().err
 
 

@@ -12,12 +12,13 @@ from toy import CONFIDENCE, toy_captioner
 
 from captioner.captioner import Caption
 from captioner.data.datasets import Record
+from captioner.evaluation.command_lines import faithfulness_options
 from captioner.evaluation.faithfulness import (
     blank,
     choose_targets,
     faithfulness,
-    main,
     most_attended,
+    run,
     scattered,
     shifted,
 )
@@ -135,7 +136,8 @@ def test_the_program(shared, tmp_path, capsys):
     del metrics["faithfulness"]  # of more photos, which `--limit` would not replace
     (checkpoint / "metrics.json").write_text(json.dumps(metrics))
     arguments = ["--dataset", "flickr8k", "--data-dir", str(shared / "data" / "flickr8k")]
-    assert main([str(checkpoint), *arguments, "--split", "val", "--limit", "3", "--save"]) == 0
+    arguments += ["--split", "val", "--limit", "3", "--save"]
+    assert run(faithfulness_options([str(checkpoint), *arguments])) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["images"] == 3 and found["content_words"] >= 3
     assert found["log_prob_drop"].keys() == {"attended", "shifted", "scattered", "other_photo"}
@@ -145,6 +147,6 @@ def test_the_program(shared, tmp_path, capsys):
 
 def test_missing_data_is_named(tmp_path, capsys):
     arguments = ["--dataset", "flickr8k", "--data-dir", str(tmp_path), "--split", "val"]
-    assert main([str(tmp_path / "nothing"), *arguments]) == 1
+    assert run(faithfulness_options([str(tmp_path / "nothing"), *arguments])) == 1
     error = capsys.readouterr().err
     assert "error:" in error and str(tmp_path / "nothing") in error

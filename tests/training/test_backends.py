@@ -73,7 +73,7 @@ def killed_and_finished(name: str, data: Path, folder: Path) -> str:
         # No speed is measured here: compile quickly.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
-    if backend == "jax":
+    if name == "jax-float32":
         others = (folder / n / "checkpoint" for n in RUNS if n.startswith("tensorflow"))
         environment["CHECKPOINTS"] = ":".join(map(str, others))
     options = [*OPTIONS.split(), "--data-dir", str(data), "--output", str(folder / name)]

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from captioner import Captioner
 
-ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 BACKBONE = ROOT / "assets" / "checkpoint" / "backbone.safetensors"
 COLOURS = ("red", "green", "blue", "grey")
 
@@ -26,11 +27,15 @@ import logging, sys
 from pathlib import Path
 from captioner.config import TrainingConfig
 from captioner.data.datasets import read_dataset
+from captioner.training import run
 from captioner.training.run import RunOptions, TrainingError, run_training
 logging.basicConfig(level="INFO")
 data, output, backbone, epochs = sys.argv[1:]
 model = {"embedding_dim": 16, "units": 32, "attention_units": 16}
 if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
+    from small_backbone import small_backbone
+    run.build_backbone, backbone = small_backbone, "small"
+    model |= {"rows": 2, "columns": 2, "channels": 8}
     training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4)
 else:
     training = TrainingConfig(
@@ -69,7 +74,8 @@ def data(tmp_path_factory, photo) -> Path:
 
 def start(data: Path, output: Path, epochs: int | str = 3) -> subprocess.Popen:
     # Without Java the run skips the caption scores, which have a test of their own.
-    environment = os.environ | {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PATH": str(Path(sys.executable).parent)}
+    environment["PYTHONPATH"] = f"{ROOT}:{TESTS}"
     environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # what train.py --deterministic does
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(data), str(output), str(BACKBONE), str(epochs)],

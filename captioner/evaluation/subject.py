@@ -1,4 +1,4 @@
-"""The common parts of programs that measure a checkpoint: options, photos, and saved results."""
+"""What the programs that measure a checkpoint share: model and photos, and saved results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captioner.checkpoint.checkpoint_folder import (
     write_json,
 )
 from captioner.checkpoint.model_card import is_untouched, model_card
-from captioner.data.datasets import DATASETS, DatasetError, Record, read_split
+from captioner.data.datasets import DatasetError, Record, read_split
 from captioner.data.images import ImageError
 from captioner.data.mixture import Source, names_in
 from captioner.files import write_bytes
@@ -41,35 +41,6 @@ class Subject:
     cache: FeatureCache | None  # the features of the photos; None to read the photos
     name: str  # the data set's name in the scores and the model card
     train_captions: list[str]  # empty if the checkpoint was not trained on this data set
-
-
-def measuring_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that `load_subject` reads, and `--save`."""
-    parser = argparse.ArgumentParser(
-        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", help="a checkpoint directory or a Hub id")
-    parser.add_argument("--dataset", choices=tuple(DATASETS), required=True)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--split", choices=("test", "val"), required=True)
-    parser.add_argument("--limit", type=int, help="only the first N photos")
-    parser.add_argument(
-        "--features", type=Path, help="a feature cache, to which missing photos are added"
-    )
-    parser.add_argument(
-        "--save",
-        action="store_true",
-        help="write the result into the checkpoint's metrics and card",
-    )
-    return parser
-
-
-def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Ends the program for mistakes that would otherwise appear only after minutes of work."""
-    if options.limit is not None and options.limit < 1:
-        parser.error(f"--limit is {options.limit}: it must be at least 1")
-    if options.save and not Path(options.checkpoint).is_dir():
-        parser.error(f"--save needs a checkpoint directory, and {options.checkpoint} is not one")
 
 
 def load_subject(options: argparse.Namespace) -> Subject:

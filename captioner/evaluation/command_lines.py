@@ -1,0 +1,137 @@
+"""The command lines of the programs that measure a checkpoint.
+
+Importing Keras takes seconds, and this module does not import it. So `--help` is answered at once,
+and so are mistakes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from captioner.data.datasets import DATASETS
+from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
+from captioner.model.decoding_options import MEANINGS, STRATEGIES, DecodingOptions, OptionError
+
+# The decoding options that a strategy depends on.
+SEARCH = {
+    "greedy": (),
+    "beam": ("beam_width", "length_penalty"),
+    "sample": ("temperature", "top_k", "top_p", "seed"),
+}
+TEMPERATURES = (0.3, 0.5, 0.7)
+
+
+def scores_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of `python -m captioner.evaluation`; `decoding` holds those of the search."""
+    parser = _parser(
+        "python -m captioner.evaluation",
+        "Computes BLEU, METEOR, ROUGE-L and CIDEr of one caption per photo, with bootstrap "
+        "intervals. The last line of the output is one JSON object.",
+    )
+    parser.add_argument("--strategy", choices=STRATEGIES, default="beam")
+    search = parser.add_argument_group("options of the search")
+    search.add_argument("--beam-width", type=int, help=MEANINGS["beam_width"])
+    search.add_argument(
+        "--length-penalty", type=float, help="for beam: higher values favour longer captions"
+    )
+    search.add_argument("--temperature", type=float, help=MEANINGS["temperature"])
+    search.add_argument("--top-k", type=int, help=MEANINGS["top_k"])
+    search.add_argument("--top-p", type=float, help=MEANINGS["top_p"])
+    search.add_argument("--seed", type=int, help="for samples: draws other samples")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page with the best, median and worst 20 captions, their photos and attention",
+    )
+    options = _checked(parser, arguments)
+    _check_folder_of(parser, "--report", options.report)
+    names = [name for some in SEARCH.values() for name in some]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if foreign := given.keys() - set(SEARCH[options.strategy]):
+        parser.error(f"{', '.join(sorted(foreign))} has no meaning for {options.strategy}")
+    try:
+        options.decoding = DecodingOptions(options.strategy, num_captions=1, **given)
+    except OptionError as error:
+        parser.error(str(error))
+    try:
+        require_metrics()
+    except MetricsUnavailable as error:
+        parser.exit(1, f"error: {error}\n")
+    return options
+
+
+def samples_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of `python -m captioner.evaluation.samples`."""
+    parser = _parser(
+        "python -m captioner.evaluation.samples",
+        "Measures how good the samples are that visitors of the page see, at several temperatures.",
+    )
+    parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
+    parser.add_argument("--diagram", type=Path, metavar="FILE", help="the calibration as a PNG")
+    options = _checked(parser, arguments)
+    _check_folder_of(parser, "--diagram", options.diagram)
+    try:
+        for temperature in options.temperatures:
+            DecodingOptions("sample", temperature=temperature)
+    except OptionError as error:
+        parser.error(str(error))
+    return options
+
+
+def faithfulness_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of `python -m captioner.faithfulness`."""
+    parser = _parser(
+        "python -m captioner.faithfulness",
+        "Measures whether the places that got the most attention matter for the words.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses other random quarters")
+    return _checked(parser, arguments)
+
+
+def _parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all these programs have."""
+    parser = argparse.ArgumentParser(program, description=description)
+    parser.add_argument("checkpoint", help="a checkpoint directory or a Hub id")
+    parser.add_argument(
+        "--dataset",
+        choices=tuple(DATASETS),
+        required=True,
+        metavar="KIND",
+        help=f"one of {', '.join(DATASETS)}",
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, metavar="DIR", help="the data set's folder"
+    )
+    parser.add_argument("--split", choices=("test", "val"), required=True)
+    parser.add_argument("--limit", type=int, help="only the first N photos")
+    parser.add_argument(
+        "--features", type=Path, help="a feature cache, to which missing photos are added"
+    )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="write the result into the checkpoint's metrics and card",
+    )
+    return parser
+
+
+def _checked(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parses, and ends the program for mistakes that would otherwise appear only after minutes."""
+    options = parser.parse_args(arguments)
+    if not options.data_dir.is_dir():
+        parser.error(f"--data-dir: there is no folder {options.data_dir}")
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit is {options.limit}: it must be at least 1")
+    if options.save and not Path(options.checkpoint).is_dir():
+        parser.error(f"--save needs a checkpoint directory, and {options.checkpoint} is not one")
+    return options
+
+
+def _check_folder_of(parser: argparse.ArgumentParser, option: str, file: Path | None) -> None:
+    if file and not file.parent.is_dir():
+        parser.error(f"{option}: there is no folder {file.parent}")
