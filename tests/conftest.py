@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -236,8 +237,8 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(app: App, chromium: Browser) -> Iterator[Callable[..., Page]]:
     """`open_page(viewport, path="", color_scheme=...)`: the page, loaded, with the film at rest. At
-    the end of the test: it has reported no error but those that hold the text `expected`, and has
-    asked nothing of any other host."""
+    the end of the test: it has reported no error but those that match the pattern `expected`, and
+    has asked nothing of any other host."""
     pages, errors, hosts = [], [], set()
 
     def make(
@@ -247,7 +248,9 @@ def open_page(app: App, chromium: Browser) -> Iterator[Callable[..., Page]]:
         **options: object,
     ) -> Page:
         def note(message: ConsoleMessage) -> None:
-            if message.type == "error" and (expected is None or expected not in message.text):
+            if message.type == "error" and (
+                expected is None or not re.search(expected, message.text)
+            ):
                 errors.append(message.text)
 
         options = {"viewport": viewport, "reduced_motion": "reduce"} | options

@@ -56,5 +56,7 @@ def confidence_note(caption: Caption, calibration: Calibration | None) -> str | 
 
 def _sentence(share: float) -> str:
     tenths = round(10 * share)
-    right = f"about {tenths} in 10 were right" if tenths else "fewer than 1 in 10 were right"
-    return f"The model is unsure here: of captions that it found as improbable, {right}."
+    right = f"about {tenths}" if tenths else "fewer than 1"
+    return (
+        f"The model is unsure here: {right} in 10 captions with a probability this low were right."
+    )

@@ -46,11 +46,12 @@ COPY_LINK = """async (...values) => {
     history.replaceState(null, "", link);
     const copied = await navigator.clipboard?.writeText(link.href).then(() => true, () => false);
     const button = document.querySelector("#copy-link");
-    const before = button.textContent;
+    button.dataset.label ??= button.textContent;
     button.textContent = copied ? "Copied; the link is in the address bar, too"
         : "The link is in the address bar";
     document.dispatchEvent(new CustomEvent("captioner:say", { detail: button.textContent }));
-    setTimeout(() => { button.textContent = before; }, 4000);
+    clearTimeout(button.flashing);
+    button.flashing = setTimeout(() => { button.textContent = button.dataset.label; }, 4000);
 }""".replace("NAMES", json.dumps(list(_LINK_NAMES.values())))
 
 

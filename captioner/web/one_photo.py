@@ -18,7 +18,7 @@ from captioner.web.viewer import add_intake, add_viewer
 # The parts of the page send each other these events of the document, each with a `detail`:
 # captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
 # (such an entry), captioner:options (the values of the controls), captioner:refused and
-# captioner:say (a message), captioner:link, captioner:choose,
+# captioner:say (a message), captioner:link, captioner:choose, captioner:taken,
 # captioner:feedback (the reason why a caption was not kept, or an empty text).
 _TELL = """(...values) => {
     document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
@@ -26,6 +26,7 @@ _TELL = """(...values) => {
 _OPTIONS_CHANGED = _TELL % ("options", "values")
 _LINK_READ = _TELL % ("link", "null")
 _FAILED = _TELL % ("failed", "null")
+_TAKEN = _TELL % ("taken", "null")
 _FEEDBACK_KEPT = _TELL % ("feedback", "values[0]")
 _FEEDBACK_LOST = _TELL % ("feedback", "'The server does not answer. Send it again.'")
 # The viewer has uploaded the file. Gradio checks this before the server opens the file.
@@ -72,9 +73,16 @@ def add_one_photo(
 def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
     """Adds downloads. The browser gets the server's files through an invisible button."""
     taken = gr.DownloadButton(visible="hidden", elem_id="taken")
-    viewer.take(
-        events.write_file, [kept], [taken], api_visibility="private", show_progress="hidden"
-    ).success(fn=None, js="() => document.querySelector('#taken').click()")
+    made = viewer.take(
+        events.write_file,
+        [kept],
+        [taken],
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="multiple",  # the viewer's script asks for one file at a time
+    )
+    made.success(fn=None, js="() => document.querySelector('#taken').click()")
+    made.then(fn=None, js=_TAKEN)
 
 
 def _add_feedback(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SHARED = "viewer/elements"  # belongs to both parts
-INTAKE = (SHARED, "intake/intake", "intake/camera", "intake/history")
+INTAKE = (SHARED, "intake/intake", "intake/camera", "intake/many", "intake/history")
 VIEWER = (
     SHARED,
     "viewer/state",

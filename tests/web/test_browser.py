@@ -159,6 +159,15 @@ def test_grid_and_captions_can_be_taken_away(open_page: OpenPage, tmp_path: Path
     written = json.loads(Path(download.value.path()).read_text())
     assert written["captions"][0]["words"] == words(page)
     assert len(written["captions"]) == 3
+    # Each click in a hurry gives its file, and a double click gives one.
+    names: list[str] = []
+    page.on("download", lambda download: names.append(download.suggested_filename))
+    page.get_by_role("button", name="Film as GIF").dblclick()
+    page.get_by_role("button", name="Grid as PNG").click()
+    page.get_by_role("button", name="Page as HTML").click()
+    expect(page.locator("#viewer .actions [aria-busy=true]")).to_have_count(0)
+    page.wait_for_timeout(300)
+    assert names == ["attention.gif", "attention.png", "caption.html"]
 
 
 def test_all_of_a_photo_is_one_archive(open_page: OpenPage, tmp_path: Path) -> None:

@@ -17,6 +17,16 @@ from captioner.web.examples import example_photos
 OpenPage = Callable[..., Page]
 
 
+def drop(page: Page, files: list[Path]) -> None:
+    """Drops files of this machine on the heading, as a desktop does."""
+    desktop = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    place = page.locator("h1").bounding_box()
+    where = {"x": place["x"] + 20, "y": place["y"] + 10}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        desktop.send("Input.dispatchDragEvent", {"type": kind, "data": data, **where})
+
+
 def test_a_photo_can_be_dropped_and_pasted_anywhere(open_page: OpenPage) -> None:
     page = open_page()
     data = list(example_photos()[0].read_bytes())
@@ -35,6 +45,11 @@ def test_a_photo_can_be_dropped_and_pasted_anywhere(open_page: OpenPage) -> None
     expect(page.get_by_role("button", name="drop.png")).to_be_visible()
     assert page.evaluate(bring, [data, "paste"])
     expect(page.get_by_role("button", name="paste.png")).to_be_visible()
+    # Several files, or a folder, belong into the other tab.
+    drop(page, [example_photos()[0], example_photos()[1]])
+    expect(page.get_by_text("These are 2 files. Give one photo here")).to_be_visible()
+    drop(page, [example_photos()[0].parent])
+    expect(page.get_by_text("examples is a folder. Give one photo here")).to_be_visible()
     # What cannot be had is said. (No permission has been granted.)
     page.get_by_role("button", name="Paste", exact=True).click()
     expect(page.get_by_text("does not let this page read the clipboard")).to_be_visible()

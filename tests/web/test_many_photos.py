@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from test_accessibility import violations
 from test_browser import PHONE
+from test_devices import drop
 
 from captioner.captioner import Caption
 from captioner.web.examples import example_photos
@@ -62,6 +64,13 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     page.set_viewport_size(DESKTOP)
+    # A folder can be dropped anywhere, too.
+    drop(page, [tmp_path])
+    expect(page.locator("#many-table [role=status]")).to_have_text(re.compile("^4 of 4 files"))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    names.sort(key=str.lower)
+    expect(rows.locator("th")).to_have_text(names)
+    assert len(page.context.pages) == 1, "no file was opened in place of the page"
     page.get_by_role("tab", name="One photo").click()
     expect(page.locator("#viewer")).to_be_visible()
 

@@ -69,10 +69,18 @@ def test_one_change_is_one_request(open_page: OpenPage, tmp_path: Path) -> None:
     bodies = asked(page)
     again = page.get_by_role("button", name="New samples")
     expect(again).to_be_hidden()  # there is nothing yet to have new samples of
-    give(page, example_photos()[0])
+    page.get_by_role("button", name="Example photo 1").dblclick()
+    expect(page.locator(CAPTIONS)).to_have_count(3)
     rest(page)
     assert len(bodies) == 1
     first = texts(page)
+    # The same photo, as a file. The history has it once.
+    page.set_input_files("#photo-file", example_photos()[0])
+    expect(page.get_by_role("button", name=f"{example_photos()[0].name}: ")).to_be_visible()
+    expect(page.locator("#intake .entries button")).to_have_count(1)
+    rest(page)
+    assert len(bodies) == 2 and texts(page) == first
+    bodies.pop()
     expect(page.locator("#viewer .seed")).to_have_text("seed 0")
 
     again.click()
@@ -177,9 +185,12 @@ def test_the_history_survives_a_reload_and_stays_here(open_page: OpenPage) -> No
     expect(entries).to_have_count(2)
     rest(page)
 
+    latest = texts(page)
+    bodies.clear()
     page.reload()
     expect(entries).to_have_count(2)
-    bodies.clear()
+    expect(page.locator(CAPTIONS)).to_have_count(3)
+    assert texts(page) == latest, "a reload shows what was shown"
     entries.nth(1).click()
     expect(page.locator(CAPTIONS)).to_have_count(4)
     assert texts(page) == before
@@ -270,8 +281,11 @@ def test_a_caption_can_be_marked_and_copied(open_page: OpenPage) -> None:
     second = texts(page)[1]
     page.locator(f"{CAPTIONS} span").nth(1).click(click_count=3)
     assert page.evaluate("getSelection().toString()").strip() == second
-    page.get_by_role("button", name=f"Copy “{second}”").click()
+    copy = page.get_by_role("button", name=f"Copy “{second}”")
+    copy.click()
     expect(page.locator("#viewer .announcer")).to_have_text("Copied.")
+    expect(copy).to_have_text("Copied")
+    copy.click()
     assert page.evaluate("navigator.clipboard.readText()") == second
     page.locator(CAPTIONS).nth(1).press("Enter")
     page.get_by_role("button", name="Copy HTML alt text").click()
@@ -283,6 +297,8 @@ def test_a_caption_can_be_marked_and_copied(open_page: OpenPage) -> None:
     assert page.evaluate("getSelection().toString()") == second
     page.get_by_role("button", name="Copy HTML alt text").click(timeout=5000)
     expect(page.get_by_text("This is the text: <img")).to_be_visible()
+    page.wait_for_timeout(2200)
+    assert copy.inner_text() == "Copy", "its own text is back"
     chosen = page.locator(f"{CAPTIONS}[aria-checked=true] span").inner_text()
     assert copied == f'<img src="{example_photos()[0].name}" alt="{chosen}">'
 
@@ -364,6 +380,26 @@ def test_without_an_answer_it_can_be_tried_again(open_page: OpenPage) -> None:
     again.click()
     expect(page.locator(CAPTIONS)).to_have_count(5)
     expect(again).to_be_hidden()
+
+
+def test_what_was_shown_is_there_again_after_a_lost_connection(open_page: OpenPage) -> None:
+    """Gradio reloads the page when the server can be reached again."""
+    page = open_page(
+        path="?captions=2&example=1&seed=5", expected="ERR_|Failed to fetch|errored out"
+    )
+    expect(page.locator(CAPTIONS)).to_have_count(2)
+    rest(page)
+    page.get_by_role("button", name="Example photo 2").click()
+    rest(page)
+    before = texts(page)
+    bodies = asked(page)
+    page.route("**/queue/data*", lambda route: route.abort(), times=1)
+    with page.expect_event("load"):
+        page.get_by_role("button", name="Example photo 3").click()
+    expect(page.locator("#intake .entries button")).to_have_count(2)
+    expect(page.locator(CAPTIONS)).to_have_count(2)
+    rest(page)
+    assert texts(page) == before and len(bodies) == 1, "nothing was asked anew"
 
 
 def test_the_page_opens_no_file_but_those_that_were_sent(open_page: OpenPage) -> None:

@@ -6,6 +6,7 @@ const MOST_PHOTOS = 12;
 const MOST_CAPTIONS = 12; // per photo
 const MOST_CHARACTERS = 900_000; // of all entries together
 const LONGEST_SIDE = 400; // of the photos that are kept, in pixels
+const PRESENT = "captioner-shown"; // in sessionStorage: the id of the entry that this tab shows
 let entries = []; // in the order of the list
 
 // A map as text: its number of columns, and its levels from 0 to 255 in base64.
@@ -54,6 +55,26 @@ const save = (kept) => {
   list();
 };
 
+// Shows an entry of the history on the page.
+const show = (entry) => {
+  remember(entry.id);
+  emit("restore", { ...entry, captions: entry.captions.map((c) => withMaps(c, unpack)) });
+};
+const remember = (id) => {
+  try {
+    sessionStorage.setItem(PRESENT, id);
+  } catch {
+    // The visitor has forbidden it. Then a reload shows an empty page.
+  }
+};
+const remembered = () => {
+  try {
+    return entries.find(({ id }) => id === sessionStorage.getItem(PRESENT));
+  } catch {
+    return undefined;
+  }
+};
+
 const list = () => {
   find(".past").hidden = entries.length === 0;
   find(".entries").replaceChildren(
@@ -61,25 +82,24 @@ const list = () => {
       const button = make("button", { type: "button", title: entry.captions[0]?.text ?? "" });
       button.append(make("img", { src: entry.photo, alt: "" }));
       button.ariaLabel = `${entry.name}: ${entry.captions[0]?.text ?? ""}`;
-      button.addEventListener("click", () => {
-        const captions = entry.captions.map((caption) => withMaps(caption, unpack));
-        emit("restore", { ...entry, captions });
-      });
+      button.addEventListener("click", () => show(entry));
       return button;
     }),
   );
 };
 
-// Adds the captions on the page to those that are kept of the same photo.
+// Adds the captions on the page to those that are kept of the same photo, which may have been given
+// several times.
 listen("shown", async ({ captions, photo, key, ...rest }) => {
-  const known = () => read().find(({ id }) => id === rest.id);
-  const small = known()?.photo ?? (await shrink(photo));
-  const before = known(); // read again: it may have been added while the photo was made smaller
+  remember(rest.id);
+  const small = read().find(({ id }) => id === rest.id)?.photo ?? (await shrink(photo));
+  const isSame = (entry) => entry.id === rest.id || entry.photo === small;
+  const before = read().find(isSame); // read only now, because making the photo smaller takes a while
   const now = captions.map((caption) => withMaps(caption, pack));
   const isNow = (c) => now.some((n) => n.text === c.text && n.source === c.source && n.model === c.model);
   const earlier = (before?.captions ?? []).filter((c) => !isNow(c));
   const kept = [...now, ...earlier].slice(0, MOST_CAPTIONS);
-  const others = read().filter(({ id }) => id !== rest.id);
+  const others = read().filter((entry) => !isSame(entry));
   save([{ ...rest, photo: small, captions: kept }, ...others]);
 });
 const refresh = () => {
@@ -89,3 +109,14 @@ const refresh = () => {
 addEventListener("storage", refresh); // another page of this browser has written
 find(".clear").addEventListener("click", () => save([]));
 refresh();
+
+// The page has been opened. After a reload, and after the way back, it shows what this tab has shown.
+// Gradio reloads the page when it has lost the server and found it again. Otherwise, a link may ask for
+// an example.
+listen("link", () => {
+  const [opened] = performance.getEntriesByType("navigation");
+  const entry = opened?.type === "navigate" ? undefined : remembered();
+  const number = Number(new URLSearchParams(location.search).get("example"));
+  if (entry) show(entry);
+  else if (Number.isInteger(number) && number >= 1) emit("photo", { number });
+});

@@ -1,11 +1,14 @@
 // The ways to give a photo: a file, the clipboard, a drop, an example. Each file goes to `give`.
 const give = async (files) => {
-  const file = [...files][0];
+  const [file, ...others] = files;
   if (!file) return;
+  if (others.length) return emit("refused", `These are ${files.length} files. ${MANY}`);
   const advice = adviceFor(file);
   if (advice) emit("refused", `${file.name || "What you gave"} ${advice}`);
   else emit("photo", { file: isHeic(file) ? await asJpeg(file) : file });
 };
+
+const MANY = "Give one photo here; the tab “Many photos” takes more, and whole folders.";
 
 // A canvas with the picture, of which the longer side has at most `longest` pixels.
 const drawOnCanvas = (picture, { width, height }, longest = Infinity) => {
@@ -40,6 +43,10 @@ const adviceFor = ({ type, name }) =>
 
 const isVisible = () => element.offsetParent !== null; // false while another tab of the page is shown
 const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
+const folderIn = (item) => {
+  const entry = item.webkitGetAsEntry?.();
+  return entry?.isDirectory ? entry : null;
+};
 const NO_ADDRESS = "This page does not fetch addresses. Copy the picture itself, or save it first.";
 
 find(".file").addEventListener("click", () => find("#photo-file").click());
@@ -78,7 +85,9 @@ document.addEventListener("drop", (event) => {
   const text = event.dataTransfer.getData("text/uri-list");
   if (!hasFiles(event) && !text) return;
   event.preventDefault();
-  if (event.dataTransfer.files.length) give(event.dataTransfer.files);
+  const folder = [...event.dataTransfer.items].map(folderIn).find(Boolean);
+  if (folder) emit("refused", `${folder.name} is a folder. ${MANY}`);
+  else if (event.dataTransfer.files.length) give(event.dataTransfer.files);
   else emit("refused", NO_ADDRESS);
 });
 

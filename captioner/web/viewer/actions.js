@@ -1,19 +1,25 @@
 // The buttons that copy and download, and the caption that the visitor begins.
+// Shows a text on a button for two seconds.
+const flash = (button, text) => {
+  button.dataset.label ??= button.textContent; // what it says otherwise
+  clearTimeout(button.flashing);
+  button.textContent = text;
+  button.flashing = setTimeout(() => (button.textContent = button.dataset.label), 2000);
+};
+
 const copyText = async (text, button, place) => {
-  const before = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
+    flash(button, "Copied");
     announce("Copied.");
   } catch {
     // The page has no HTTPS, or the visitor has forbidden it.
     const refused = "Your browser does not let the page copy.";
     if (!place) return say("photo", `${refused} This is the text: ${text}`);
     getSelection().selectAllChildren(place);
-    button.textContent = "Press Ctrl+C";
+    flash(button, "Press Ctrl+C");
     announce(`${refused} The text is selected: press Ctrl+C.`);
   }
-  setTimeout(() => (button.textContent = before), 2000);
 };
 
 const escaped = (text) =>
@@ -32,23 +38,34 @@ const saveJson = () => {
   URL.revokeObjectURL(href);
 };
 
-// Asks the server for a file of this form, which is then downloaded.
-const requestFile = (form) => {
+// The files that the server shall make, {button, request}. It makes the first one now, and each is
+// downloaded when it is there.
+let files = [];
+const requestFile = (form) => ({ target: button }) => {
+  if (files.some((file) => file.button === button)) return; // the second click of a double click
   const { words, log_probs: logProbs, attention } = caption();
   const one = { words, log_probs: logProbs, attention };
   const all = form === "all" ? { name: shown.name, captions: captionsAsJson() } : {};
   // The photo is sent as well, because the server may have forgotten it.
-  trigger("take", { form, key: shown.key, photo: shown.photo, caption: one, ...all });
+  const request = { form, key: shown.key, photo: shown.photo, caption: one, ...all };
+  button.ariaBusy = "true";
+  if (files.push({ button, request }) === 1) trigger("take", request);
 };
+listen("taken", () => {
+  const [made, next] = files;
+  files = files.slice(1);
+  if (made) made.button.ariaBusy = "false";
+  if (next) trigger("take", next.request);
+});
 
 find(".alt").addEventListener("click", ({ target }) => {
   copyText(`<img src="${escaped(shown.name)}" alt="${escaped(caption().text)}">`, target);
 });
-find(".picture").addEventListener("click", () => requestFile("grid"));
-find(".gif").addEventListener("click", () => requestFile("film"));
-find(".html").addEventListener("click", () => requestFile("html"));
+find(".picture").addEventListener("click", requestFile("grid"));
+find(".gif").addEventListener("click", requestFile("film"));
+find(".html").addEventListener("click", requestFile("html"));
 find(".json").addEventListener("click", saveJson);
-find(".all").addEventListener("click", () => requestFile("all"));
+find(".all").addEventListener("click", requestFile("all"));
 find(".again").addEventListener("click", () => trigger("reseed"));
 find(".empty").addEventListener("click", () => emit("choose"));
 find(".another").addEventListener("click", () => emit("choose"));

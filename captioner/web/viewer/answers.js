@@ -86,6 +86,8 @@ const accept = (request, answer) => {
 const restore = (entry) => {
   const { captions: kept, ...photo } = entry;
   showPhoto({ ...photo, key: null });
+  // After a reload, the controls are set later, and perhaps to these values.
+  if (!controls) answeredOptions = JSON.stringify(photo.options);
   captions = kept;
   // The visitor's own captions come first, in whatever order the history has kept them.
   captions.sort((a, b) => (b.source === "yours") - (a.source === "yours"));

@@ -11,9 +11,15 @@ let lastAnswer = null;
 let controls = null; // the present values of the controls, or null if they have never changed
 let answeredOptions = null; // the values, as JSON, for which the last answer was given
 
+// Whether both ask for the same example or the same completion, as a double click does.
+const isSame = (one, other) =>
+  one.kind === other.kind &&
+  (one.kind === "example" ? one.number === other.number : one.prefix && one.prefix === other.prefix);
+
 const ask = (request) => {
   closeOthers();
   if (!busy) return start(request);
+  if (isSame(request, busy)) return (waiting = null);
   // A new photo that waits is not replaced by a request about the present photo.
   if (!waiting || !isNewPhoto(waiting) || isNewPhoto(request)) waiting = request;
 };
@@ -136,8 +142,4 @@ listen("photo", ({ file, number }) => ask(file ? { kind: "photo", file } : { kin
 listen("restore", (entry) => ask({ kind: "restore", entry }));
 listen("refused", (message) => say("photo", message));
 listen("say", announce);
-listen("link", () => {
-  const number = Number(new URLSearchParams(location.search).get("example"));
-  if (Number.isInteger(number) && number >= 1) ask({ kind: "example", number });
-});
 watch("value", receive);
