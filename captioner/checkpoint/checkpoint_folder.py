@@ -28,6 +28,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from captioner.checkpoint.file_names import BACKBONE, CONFIG, DECODER, METRICS, VOCABULARY
 from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
@@ -42,8 +43,6 @@ from captioner.model.backbone import (
 )
 from captioner.model.caption_model import CaptionModel
 
-CONFIG, VOCABULARY, METRICS = "config.json", "vocabulary.json", "metrics.json"
-DECODER, BACKBONE = "decoder.safetensors", "backbone.safetensors"
 MAX_JSON_BYTES = 64_000_000
 
 

@@ -17,11 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.checkpoint.checkpoint_folder import (
-    BACKBONE,
-    CONFIG,
-    DECODER,
-    METRICS,
-    VOCABULARY,
     Checkpoint,
     CheckpointError,
     CheckpointUnreadable,
@@ -31,6 +26,7 @@ from captioner.checkpoint.checkpoint_folder import (
     read_json,
     write_checkpoint,
 )
+from captioner.checkpoint.file_names import CARD, CONFIG, FILES, METRICS, foreign_files
 from captioner.checkpoint.hub_access import HubError, require_login
 from captioner.checkpoint.hub_errors import reason, was_refused, with_retries
 from captioner.checkpoint.model_card import is_untouched, model_card
@@ -40,8 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CARD, LOSS_PLOT = "README.md", "loss.png"
-FILES = (CONFIG, VOCABULARY, DECODER, BACKBONE, METRICS, LOSS_PLOT, CARD)
 ATTEMPTS = 4
 TIMEOUT = 10  # seconds until the first answer; by default, the client would wait forever
 
@@ -162,14 +156,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, copy_of: Path | None =
         CheckpointError: `folder` contains files that do not belong to a checkpoint, and that would
             be deleted.
     """
-    if folder.is_dir():
-        present = {path.name for path in folder.iterdir()}
-        foreign = sorted(n for n in present - set(FILES) if not n.endswith(".png"))
-        if foreign or (present and CONFIG not in present):
-            raise CheckpointError(
-                f"{folder} holds other files ({', '.join(foreign or sorted(present))}), so no "
-                "checkpoint was written there. Give a new directory."
-            )
+    if foreign := foreign_files(folder):
+        raise CheckpointError(
+            f"{folder} holds other files ({', '.join(foreign)}), so no checkpoint was written "
+            "there. Give a new directory."
+        )
     if copy_of is None:
         card = model_card(checkpoint.config, {}).encode()
         write_checkpoint(folder, checkpoint, {}, {CARD: card})

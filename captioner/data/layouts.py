@@ -51,7 +51,7 @@ _SPLIT_PHOTOS = (
 # Files that often lie beside captions files, but contain no captions.
 _OTHER_FILES = re.compile(
     r"(instances|person_keypoints|stuff|panoptic|image_info|deprecated-challenge)_"
-    r"|.*_image_info|dataset_infos?\.json|state\.json|package\.json"
+    r"|.*_image_info|dataset_infos?\.json|state\.json|package\.json|run\.json"
 )
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
 # The names of published files with one split each. Such a file keeps its split even if it lies

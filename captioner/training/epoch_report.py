@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from captioner.checkpoint.file_names import LOSS_PLOT
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
 from captioner.data.mixture import captions_of_people
@@ -28,7 +29,6 @@ from captioner.training.training_state import History, Model
 
 logger = logging.getLogger(__name__)
 
-LOSS_PLOT = "loss.png"
 PHOTOS = 3  # the number of photos that are captioned after each epoch
 GREEDY = DecodingOptions("greedy")
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from captioner.checkpoint import hub_access
+from captioner.checkpoint.file_names import foreign_files
 from captioner.config import ConfigError, Recipe, TrainingConfig, with_settings
 from captioner.data.checks import check_trainable
-from captioner.data.datasets import DATASETS, Record, check_no_leak, title_of
+from captioner.data.datasets import DATASETS, Record, abbreviate, check_no_leak, title_of
 from captioner.data.mixture import Source, summary
 from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from captioner.errors import CaptionerError
@@ -64,7 +65,7 @@ def check_places(options: argparse.Namespace) -> None:
 
     Raises:
         BackboneError: The weights of the backbone are not there.
-        OptionsError: A folder cannot be written to.
+        OptionsError: A folder cannot be written to, or files that are there would be deleted.
         HubError: The checkpoint cannot be pushed.
     """
     if options.push_to_hub is not None:
@@ -76,6 +77,12 @@ def check_places(options: argparse.Namespace) -> None:
     if options.distribute == "hosts":  # only the first host writes
         return
     _check_folder(options.output, "--output")
+    folder = options.output / "checkpoint"
+    if foreign := foreign_files(folder):
+        raise OptionsError(
+            f"{folder} holds other files ({abbreviate(foreign)}), which the new checkpoint would "
+            "replace. Move them away, or give another --output."
+        )
     # A folder with complete features need not be writable.
     if options.features is not None and not (options.features / "stamp.json").is_file():
         _check_folder(options.features, "--features")

@@ -24,13 +24,13 @@ from filelock import FileLock, Timeout
 
 from captioner.captioner import Captioner
 from captioner.checkpoint.checkpoint_folder import (
-    METRICS,
     Checkpoint,
     file_sha256,
     read_json,
     write_checkpoint,
     write_json,
 )
+from captioner.checkpoint.file_names import CARD, LOSS_PLOT, METRICS
 from captioner.checkpoint.model_card import model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.checks import check_trainable
@@ -50,7 +50,7 @@ from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import SHARD_IMAGES, FeatureExtractor, extract
 from captioner.training.cross_entropy import BEST, STATE, RunContext, fit_cross_entropy
 from captioner.training.distribution import Distribution
-from captioner.training.epoch_report import LOSS_PLOT, EpochReport
+from captioner.training.epoch_report import EpochReport
 from captioner.training.finetuning import fit_end_to_end, polish
 from captioner.training.preflight import check_backbone, check_records
 from captioner.training.self_critical import fit_cider
@@ -249,7 +249,7 @@ def _export(
 ) -> None:
     """Writes the checkpoint, then adds its scores, so that an error in scoring loses no weights."""
     card = model_card(checkpoint.config, metrics).encode()
-    extra = {LOSS_PLOT: plot, "README.md": card}
+    extra = {LOSS_PLOT: plot, CARD: card}
     write_checkpoint(folder, checkpoint, metrics, extra)
     try:
         scores = _scores(checkpoint, val, cache)
@@ -261,7 +261,7 @@ def _export(
         return
     metrics = metrics | {"scores": scores}
     write_json(folder / METRICS, metrics)
-    write_bytes(folder / "README.md", model_card(checkpoint.config, metrics).encode())
+    write_bytes(folder / CARD, model_card(checkpoint.config, metrics).encode())
 
 
 def _extract(

@@ -47,6 +47,8 @@ def find_address(host: str | None, port: int | None) -> tuple[str, int]:
     for tried in ports:
         try:
             free = _bind(bare, tried)
+        except UnicodeError as error:  # a part of the name is empty or too long
+            raise AddressUnusable(_reason(OSError(), bare, ports)) from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE and tried != ports[-1]:
                 continue

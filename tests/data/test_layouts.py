@@ -82,6 +82,13 @@ def test_a_split_without_photos_is_reported(
     assert "val2017" in caplog.text
 
 
+def test_what_a_run_writes_into_the_folder_is_not_taken_for_captions(tmp_path: Path) -> None:
+    make(tmp_path, {"captions.csv": "image,caption\na.jpg,a dog\n", "a.jpg": b""})
+    before = read_folder(tmp_path)
+    make(tmp_path, {"run.json": {"model": {}}, "features/verified.jsonl": "{}\n"})
+    assert read_folder(tmp_path) == before
+
+
 def test_captions_that_vizwiz_rejects_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,6 +37,7 @@ MISTAKES = {
     "--push-to-hub a/b": "hf auth login",
     "--private": "of no use without --push-to-hub",
     "--output note.txt": "note.txt cannot be written to (File exists). Move the file away",
+    "--output mine": "mine/checkpoint holds other files (thesis.txt), which the new checkpoint",
     "--features note.txt/below": "Move the file away that is in its place, or give another --feat",
     "--dataset coko": "Did you mean coco?",
     "--dataset folder --data-dir none": "there is no folder none; correct the path",
@@ -61,8 +62,10 @@ print(json.dumps([said, sorted({"keras", "tensorflow", "jax"} & set(sys.modules)
 def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: Photo) -> None:
     photo().save(tmp_path / "a.png")
     (tmp_path / "note.txt").write_text("precious")
+    (tmp_path / "mine" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "mine" / "checkpoint" / "thesis.txt").write_text("more precious")
     (tmp_path / "captions.csv").write_text("image,caption,split\na.png,a dog,val\n")
-    before = sorted(tmp_path.iterdir())
+    before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-c", TRY_ALL, *MISTAKES],
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": ""},
@@ -78,7 +81,7 @@ def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: 
         assert code in (1, 2) and lines.startswith("error: "), (options, lines)
         assert lines.count("\n") == 1, "one line"
         assert message in lines, options
-    assert sorted(tmp_path.iterdir()) == before, "nothing is left behind"
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is left behind"
 
 
 def test_what_is_not_there_yet(tmp_path: Path) -> None:

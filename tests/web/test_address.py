@@ -28,7 +28,7 @@ def test_ipv6_with_and_without_brackets(host: str) -> None:
     assert found == f"[{host.strip('[]')}]" and port > 0
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid", "not a host"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid", "not a host", "a..b", "a" * 64])
 def test_a_host_that_is_not_this_machine(host: str) -> None:
     with pytest.raises(AddressUnusable, match=f"^{host} is not an address of this machine"):
         find_address(host, 0)
