@@ -13,11 +13,12 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from captioner.allocator import keep_freed_memory
@@ -39,6 +40,8 @@ UNWANTED = (
     "KERAS_MAX_EPOCHS",
     "KERAS_MAX_STEPS_PER_EPOCH",
 )
+# How lines of TensorFlow's C++ log begin: its heading, and information (I) on the machine.
+NOTE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I0000 ")
 
 # It lies beside the package in the repository and in a Space. An installed package lacks it.
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "assets" / "checkpoint"
@@ -82,10 +85,7 @@ def settle(page: bool = False) -> None:
         EnvironmentUnusable: As in `prepare`.
     """
     prepare(page)
-    # TensorFlow's C++ code writes notes about missing GPUs to standard error, which look like
-    # errors. No setting prevents them, because they are written before its log is configured.
-    with _quiet_until_failure():
-        keras = importlib.import_module("keras")
+    keras = _import_keras()
     # Each search is traced for one photo and for many. TensorFlow warns of that as of a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # keras.json in the home folder may have changed these. The model's own code does not rely on
@@ -129,12 +129,17 @@ def settle_page(host: str | None = None) -> None:
 
 
 def defend_import() -> None:
-    """Makes sure that Matplotlib can be imported, even if MPLBACKEND has a value unknown to it.
+    """Makes sure that Keras and Matplotlib can be imported, and that TensorFlow prints no notes."""
+    if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
+        _ignore_unknown_mplbackend()  # first, because Keras imports Matplotlib
+    _import_keras()
 
-    This package does not need that variable: it only uses Matplotlib's fonts and draws into files.
+
+def _ignore_unknown_mplbackend() -> None:
+    """Removes MPLBACKEND if it has a value with which Matplotlib cannot be imported.
+
+    This package does not need it: it only uses Matplotlib's fonts and draws into files.
     """
-    if "MPLBACKEND" not in os.environ or "matplotlib" in sys.modules:
-        return
     try:
         importlib.import_module("matplotlib")
     except ValueError:
@@ -233,9 +238,21 @@ def _own_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="gradio-"))
 
 
+def _import_keras() -> ModuleType:
+    """Imports Keras and its backend, which takes seconds the first time.
+
+    TensorFlow's C++ code writes notes about missing GPUs to standard error, which look like errors.
+    No setting prevents them, because they are written before its log is configured.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    with _without_notes():
+        return importlib.import_module("keras")
+
+
 @contextlib.contextmanager
-def _quiet_until_failure() -> Iterator[None]:
-    """Suppresses standard error, and prints the suppressed text if an exception is raised."""
+def _without_notes() -> Iterator[None]:
+    """Holds standard error back, also that of C++ code, and then prints all of it but the notes."""
     try:
         descriptor = sys.stderr.fileno()
     except (AttributeError, OSError):  # there is no standard error, as under pythonw
@@ -243,17 +260,14 @@ def _quiet_until_failure() -> Iterator[None]:
         return
     sys.stderr.flush()
     kept = os.dup(descriptor)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), descriptor)
-        failed = True
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), descriptor)
         try:
             yield
-            failed = False
         finally:
             sys.stderr.flush()
             os.dup2(kept, descriptor)
             os.close(kept)
-            if failed:
-                notes.seek(0)
-                shutil.copyfileobj(notes, sys.stderr.buffer)
-                sys.stderr.flush()
+            written.seek(0)
+            rest = b"".join(line for line in written if not NOTE.match(line))
+            os.write(descriptor, rest)

@@ -135,6 +135,7 @@ def test_the_page_and_the_library_work_in_a_hostile_environment(tmp_path: Path) 
     (tmp_path / "keras.json").write_text(json.dumps(KERAS | {"backend": "tensorflow"}))
     done = run(LIBRARY, PHOTO, **variables)
     assert done.returncode == 0, done.stderr
+    assert "port.cc" not in done.stderr, "notes of TensorFlow"
     greedy, beam, settings = done.stdout.splitlines()
     assert greedy == text and len(beam.split()) > 3
     assert settings == "float16 channels_first", "the other program's own settings are as they were"
