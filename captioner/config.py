@@ -16,12 +16,27 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from captioner.bounds import Bounds
 from captioner.errors import CaptionerError
 
 CONFIG_VERSION = 2
+
+# The numbers that a field below may be.
+Count = Annotated[int, Bounds(1, 1_000_000, whole=True)]
+CountFrom0 = Annotated[int, Bounds(0, 1_000_000, whole=True)]
+Size = Annotated[int, Bounds(1, 65_536, whole=True)]
+Words = Annotated[int, Bounds(5, 1_000_000, whole=True)]  # four special tokens and a word
+Pixels = Annotated[int, Bounds(16, 2048, whole=True)]
+Crops = Annotated[int, Bounds(0, 16, whole=True)]
+Natural = Annotated[int, Bounds(0, 2**32 - 1, whole=True)]
+Positive = Annotated[float, Bounds(1e-12, 1e6)]
+UpTo1 = Annotated[float, Bounds(0, 1)]
+Below1 = Annotated[float, Bounds(0, 0.99)]
+Weight = Annotated[float, Bounds(0, 100)]
 
 
 class ConfigError(CaptionerError, ValueError):
@@ -37,15 +52,13 @@ class BackboneConfig:
     """
 
     name: str  # of an entry of the table `model.backbones`
-    image_size: int  # pixels, both sides
-    weights: str = "imagenet"
+    image_size: Pixels  # pixels, both sides
+    weights: Literal["imagenet", "bundled"] = "imagenet"
     fingerprint: str = ""
     note: str = ""  # what people should know about the weights; stands in the model card
 
     def __post_init__(self) -> None:
-        if self.weights not in ("imagenet", "bundled"):
-            raise ConfigError(f'backbone.weights is {self.weights!r}: "imagenet" or "bundled"')
-        _check_range("backbone", self, 16, 2048, "image_size")
+        _check_fields("backbone", self)
 
 
 @dataclass(frozen=True)
@@ -56,25 +69,20 @@ class ModelConfig:
     annotation vectors, the attention-weighted sum of them is the context vector.
     """
 
-    vocabulary_size: int  # words, the four special tokens included
-    rows: int  # of the feature map
-    columns: int  # of the feature map
-    channels: int  # of a location
-    embedding_dim: int = 256  # of a word and of an annotation vector
-    units: int = 512  # of the GRU
-    attention_units: int = 512  # of the layer that scores each location
-    dropout: float = 0.3  # on features, word embeddings and the output layer
-    initial_state: str = "mean"  # "mean": from the mean annotation (section 3.1.2); or "zeros"
+    vocabulary_size: Words  # words, the four special tokens included
+    rows: Size  # of the feature map
+    columns: Size  # of the feature map
+    channels: Size  # of a location
+    embedding_dim: Size = 256  # of a word and of an annotation vector
+    units: Size = 512  # of the GRU
+    attention_units: Size = 512  # of the layer that scores each location
+    dropout: Below1 = 0.3  # on features, word embeddings and the output layer
+    initial_state: Literal["mean", "zeros"] = "mean"  # mean annotation (3.1.2), or "zeros"
     gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
     deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
 
     def __post_init__(self) -> None:
-        sizes = ("rows", "columns", "channels", "embedding_dim", "units", "attention_units")
-        _check_range("model", self, 1, 65_536, *sizes)
-        _check_range("model", self, 5, 1_000_000, "vocabulary_size")  # four tokens and a word
-        _check_range("model", self, 0, 0.99, "dropout")
-        if self.initial_state not in ("mean", "zeros"):
-            raise ConfigError(f'model.initial_state is {self.initial_state!r}: "mean" or "zeros"')
+        _check_fields("model", self)
 
     @property
     def locations(self) -> int:
@@ -93,56 +101,38 @@ class TrainingConfig:
     A field added later must have a default by which nothing changes: see `_parse`.
     """
 
-    epochs: int = 20  # of cross-entropy, at most
-    batch_size: int = 32  # images; each brings its captions along
-    captions_per_image: int = 5  # in each epoch; of more, others are chosen each time
-    learning_rate: float = 1e-3  # peak, after the warm-up
-    schedule: str = "cosine"  # of the learning rate; or "constant"
-    warmup_steps: int = 200  # of the cosine
-    weight_decay: float = 1e-4  # of AdamW
-    clip_norm: float = 5.0  # the largest norm of a gradient
-    label_smoothing: float = 0.1  # share of the target that is spread over all words
-    patience: int = 4  # epochs without a better validation loss before stopping
-    max_words: int = 30  # longer captions are cut
-    vocabulary_limit: int = 5000  # words, besides the four special tokens
-    min_count: int = 1  # words that occur less often in the training captions are unknown
-    seed: int = 0  # of weights, order, dropout, samples, and of the choice of photos
+    epochs: Count = 20  # of cross-entropy, at most
+    batch_size: Count = 32  # images; each brings its captions along
+    captions_per_image: Count = 5  # in each epoch; of more, others are chosen each time
+    learning_rate: Positive = 1e-3  # peak, after the warm-up
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate; or "constant"
+    warmup_steps: Natural = 200  # of the cosine
+    weight_decay: Below1 = 1e-4  # of AdamW
+    clip_norm: Positive = 5.0  # the largest norm of a gradient
+    label_smoothing: Below1 = 0.1  # share of the target that is spread over all words
+    patience: Count = 4  # epochs without a better validation loss before stopping
+    max_words: Count = 30  # longer captions are cut
+    vocabulary_limit: Count = 5000  # words, besides the four special tokens
+    min_count: Count = 1  # words that occur less often in the training captions are unknown
+    seed: Natural = 0  # of weights, order, dropout, samples, and of the choice of photos
     mixed_precision: bool = False  # products in bfloat16, for GPUs
     mixed_extraction: bool = False  # the same for the features
     mirror: bool = False  # each training photo is seen mirrored too, in other epochs
-    crops: int = 0  # of each training photo so many random parts are seen too
+    crops: Crops = 0  # of each training photo so many random parts are seen too
     finetune_from: str = ""  # the first block of the backbone that learns too; none if empty
-    finetune_epochs: int = 2  # of that, from photos
-    finetune_image_size: int = 299  # pixels, both sides; fewer cost less, see `finetuning`
-    finetune_learning_rate: float = 5e-5  # of the backbone, at its peak
-    decoder_learning_rate: float = 1e-4  # of the decoder, meanwhile and in the epochs after it
-    polish_epochs: int = 1  # of the decoder alone, on the features of the tuned backbone
-    cider_epochs: int = 0  # of self-critical training, after those of cross-entropy
-    cider_learning_rate: float = 2e-4  # of self-critical training, throughout
-    cider_overuse: float = 0.0  # weight of the penalty on words used more often than people do
-    cider_captions: str = "all"  # rewarded is agreement with "all", or with those by "people"
-    cider_blend: float = 0.25  # 0 keeps the weights before this phase, 1 those of its best epoch
+    finetune_epochs: Count = 2  # of that, from photos
+    finetune_image_size: Pixels = 299  # pixels, both sides; fewer cost less, see `finetuning`
+    finetune_learning_rate: UpTo1 = 5e-5  # of the backbone, at its peak
+    decoder_learning_rate: UpTo1 = 1e-4  # of the decoder, meanwhile and in the epochs after it
+    polish_epochs: Count = 1  # of the decoder alone, on the features of the tuned backbone
+    cider_epochs: CountFrom0 = 0  # of self-critical training, after those of cross-entropy
+    cider_learning_rate: UpTo1 = 2e-4  # of self-critical training, throughout
+    cider_overuse: Weight = 0.0  # weight of the penalty on words used more often than people do
+    cider_captions: Literal["all", "people"] = "all"  # rewarded: "all", or those by "people"
+    cider_blend: UpTo1 = 0.25  # 0 keeps the weights before this phase, 1 those of its best epoch
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "captions_per_image", "patience", "max_words")
-        _check_range("training", self, 1, 1_000_000, *counts, "vocabulary_limit", "min_count")
-        if self.schedule not in ("cosine", "constant"):
-            raise ConfigError(f'training.schedule is {self.schedule!r}: "cosine" or "constant"')
-        if self.cider_captions not in ("all", "people"):
-            raise ConfigError(
-                f'training.cider_captions is {self.cider_captions!r}: "all" or "people"'
-            )
-        _check_range("training", self, 0, 2**32 - 1, "warmup_steps", "seed")
-        _check_range("training", self, 1e-12, 1e6, "learning_rate", "clip_norm")
-        rates = ("finetune_learning_rate", "decoder_learning_rate", "cider_learning_rate")
-        _check_range("training", self, 0, 1, *rates)
-        _check_range("training", self, 1, 1_000_000, "finetune_epochs", "polish_epochs")
-        _check_range("training", self, 16, 2048, "finetune_image_size")
-        _check_range("training", self, 0, 1_000_000, "cider_epochs")
-        _check_range("training", self, 0, 16, "crops")
-        _check_range("training", self, 0, 0.99, "weight_decay", "label_smoothing")
-        _check_range("training", self, 0, 1, "cider_blend")
-        _check_range("training", self, 0, 100, "cider_overuse")
+        _check_fields("training", self)
 
 
 @dataclass(frozen=True)
@@ -206,7 +196,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     known = {
         f"{section}.{name}": hint
         for section, kind in SECTIONS.items()
-        for name, hint in get_type_hints(kind).items()
+        for name, hint in _types(kind).items()
     }
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
@@ -217,9 +207,9 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if name in FOUND_OUT:
             raise ConfigError(f"{name} cannot be set: {FOUND_OUT[name]}.")
         section, _, key = name.partition(".")
-        changed[section][key] = _from_text(known[name], text, name)
+        changed[section][key] = _from_text(known[name], text)
     recipe = Recipe(recipe.model | changed["model"], recipe.training | changed["training"])
-    ModelConfig(5, 1, 1, 1, **recipe.model), TrainingConfig(**recipe.training)  # in range?
+    ModelConfig(5, 1, 1, 1, **recipe.model), TrainingConfig(**recipe.training)  # check them
     return recipe
 
 
@@ -255,30 +245,43 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {found[0]}?" if found else ""
 
 
-def _from_text(kind: type, text: str, where: str) -> Any:
-    """The value that somebody typed."""
-    if kind is str:
-        return text
+def _from_text(kind: Any, text: str) -> Any:
+    """The value that somebody typed; the text itself if it cannot be a value of this kind."""
     if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{where} is {text!r}: true or false")
-        return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{where} is {text!r}: expected {what}") from None
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if get_origin(kind) is Annotated:
+        with suppress(ValueError):
+            return kind.__origin__(text)
+    return text
 
 
-def _check_range(where: str, config: Any, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not low <= value <= high:  # nor is NaN in any range
-            raise ConfigError(f"{where}.{name} is {value}: it must be from {low} to {high}")
+def _check_fields(section: str, config: Any) -> None:
+    for name, kind in _types(type(config)).items():
+        _check(kind, getattr(config, name), f"{section}.{name}")
+
+
+def _check(kind: Any, value: Any, where: str) -> None:
+    """Raises `ConfigError` unless `value` is of `kind`, the type of a field, and in its bounds."""
+    if get_origin(kind) is Annotated:
+        (bounds,) = kind.__metadata__
+        allowed, what = bounds.allow(value), bounds
+    elif get_origin(kind) is Literal:
+        allowed = value in get_args(kind)
+        what = " or ".join(f'"{choice}"' for choice in get_args(kind))
+    else:
+        allowed = type(value) is kind
+        what = {bool: "true or false", int: "a whole number", str: "text"}[kind]
+    if not allowed:
+        raise ConfigError(f"{where} is {value!r}: it must be {what}")
+
+
+def _types(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields, with their bounds."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as `kind`: a dataclass of this module, int, float, str or bool."""
+    """`value` from JSON as `kind`: a dataclass of this module, or the type of a field."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ConfigError(f"{where} should be a JSON object, not {type(value).__name__}")
@@ -292,10 +295,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             # An option of training is newer than the checkpoint: its default is what was done then.
             if key not in value and kind is not TrainingConfig:
                 raise ConfigError(f"{where}.{key} is missing")
-        hints = get_type_hints(kind)
-        return kind(**{key: _parse(hints[key], value[key], f"{where}.{key}") for key in value})
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{where} is {value!r}: expected {kind.__name__}")
-    return value
+        types = _types(kind)
+        return kind(**{key: _parse(types[key], value[key], f"{where}.{key}") for key in value})
+    _check(kind, value, where)
+    return float(value) if getattr(kind, "__origin__", kind) is float else value

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
+from captioner.bounds import Bounds
 from captioner.errors import CaptionerError
 
 STRATEGIES = ("sample", "greedy", "beam")
@@ -17,34 +17,6 @@ STRATEGIES = ("sample", "greedy", "beam")
 
 class OptionError(CaptionerError, ValueError):
     """An option of captioning has an impossible value. The message names the possible ones."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The smallest and the largest value of a number.
-
-    `visitors` are narrower bounds for the page and the endpoints, because their users share a
-    server, and because a slider needs sensible ends.
-    """
-
-    low: float
-    high: float
-    whole: bool = False
-    visitors: tuple[float, float] | None = None
-
-    @property
-    def for_visitors(self) -> Bounds:
-        """The bounds on the page and the endpoints."""
-        return self if self.visitors is None else Bounds(*self.visitors, whole=self.whole)
-
-    def allow(self, value: Any) -> bool:
-        """Whether `value` is within the bounds, and an `int` if they are for whole numbers."""
-        number = isinstance(value, int if self.whole else int | float)
-        return number and not isinstance(value, bool) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        return f"{kind} from {self.low:g} to {self.high:.12g}"
 
 
 BOUNDS = {

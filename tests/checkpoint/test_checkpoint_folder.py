@@ -133,7 +133,7 @@ def test_git_lfs_pointers_are_recognised(copy):
         ({"model": {"attention_units": 7}}, "attention/key/kernel is of shape"),
         ({"model": {"channels": 10**12}}, "model.channels"),
         ({"model": {"colour": "red"}}, "config.model.colour is not an option"),
-        ({"model": {"gate": 1}}, "config.model.gate is 1: expected bool"),
+        ({"model": {"gate": 1}}, "config.model.gate is 1: it must be true or false"),
         ({"model": {"gate": False}}, "tensors of another model.*gate"),
         (
             {"backbone": {"name": "vgg16"}},

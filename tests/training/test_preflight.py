@@ -21,15 +21,15 @@ from captioner.training.recipes import RECIPES
 ROOT = Path(__file__).parents[2]
 # What is given, and what the one line says.
 MISTAKES = {
-    "--epochs -1": "--epochs is -1: it must be from 1 to",
+    "--epochs -1": "--epochs is -1: it must be a whole number from 1 to",
     "--epochs many": 'argument --epochs: "many" is no whole number',
-    "--learning-rate nan": "--learning-rate is nan: it must be from",
+    "--learning-rate nan": "--learning-rate is nan: it must be a number from",
     "--epoch-count 3": "there is no option --epoch-count; the nearest is --epochs",
     "--images 0": '"0" is no number of photos; give 1 or more, or all',
     "--skip-unreadable -3": '"-3" is no number of photos; give 0 or more',
     "--set units=3": "there is no units to set. Did you mean model.units?",
-    "--set training.epochs=many": "training.epochs is 'many': expected a whole number",
-    "--set training.epochs=0": "training.epochs is 0: it must be from 1 to",
+    "--set training.epochs=many": "training.epochs is 'many': it must be a whole number",
+    "--set training.epochs=0": "training.epochs is 0: it must be a whole number from 1 to",
     "--set training.epochs=3 --epochs 4": "the same: give one of them",
     "--finetune-from mixed11": 'InceptionV3 has no block "mixed11"; it has mixed0, mixed1',
     "--backbone-weights nothing.h5": "no backbone weights at nothing.h5. Give the path",
