@@ -22,11 +22,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from captioner.training.cross_entropy import RunContext
+    from captioner.training.distribution import Distribution
 
 BATCH, TRAIN, VAL = 4, 10, 3  # the last batch has two images, so its second half is empty
 LIMIT = 180  # seconds, longer than any run here
@@ -50,56 +55,59 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
         distribution = distribute(kind, BATCH)
         import keras
 
-        from captioner.config import (
-            BackboneConfig,
-            CaptionerConfig,
-            ModelConfig,
-            TrainingConfig,
-        )
-        from captioner.data.datasets import Record
-        from captioner.data.vocabulary import Vocabulary
         from captioner.model.caption_model import CaptionModel
-        from captioner.training.cross_entropy import RunContext, fit_cross_entropy
+        from captioner.training.cross_entropy import fit_cross_entropy
 
-        random = np.random.default_rng(0)
-        words = [f"word{i}" for i in range(20)]
-        records = [
-            Record(
-                image_id=str(i),
-                path=Path(f"{i}.jpg"),
-                # With four to seven words and the end, all batches have eight steps under JAX.
-                captions=tuple(" ".join(random.choice(words, n)) for n in random.integers(4, 8, 2)),
-                split="train" if i < TRAIN else "val",
-            )
-            for i in range(TRAIN + VAL)
-        ]
-        train, val = records[:TRAIN], records[TRAIN:]
-        vocabulary = Vocabulary.build(c for r in train for c in r.captions)
-        training = TrainingConfig(
-            epochs=epochs,
-            batch_size=BATCH,
-            captions_per_image=2,
-            learning_rate=1e-2,
-            warmup_steps=4,
-            patience=epochs,
-            seed=seed,
-        )
-        sizes = {"embedding_dim": 8, "units": 12, "attention_units": 8, "rows": 2, "columns": 2}
-        model = ModelConfig(len(vocabulary), channels=8, **sizes)
-        backbone = BackboneConfig("none", image_size=75)  # the features are made up
-        config = CaptionerConfig(model, backbone, training)
         keras.utils.set_random_seed(seed)
-        context = RunContext(
-            config, vocabulary, MadeUpFeatures(), train, val, output, distribution=distribution
-        )
+        context = context_of(output, epochs, seed, distribution)
+        config = context.config
         with distribution.scope():
             distribution.agree("their options", str(config))
-            model = CaptionModel(config.model, training.label_smoothing)
+            model = CaptionModel(config.model, config.training.label_smoothing)
             print(HISTORY + json.dumps(fit_cross_entropy(model, context)))  # in all digits
     except DistributionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def context_of(output: Path, epochs: int, seed: int, distribution: Distribution) -> RunContext:
+    """A small run on made-up captions and features."""
+    from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
+    from captioner.data.datasets import Record
+    from captioner.data.vocabulary import Vocabulary
+    from captioner.training.cross_entropy import RunContext
+
+    random = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(20)]
+    records = [
+        Record(
+            image_id=str(i),
+            path=Path(f"{i}.jpg"),
+            # With four to seven words and the end, all batches have eight steps under JAX.
+            captions=tuple(" ".join(random.choice(words, n)) for n in random.integers(4, 8, 2)),
+            split="train" if i < TRAIN else "val",
+        )
+        for i in range(TRAIN + VAL)
+    ]
+    train, val = records[:TRAIN], records[TRAIN:]
+    vocabulary = Vocabulary.build(c for r in train for c in r.captions)
+    training = TrainingConfig(
+        epochs=epochs,
+        batch_size=BATCH,
+        captions_per_image=2,
+        learning_rate=1e-2,
+        warmup_steps=4,
+        patience=epochs,
+        seed=seed,
+    )
+    sizes = {"embedding_dim": 8, "units": 12, "attention_units": 8, "rows": 2, "columns": 2}
+    model = ModelConfig(len(vocabulary), channels=8, **sizes)
+    backbone = BackboneConfig("none", image_size=75)  # the features are made up
+    config = CaptionerConfig(model, backbone, training)
+    return RunContext(
+        config, vocabulary, MadeUpFeatures(), train, val, output, distribution=distribution
+    )
 
 
 def start(

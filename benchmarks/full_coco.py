@@ -34,6 +34,7 @@ from captioner.model.features import SHARD_IMAGES
 from captioner.training.batches import CaptionBatches
 from captioner.training.views import ViewsInTurn
 
+STAMP = Stamp("made up", "0" * 64, 299)
 clock = time.process_time  # other programs on the machine do not count
 
 
@@ -48,21 +49,14 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folders = (Path(name), Path(name) / "mirrored")
-        stamp = Stamp("made up", "0" * 64, 299)
         for folder in folders:
-            folder.mkdir(exist_ok=True)
-            (folder / "stamp.json").write_text(json.dumps(asdict(stamp)))
-            for start in range(0, options.images, SHARD_IMAGES):
-                ids = range(start, min(start + SHARD_IMAGES, options.images))
-                shape = (len(ids), 64, options.channels)
-                write_shard(folder, {str(i): None for i in ids}, random.random(shape, np.float32)
-                            .astype(np.float16))  # fmt: skip
+            write_cache(folder, options.images, options.channels, random)
         records = [
             Record(str(i), Path(f"{i}.jpg"), captions(random, words), "train")
             for i in range(options.images)
         ]
         start = clock()
-        caches = [FeatureCache(folder, stamp) for folder in folders]
+        caches = [FeatureCache(folder, STAMP) for folder in folders]
         rows.append(("opening both caches, all of it hashed", clock() - start))
         start = clock()
         vocabulary = Vocabulary.build((c for r in records for c in r.captions), 5000, 5)
@@ -87,6 +81,16 @@ def main() -> None:
     status = Path("/proc/self/status").read_text()
     peak, own = (int(re.search(rf"{n}:\s+(\d+)", status)[1]) / 1e6 for n in ("VmHWM", "RssAnon"))
     print(f"\nPeak memory {peak:.1f} GB with the caches' pages, {own:.1f} GB without.")
+
+
+def write_cache(folder: Path, images: int, channels: int, random: np.random.Generator) -> None:
+    """Writes a cache of random features."""
+    folder.mkdir(exist_ok=True)
+    (folder / "stamp.json").write_text(json.dumps(asdict(STAMP)))
+    for start in range(0, images, SHARD_IMAGES):
+        ids = range(start, min(start + SHARD_IMAGES, images))
+        features = random.random((len(ids), 64, channels), np.float32).astype(np.float16)
+        write_shard(folder, {str(i): None for i in ids}, features)
 
 
 def captions(random: np.random.Generator, words: list[str]) -> tuple[str, ...]:

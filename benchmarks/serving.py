@@ -91,8 +91,13 @@ def request(options: argparse.Namespace) -> None:
     }
     seconds = by_turns(work, options.rounds)
     captioner.close()
-    bare = statistics.median(seconds["bare InceptionV3"])
     print(f"{len(captions[0].words)} words, photo of {image.width} x {image.height}\n")
+    print_beside(seconds, "bare InceptionV3")
+
+
+def print_beside(seconds: dict[str, list[float]], reference: str) -> None:
+    """Prints a table of times, with their ratios to the median time of `reference`."""
+    bare = statistics.median(seconds[reference])
     print("| | ms, median | min - max | ratio |\n| --- | --- | --- | --- |")
     for name, s in seconds.items():
         middle, low, high = (1000 * x for x in (statistics.median(s), min(s), max(s)))

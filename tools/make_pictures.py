@@ -40,6 +40,17 @@ FILM_SIDE, FILM_SECONDS = 560, 0.9  # pixels of the longer side; seconds that a 
 MOST_BYTES = 3_000_000  # the largest size of the film, because a README should load quickly
 LIKELIEST = 6  # words in the bar chart
 INK, FAINT, WARM = "#171722", "#8a8a96", "#c98a00"
+ARROWS = (  # from where to where in the drawing of the network, in fractions of its size
+    ((0.235, 0.72), (0.315, 0.72)),
+    ((0.525, 0.72), (0.605, 0.72)),
+    ((0.61, 0.55), (0.24, 0.37)),
+    ((0.235, 0.285), (0.285, 0.285)),
+    ((0.455, 0.285), (0.515, 0.195)),
+    ((0.455, 0.18), (0.515, 0.18)),
+    ((0.455, 0.08), (0.515, 0.165)),
+    ((0.285, 0.075), (0.235, 0.12)),
+    ((0.685, 0.18), (0.735, 0.18)),
+)
 
 
 @dataclass(frozen=True)
@@ -164,27 +175,21 @@ def draw_architecture(
         figure, (0.52, 0.165, 0.16, 0.035), found.after, f"GRU: the new state, {len(found.after)}"
     )
     _bars(figure, (0.78, 0.07, 0.19, 0.27), found.likeliest, caption.words[number])
-    for start, end in (
-        ((0.235, 0.72), (0.315, 0.72)),
-        ((0.525, 0.72), (0.605, 0.72)),
-        ((0.61, 0.55), (0.24, 0.37)),
-        ((0.235, 0.285), (0.285, 0.285)),
-        ((0.455, 0.285), (0.515, 0.195)),
-        ((0.455, 0.18), (0.515, 0.18)),
-        ((0.455, 0.08), (0.515, 0.165)),
-        ((0.285, 0.075), (0.235, 0.12)),
-        ((0.685, 0.18), (0.735, 0.18)),
-    ):
-        figure.add_artist(
-            FancyArrowPatch(
-                start, end, transform=figure.transFigure, arrowstyle="-|>", mutation_scale=18,
-                color=WARM, linewidth=1.8,
-            )
-        )  # fmt: skip
+    for start, end in ARROWS:
+        _arrow(figure, start, end)
     figure.savefig(path)
     with Image.open(path) as picture:  # a third of the size in 256 colours
         small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
+
+
+def _arrow(figure: Figure, start: tuple[float, float], end: tuple[float, float]) -> None:
+    figure.add_artist(
+        FancyArrowPatch(
+            start, end, transform=figure.transFigure, arrowstyle="-|>", mutation_scale=18,
+            color=WARM, linewidth=1.8,
+        )
+    )  # fmt: skip
 
 
 def _panel(figure: Figure, place: tuple[float, float, float, float], title: str) -> Axes:

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from captioner.data.captions_file import DatasetError, abbreviate
@@ -56,15 +56,7 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
     token_file = _find_text(data_dir, "Flickr8k.token.txt")
     lists = {split: _find_text(data_dir, name) for split, name in _LISTS.items()}
     captions = _read_captions(token_file)
-    splits: dict[str, str] = {}
-    for split, path in lists.items():
-        for number, name in _lines(path):
-            if name in splits:
-                raise _error(path, number, f"{name} is listed a second time")
-            if name not in captions:
-                raise _error(path, number, f"{name} has no captions in {token_file}")
-            splits[name] = split
-
+    splits = _read_splits(lists, captions.keys(), token_file)
     folders = [data_dir / name for name in _PHOTO_FOLDERS if (data_dir / name).is_dir()]
     present = {folder: set(os.listdir(folder)) for folder in folders}
     photo_dir = max(folders, key=lambda folder: len(splits.keys() & present[folder]))
@@ -97,6 +89,21 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
     ]
     check_no_leak(records)
     return records
+
+
+def _read_splits(
+    lists: Mapping[str, Path], captioned: Collection[str], token_file: Path
+) -> dict[str, str]:
+    """The split of each photo, by the photo's name."""
+    splits: dict[str, str] = {}
+    for split, path in lists.items():
+        for number, name in _lines(path):
+            if name in splits:
+                raise _error(path, number, f"{name} is listed a second time")
+            if name not in captioned:
+                raise _error(path, number, f"{name} has no captions in {token_file}")
+            splits[name] = split
+    return splits
 
 
 def _find_text(data_dir: Path, name: str) -> Path:

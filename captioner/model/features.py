@@ -153,13 +153,17 @@ def extract(
     if parts > 1:
         _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
     done = FeatureCache(folder, stamp, distinct)
-    left_out = {photo.image_id for photo in unreadable}
-    if replaced := [image_id for image_id in done.replaced if image_id not in left_out]:
+    _check_none_replaced(done, {photo.image_id for photo in unreadable})
+    return done
+
+
+def _check_none_replaced(cache: FeatureCache, left_out: set[str]) -> None:
+    """Raises `FeatureError` if photos were replaced after their features had been made."""
+    if replaced := [image_id for image_id in cache.replaced if image_id not in left_out]:
         raise FeatureError(
             f"{len(replaced)} photos were replaced while features were made: "
             f"{abbreviate(replaced)}. Run again."
         )
-    return done
 
 
 def _extract_chunks(

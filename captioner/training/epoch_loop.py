@@ -115,18 +115,8 @@ def run_epochs(
     """
     model, distribution = trainer.model, distribution or Distribution()
     state, best = output / phase.state, output / phase.best
-    history = restore_state(state, model)
-    progress = history.pop() if history and "batches" in history[-1] else {}
+    history, progress = _begin(trainer, phase, state, best)
     before = int(trainer.judged_before)  # the number of entries before the first epoch's
-    if history or progress:
-        done = len(history) - before, progress.get("batches", 0)
-        logger.info("going on after %s %d, batch %d", phase.name, *done)
-    else:
-        trainer.begin()
-        if trainer.judged_before:
-            save_weights(best, model)
-            history = [trainer.validate()]
-            logger.info("before the first %s: %s", phase.name, figures(history[-1]))
     # With several processes, Ctrl-C ends at once and loses the epoch, because a process that stops
     # after a step would leave the others waiting.
     with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
@@ -152,6 +142,26 @@ def run_epochs(
                 raise KeyboardInterrupt
     distribution.agree("their history", json.dumps(history))  # also waits for the best weights
     return history
+
+
+def _begin(trainer: Trainer, phase: Phase, state: Path, best: Path) -> tuple[History, Progress]:
+    """Restores the state if there is one, and begins the phase otherwise.
+
+    Returns:
+        The history, and how far the next epoch has come.
+    """
+    history = restore_state(state, trainer.model)
+    progress = history.pop() if history and "batches" in history[-1] else {}
+    if history or progress:
+        done = len(history) - int(trainer.judged_before), progress.get("batches", 0)
+        logger.info("going on after %s %d, batch %d", phase.name, *done)
+        return history, progress
+    trainer.begin()
+    if trainer.judged_before:
+        save_weights(best, trainer.model)
+        history = [trainer.validate()]
+        logger.info("before the first %s: %s", phase.name, figures(history[-1]))
+    return history, {}
 
 
 def figures(entry: Mapping[str, float]) -> str:

@@ -128,66 +128,98 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
 
 
 def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
-    training, output, distribution = options.training, options.output, options.distribution
+    """`run_training`, when no other run writes to the output folder."""
+    training, distribution = options.training, options.distribution
     check_records(records, training)
     check_backbone(options.backbone, training)
     keras.utils.set_random_seed(training.seed)
     network = build_backbone(options.backbone_weights, name=options.backbone)
-    extractor = FeatureExtractor(network, mixed_precision=training.mixed_extraction)
-    cache, views = _extract(records, extractor, options.features_folder, options, distribution)
-    records = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
-    check_trainable(records, training.min_count)  # the records whose photos could be read
-    train = [r for r in records if r.split == "train"]
-    val = [r for r in records if r.split == "val"]
-    vocabulary = Vocabulary.build(
-        (caption for r in train for caption in r.captions),
-        training.vocabulary_limit,
-        training.min_count,
-    )
-    config = config_of(options, extractor, vocabulary)
-    described = describe_run(config, records, vocabulary.rule)
-    if distribution.is_main and not is_same_run(output / RUN, described):
-        write_json(output / RUN, described)
-    report = EpochReport.of(val, vocabulary, cache, output)
-    context = RunContext(config, vocabulary, cache, train, val, output, distribution, views)
+    records, context = _prepare(records, network, options)
+    report = EpochReport.of(context.val, context.vocabulary, context.cache, options.output)
     if not distribution.engine:  # one process cannot decode with a model that is on several devices
         context = replace(context, after_epoch=report)
     context = context.on_device()
-    with distribution.scope():
-        if distribution.parts > 1:
-            seen = file_sha256(output / STATE) if (output / STATE).exists() else ""
-            distribution.agree(
-                "options, data or what the output folder holds", f"{described}{seen}"
-            )
-        model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
-        history = fit_cross_entropy(model, context)
-    folder = output / "checkpoint"
+    model, history = _fit_first(records, context)
+    folder = options.output / "checkpoint"
     if not distribution.is_main:
         return folder  # the first process writes it
     if distribution.engine:  # the model was on all devices; the phases that follow need only one
-        model = CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
-        load_weights(output / BEST, model, output / STATE)
+        model = _new_model(context.config)
+        load_weights(options.output / BEST, model, options.output / STATE)
         context = replace(context, distribution=Distribution())
     report = report.after("epoch", history)
-    before = len(report.finished)
+    tuning_history: History = []
     if training.finetune_from:
+        before = len(report.finished)
         context, report = _finetune(model, network, context, report, records, options)
-    tuning_history = [entry for _, phase in report.finished[before:] for entry in phase]
+        tuning_history = [entry for _, phase in report.finished[before:] for entry in phase]
     cider_history: History = []
     if training.cider_epochs:
         cider_history = fit_cider(model, replace(context, after_epoch=report))
         report = report.after("CIDEr epoch", cider_history)
-    served = CaptionModel(config.model)  # in float32, whatever the precision of training
+    served = CaptionModel(context.config.model)  # in float32, whatever the precision of training
     backend.copy_weights(served, model)
-    checkpoint = Checkpoint(context.config, vocabulary, served, network)
+    checkpoint = Checkpoint(context.config, context.vocabulary, served, network)
     metrics = {
         "data": summary(records),
         "history": history,
         "tuning_history": tuning_history,
         "cider_history": cider_history,
     }
-    _export(folder, checkpoint, metrics, report.plot(), val, context.cache)
+    _export(folder, checkpoint, metrics, report.plot(), context.val, context.cache)
     return folder
+
+
+def _prepare(
+    records: Sequence[Record], network: keras.Model, options: RunOptions
+) -> tuple[list[Record], RunContext]:
+    """Extracts the features, builds the vocabulary, and describes the run in the output folder.
+
+    Returns:
+        The records without those of photos that cannot be read, and the context of the first phase.
+
+    Raises:
+        TrainingError: The output folder has another run.
+    """
+    training, distribution = options.training, options.distribution
+    extractor = FeatureExtractor(network, mixed_precision=training.mixed_extraction)
+    cache, views = _extract(records, extractor, options.features_folder, options, distribution)
+    readable = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
+    check_trainable(readable, training.min_count)
+    train = [r for r in readable if r.split == "train"]
+    val = [r for r in readable if r.split == "val"]
+    vocabulary = Vocabulary.build(
+        (caption for r in train for caption in r.captions),
+        training.vocabulary_limit,
+        training.min_count,
+    )
+    config = config_of(options, extractor, vocabulary)
+    described = describe_run(config, readable, vocabulary.rule)
+    if distribution.is_main and not is_same_run(options.output / RUN, described):
+        write_json(options.output / RUN, described)
+    return readable, RunContext(
+        config, vocabulary, cache, train, val, options.output, distribution, views
+    )
+
+
+def _fit_first(records: Sequence[Record], context: RunContext) -> tuple[CaptionModel, History]:
+    """Trains a new model by cross-entropy, after all processes have agreed on what they train."""
+    distribution, state = context.distribution, context.output / STATE
+    with distribution.scope():
+        if distribution.parts > 1:
+            described = describe_run(context.config, records, context.vocabulary.rule)
+            seen = file_sha256(state) if state.exists() else ""
+            distribution.agree(
+                "options, data or what the output folder holds", f"{described}{seen}"
+            )
+        model = _new_model(context.config)
+        return model, fit_cross_entropy(model, context)
+
+
+def _new_model(config: CaptionerConfig) -> CaptionModel:
+    """A model to train, whose weights are random."""
+    training = config.training
+    return CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
 
 
 def config_of(

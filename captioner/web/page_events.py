@@ -163,8 +163,8 @@ class PageEvents:
 
     def _photo(self, request: dict, kept: KeptPhoto | None) -> KeptPhoto:
         """The photo that a request is about: the one that was kept, or else the page's copy."""
-        if kept is not None and _is_about(request, kept):
-            return kept
+        if known := _known(request, kept):
+            return known
         # The server has been restarted, or it has forgotten this visitor because of others. The
         # page asks again, with the photo.
         if request.get("key") and not request.get("photo"):
@@ -176,14 +176,15 @@ def _request(event: gr.EventData) -> dict:
     return event._data if isinstance(event._data, dict) else {}
 
 
-def _is_about(request: dict, kept: KeptPhoto) -> bool:
-    return kept.key == request.get("key")
+def _known(request: dict, kept: KeptPhoto | None) -> KeptPhoto | None:
+    """The photo that was kept, if it is the one that a request is about."""
+    return kept if kept is not None and kept.key == request.get("key") else None
 
 
 def _preview(request: dict, kept: KeptPhoto | None) -> bytes:
     """The photo as the page shows it, as a JPEG: the one that was kept, or else the page's copy."""
-    if kept is not None and _is_about(request, kept):
-        return kept.preview
+    if known := _known(request, kept):
+        return known.preview
     return responses.preview(load_image(responses.source({"url": request.get("photo")})))
 
 

@@ -72,6 +72,13 @@ def copy_of(folder: Path, to: Path) -> Path:
     return to
 
 
+def copy_of_photos(records: Sequence[Record], to: Path) -> Path:
+    to.mkdir()
+    for record in records:
+        (to / record.path.name).write_bytes(record.path.read_bytes())
+    return to
+
+
 def features(cache: FeatureCache, records: Sequence[Record]) -> np.ndarray:
     return cache.gather([r.image_id for r in records])
 
@@ -330,10 +337,7 @@ def test_shards_without_a_stamp_are_nobodys(whole, tmp_path: Path) -> None:
 def test_unreadable_photos_are_named_after_all_others_are_cached(
     records, photo, extractor, tmp_path: Path
 ) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for record in records:
-        (photos / record.path.name).write_bytes(record.path.read_bytes())
+    photos = copy_of_photos(records, tmp_path / "photos")
     (photos / "photo2.jpg").write_bytes(b"<html>404</html>")
     for name in ("photo4", "photo5", "photo6", "photo7"):  # a whole shard of them
         damage(photos / f"{name}.jpg", "half")
@@ -348,12 +352,8 @@ def test_unreadable_photos_are_named_after_all_others_are_cached(
         assert "photo4.jpg is damaged" in message and "run again" in message
         assert "photo9.jpg" not in message and "..." in message, "not a list of thousands"
         cache = FeatureCache(folder, extractor.stamp())
-        assert [r.image_id for r in mine if r.image_id in cache] == [
-            "photo0",
-            "photo1",
-            "photo3",
-            "photo8",
-        ]
+        good = ["photo0", "photo1", "photo3", "photo8"]
+        assert [r.image_id for r in mine if r.image_id in cache] == good
         assert extractor.images == 4
         assert len(list(folder.glob("shard-*.npy"))) == 2, "none of nothing"
     for record in mine:
@@ -366,10 +366,7 @@ def test_unreadable_photos_are_named_after_all_others_are_cached(
 def test_a_few_unreadable_photos_may_be_left_out(
     records, extractor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for record in records[:4]:
-        (photos / record.path.name).write_bytes(record.path.read_bytes())
+    photos = copy_of_photos(records[:4], tmp_path / "photos")
     mine, folder = records_in(photos), tmp_path / "features"
     extract(mine[2:], extractor, folder, SHARD)
     (photos / "photo1.jpg").write_bytes(b"<html>404</html>")
