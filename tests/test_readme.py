@@ -103,16 +103,16 @@ def folder(app: App, tmp_path: Path) -> Iterator[Path]:
     door.close()
 
 
-def test_gradio_client(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", block("docs/api.md", "HTTP", "python")],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def lines_of(command: list[str], folder: Path) -> list[str]:
+    """What a command prints that succeeds."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    *_, best, completed, region, batch = done.stdout.strip().splitlines()
+    return done.stdout.strip().splitlines()
+
+
+def test_gradio_client(folder: Path) -> None:
+    program = block("docs/api.md", "HTTP", "python")
+    *_, best, completed, region, batch = lines_of([sys.executable, "-c", program], folder)
     assert best and region
     assert completed.startswith("two dogs")
     texts = ast.literal_eval(batch)
@@ -122,16 +122,8 @@ def test_gradio_client(folder: Path) -> None:
 def test_curl(folder: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed (Debian: apt install curl)")
-    done = subprocess.run(
-        ["sh", "-c", block("docs/api.md", "HTTP", "sh")],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    kind, data = done.stdout.strip().splitlines()[-2:]
-    assert kind == "event: complete", done.stdout
+    kind, data = lines_of(["sh", "-c", block("docs/api.md", "HTTP", "sh")], folder)[-2:]
+    assert kind == "event: complete", data
     answer, grid = json.loads(data.removeprefix("data: "))
     assert len(answer["captions"]) == 3
     assert grid["url"].startswith(f"http://127.0.0.1:{PORT}/")
