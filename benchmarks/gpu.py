@@ -1,11 +1,12 @@
-"""What training takes on this machine, part by part: made for a GPU, and runs without one.
+"""How fast is each part of training on this machine? Made for a GPU, but it runs without one.
 
     python benchmarks/gpu.py [--data-dir FLICKR8K] --backbone-weights FILE [--json FILE]
 
-Under JAX it measures extraction, cross-entropy, self-critical training and fine-tuning, each after
-a first round that compiles, and then a whole run from photos to a checkpoint. Without a data set
-the photos are made up. Beside the rates stand the share of the chip's peak in bfloat16, where that
-is known, and what the well-known TensorFlow tutorial reports for its GPU.
+The program uses JAX. It measures extraction, cross-entropy, self-critical training and fine-tuning,
+each after a first round in which JAX compiles. Then it measures a whole run from photos to a
+checkpoint. Without a data set, it makes artificial photos. The table has the rate of each part, the
+share of the chip's peak performance in bfloat16 if that is known, and what the well-known
+TensorFlow tutorial reports for its GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +22,8 @@ from threading import Event
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import checkout  # noqa: F401 - finds the package
 import keras
 import numpy as np
 from PIL import Image
@@ -47,20 +47,23 @@ from captioner.training.device_steps import DeviceSteps
 from captioner.training.recipes import RECIPES
 from captioner.training.self_critical import SelfCriticalTrainer
 
-TUTORIAL = 24_009 / 36.2  # captions per second: its report of an epoch
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}  # FLOP/s, bfloat16, dense
+TUTORIAL = 24_009 / 36.2  # captions per second: the captions and the seconds of its epoch
+# Floating-point operations per second in bfloat16, without sparsity.
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
 
 
 @dataclass(frozen=True)
 class Measured:
+    """The rate of a part of training, or the seconds that it took."""
+
     part: str
     amount: float
     unit: str
-    flop: float  # of one of `unit`'s things; 0 where products are not what it is about
+    flop: float  # floating-point operations per image or caption; 0 if they are not counted
 
 
 def made_up(folder: Path, count: int) -> list[Record]:
-    """Photos of smooth colours, each with five captions of common words."""
+    """Makes smooth pictures in `folder`, each with five captions of random words."""
     random, records = np.random.default_rng(0), []
     words = [f"word{i}" for i in range(1000)]
     for number in range(count):
@@ -74,14 +77,21 @@ def made_up(folder: Path, count: int) -> list[Record]:
 
 
 def network_flop(network: keras.Model) -> float:
-    """Operations of the convolutions, per photo."""
+    """The floating-point operations of the network's convolutions for one photo."""
     convolutions = [x for x in network.layers if isinstance(x, keras.layers.Conv2D)]
     return sum(2.0 * np.prod(x.output.shape[1:3]) * np.prod(x.kernel.shape) for x in convolutions)
 
 
 def caption_flop(config: ModelConfig, words: float, captions: float) -> float:
-    """Operations of training on one caption of `words` words: three times those of computing it,
-    with its share in what is computed once per image."""
+    """The floating-point operations of training on one caption.
+
+    The forward and the backward pass take three times as many as the forward pass alone.
+
+    Args:
+        config: The sizes of the model.
+        words: The words of the caption.
+        captions: The captions per image, which share the work that is done once per image.
+    """
     dim, units, attention, places = (
         config.embedding_dim, config.units, config.attention_units, config.locations,
     )  # fmt: skip
@@ -92,6 +102,7 @@ def caption_flop(config: ModelConfig, words: float, captions: float) -> float:
 
 
 def measure(options: argparse.Namespace, records: list[Record], work: Path) -> list[Measured]:
+    """Measures one part after the other, with the recipe "best"."""
     recipe = RECIPES["best"]
     training = replace(
         TrainingConfig(**recipe.training),
@@ -132,21 +143,23 @@ def measure(options: argparse.Namespace, records: list[Record], work: Path) -> l
 
 
 def bare_extraction(extractor: FeatureExtractor, rounds: int) -> Measured:
+    """Measures the network alone, on photos that are in memory."""
     size = extractor.image_size
     photos = np.random.default_rng(0).integers(
         0, 256, (extractor.batch_size, size, size, 3), dtype=np.uint8
     )
-    extractor(photos)
+    extractor(photos)  # compiles
     start = time.perf_counter()
     for _ in range(rounds):
         extractor(photos)
     rate = rounds * len(photos) / (time.perf_counter() - start)
     flop = network_flop(extractor.backbone)
     name = "extraction in " + ("bfloat16" if extractor.mixed_precision else "float32")
-    return Measured(f"{name}, photos at hand", rate, "images/s", flop)
+    return Measured(f"{name}, photos in memory", rate, "images/s", flop)
 
 
 def cross_entropy(model: CaptionModel, context: RunContext) -> Measured:
+    """Measures an epoch of cross-entropy."""
     model.compile(make_optimizer(context.config.training, 1000), jit_compile=True)
     model.optimizer.build(model.trainable_variables)
     steps = DeviceSteps(model)
@@ -157,20 +170,21 @@ def cross_entropy(model: CaptionModel, context: RunContext) -> Measured:
     seconds = time.perf_counter() - start
     captions = sum(len(row) for _, packed in batches.order for rows in packed for row in rows)
     lengths = [len(ids) for captions in batches.captions for ids in captions]
-    words, each = float(np.mean(lengths)), captions / len(context.train)
-    flop = caption_flop(context.config.model, words, each)
+    per_image = captions / len(context.train)
+    flop = caption_flop(context.config.model, float(np.mean(lengths)), per_image)
     return Measured("cross-entropy", captions / seconds, "captions/s", flop)
 
 
 def self_critical(model: CaptionModel, context: RunContext) -> Measured:
+    """Measures an epoch of self-critical training."""
     model.compile(keras.optimizers.Adam(1e-5), jit_compile=True)
-    critic = SelfCriticalTrainer(model, context)
-    some = Event()
-    some.set()
-    critic.train_epoch(0, {}, some)  # one batch, to compile
+    trainer = SelfCriticalTrainer(model, context)
+    interrupted = Event()
+    interrupted.set()
+    trainer.train_epoch(0, {}, interrupted)  # compiles, and stops after one batch
     start = time.perf_counter()
-    critic.train_epoch(1, {}, Event())
-    images = critic.batches * context.config.training.batch_size
+    trainer.train_epoch(1, {}, Event())
+    images = trainer.batches * context.config.training.batch_size
     rate = images / (time.perf_counter() - start)
     return Measured("self-critical training", rate, "images/s", 0)
 
@@ -178,6 +192,7 @@ def self_critical(model: CaptionModel, context: RunContext) -> Measured:
 def fine_tuning(
     model: CaptionModel, backbone: keras.Model, context: RunContext, options: argparse.Namespace
 ) -> Measured:
+    """Measures an epoch of fine-tuning on a few photos."""
     student = copy_of(backbone, options.image_size, mixed_precision=True)
     first = BACKBONES[DEFAULT].first_layer(student, options.finetune_from)
     finetuning.thaw(student, first)
@@ -187,7 +202,7 @@ def fine_tuning(
     steps = DeviceSteps(both)
     few = replace(context, train=context.train[: options.rounds * options.batch_size])
     few = finetuning.with_photos(few)
-    steps.train(few.batches(0, kind=finetuning.PhotoBatches), lambda: False)
+    steps.train(few.batches(0, kind=finetuning.PhotoBatches), lambda: False)  # compiles
     start = time.perf_counter()
     steps.train(few.batches(1, kind=finetuning.PhotoBatches), lambda: False)
     rate = len(few.train) / (time.perf_counter() - start)
@@ -202,6 +217,7 @@ def whole_run(
     sizes: dict,
     output: Path,
 ) -> Measured:
+    """Measures a run with `--epochs` epochs of cross-entropy and one of self-critical training."""
     start = time.perf_counter()
     settings = replace(training, epochs=options.epochs, cider_epochs=1, finetune_from="")
     given = run.RunOptions(
@@ -214,18 +230,22 @@ def whole_run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="Flickr8k (default: made-up photos)")
-    parser.add_argument("--backbone-weights", default="imagenet")
-    parser.add_argument("--photos", type=int, default=4000, help="how many, at most")
+    parser.add_argument(
+        "--data-dir", type=Path, help="a folder with Flickr8k (default: artificial photos)"
+    )
+    parser.add_argument("--backbone-weights", default="imagenet", help="imagenet, or a file")
+    parser.add_argument("--photos", type=int, default=4000, help="the most photos to use")
     parser.add_argument("--image-size", type=int, default=299)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=5, help="of the whole run")
-    parser.add_argument("--rounds", type=int, default=20, help="batches of the bare network")
+    parser.add_argument("--epochs", type=int, default=5, help="of cross-entropy, in the whole run")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="batches for the network alone and for fine-tuning"
+    )
     parser.add_argument("--finetune-from", default="mixed0")
-    parser.add_argument("--json", type=Path, help="where the figures go, too")
+    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
     options = parser.parse_args()
     if backend.name() != "jax":
-        parser.error("this measures JAX: leave KERAS_BACKEND out, or set it to jax")
+        parser.error("this program measures JAX: unset KERAS_BACKEND, or set it to jax")
     import jax
 
     backend.keep_compiled()
@@ -245,7 +265,7 @@ def main() -> None:
 def report(
     options: argparse.Namespace, device: object, measured: list[Measured], seconds: float
 ) -> None:
-    """The table, and the JSON file."""
+    """Prints the table, and writes the JSON file."""
     peak = next((p for name, p in PEAK.items() if name in device.device_kind), None)
     memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
     print(f"\n{device.device_kind}, {os.cpu_count()} CPU cores, batches of {options.batch_size}\n")
@@ -257,8 +277,8 @@ def report(
         print(f"| {m.part} | {m.amount:,.1f} {m.unit} | {flops} | {share} |")
     print(f"| the tutorial, as it reports for its GPU | {TUTORIAL:.0f} captions/s | | |")
     if memory:
-        print(f"\nMemory of the device: {memory / 1e9:.1f} GB at most.")
-    print(f"All of it took {seconds:.0f} s.")
+        print(f"\nPeak memory of the device: {memory / 1e9:.1f} GB.")
+    print(f"The measurements took {seconds:.0f} s.")
     if options.json:
         content = {"device": device.device_kind, "peak_flop_per_s": peak, "seconds": seconds}
         content |= {"peak_memory_bytes": memory, "tutorial_captions_per_s": TUTORIAL}
