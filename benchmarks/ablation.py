@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import checkout  # noqa: F401 - finds the package
 
 from captioner.config import TrainingConfig
 from captioner.training.recipes import RECIPES

@@ -11,12 +11,10 @@ extracted first.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+import checkout  # noqa: F401 - finds the package
 import numpy as np
 
 from captioner import Caption, Captioner, DecodingOptions

@@ -10,13 +10,10 @@ distinct captions, and the number of different words in them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+import checkout  # noqa: F401 - finds the package
 import keras
 import numpy as np
 

@@ -24,10 +24,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import checkout  # noqa: F401 - finds the package
 import numpy as np
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
     from captioner.training.cross_entropy import RunContext

@@ -28,10 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
+import checkout  # noqa: F401 - finds the package
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 from app_process import App, app_with, running_app
 from serving import Visitor, photo
 

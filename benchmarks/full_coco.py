@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import json
 
+import checkout  # noqa: F401 - finds the package
 import numpy as np
 
 from captioner.config import TrainingConfig

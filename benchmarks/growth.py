@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import checkout  # noqa: F401 - finds the package
 import numpy as np
 
 WARM_UP = 24  # batches, which have captions of all lengths

@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 import time
 import tracemalloc
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import checkout  # noqa: F401 - finds the package
 
 COCO_IMAGES, COCO_ARCHIVE = 82_783, 13e9  # train2014.zip, which has these photos, in bytes
 

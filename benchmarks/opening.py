@@ -12,14 +12,13 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import checkout  # noqa: F401 - finds the package
 import numpy as np
 
 from captioner.model.feature_cache import VERIFIED, FeatureCache, Stamp

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import checkout  # noqa: F401 - finds the package
 
 from captioner.captioner import Captioner
 from captioner.data.datasets import Record

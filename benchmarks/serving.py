@@ -26,8 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from checkout import ROOT
 
 CHECKPOINT = ROOT / "assets" / "checkpoint"
 LEAST = """

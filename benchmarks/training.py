@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import checkout  # noqa: F401 - finds the package
 import numpy as np
 
 from captioner.allocator import keep_freed_memory

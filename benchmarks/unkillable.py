@@ -31,10 +31,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import http_server as http  # noqa: E402 - it is a module of the tests
+import checkout
+import http_server as http
 
 # train.py, which says on standard error where it is. MADE_UP comes before it, if wanted.
 LAUNCH = """
@@ -135,7 +133,7 @@ class Attempt:
 
 def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
     launch = (MADE_UP if options.made_up else "") + LAUNCH
-    command = [sys.executable, "-c", launch, str(ROOT / "train.py")]
+    command = [sys.executable, "-c", launch, str(checkout.ROOT / "train.py")]
     command += ["--dataset", f"coco:{folder / 'data'}", "--output", str(folder / "output")]
     for other in options.also:
         command += ["--dataset", other]
@@ -148,7 +146,7 @@ def start(options: argparse.Namespace, folder: Path, url: str) -> Attempt:
         command += ["--finetune-from", "mixed10", "--finetune-epochs", "1"]
     # TensorFlow is imported before train.py gets to say this.
     environment = os.environ | {"CAPTIONER_COCO_URL": url, "TF_ENABLE_ONEDNN_OPTS": "0"}
-    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    environment["PYTHONPATH"] = f"{checkout.ROOT}{os.pathsep}{checkout.ROOT / 'tests'}"
     if options.made_up:  # without Java there are no scores, which would take most of the time
         environment["PATH"] = str(Path(sys.executable).parent)
     if options.backend:
