@@ -6,8 +6,9 @@ All other code uses `keras.ops` alone, and asks this module if it has to know th
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ Tensor = Any
 
 FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"  # as Keras names its policies
 COMPILED_BYTES = 2**30  # the most that `keep_compiled` stores
+_PREDICTING = threading.Lock()
 
 
 def name() -> str:
@@ -64,6 +66,17 @@ def own_settings() -> Iterator[None]:
     finally:
         keras.config.set_floatx(kept[0])
         keras.config.set_image_data_format(kept[1])
+
+
+def predict(model: keras.Model, inputs: Any) -> Any:
+    """`model.predict_on_batch(inputs)`, also for several threads at once.
+
+    Under JAX, Keras lends the buffers of the weights to each compiled call, which frees them, and
+    takes them back afterwards. Another thread must not use the weights meanwhile, not even by
+    another model that shares them. So only one call runs at a time, on all cores.
+    """
+    with _PREDICTING if name() == "jax" else nullcontext():
+        return model.predict_on_batch(inputs)
 
 
 def copy_weights(target: keras.Model, source: keras.Model) -> None:

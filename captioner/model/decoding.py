@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from captioner.data.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
-from captioner.model.backend import compiles_whole_steps, own_settings
+from captioner.model.backend import compiles_whole_steps, own_settings, predict
 from captioner.model.decoder_interface import Decoder, Tensor
 from captioner.model.decoding_options import DecodingOptions
 
@@ -308,7 +308,7 @@ def decode(
         "top_p": np.array([options.top_p or 1.0], np.float32),
         "length_penalty": np.array([options.length_penalty], np.float32),
     }
-    return Decoded(*(np.asarray(x) for x in loop.predict_on_batch(inputs)))
+    return Decoded(*(np.asarray(x) for x in predict(loop, inputs)))
 
 
 def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:

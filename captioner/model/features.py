@@ -24,6 +24,7 @@ from captioner.data.images import ImageError, load_image
 from captioner.data.views import AS_IT_IS, View
 from captioner.files import system_fault
 from captioner.model.backbone import FoldedBackbone, fingerprint
+from captioner.model.backend import predict
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard
 from captioner.model.hash_cache import Digests
 
@@ -81,7 +82,7 @@ class FeatureExtractor:
         return replace(stamp, preprocessing=description)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        features = self.network.predict_on_batch(images)  # (batch, rows, columns, channels)
+        features = predict(self.network, images)  # (batch, rows, columns, channels)
         return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
 
     def padded(self, images: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from captioner.data.vocabulary import Vocabulary
 from captioner.data.words import join_words
 from captioner.errors import CaptionerError
 from captioner.files import write_bytes
-from captioner.model.backend import compiles_whole_steps
+from captioner.model.backend import compiles_whole_steps, predict
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.model.decoding import DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
@@ -113,5 +113,5 @@ class EpochReport:
             self.compiled[id(backbone)] = twin
         size = backbone.input_shape[1]
         photos = [to_network_input(load_image(record.path), size) for record in self.records]
-        maps = np.asarray(self.compiled[id(backbone)].predict_on_batch(np.stack(photos)))
+        maps = np.asarray(predict(self.compiled[id(backbone)], np.stack(photos)))
         return maps.astype(np.float32).reshape(len(photos), -1, maps.shape[-1])

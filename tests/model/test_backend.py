@@ -35,3 +35,27 @@ def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, own):
     folder, limit = done.stdout.split()
     assert Path(folder) == tmp_path / ("own" if own else "captioner/compiled")
     assert limit == ("-1" if own else str(2**30))
+
+
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+import keras
+import numpy as np
+from captioner.model.backend import predict
+model = keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(64) for _ in range(8))])
+twin = keras.Model(model.inputs, model.outputs)  # another program, the same weights
+inputs = np.ones((32, 64), np.float32)
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda i: np.asarray(predict((model, twin)[i % 2], inputs)), range(64)))
+assert all((one == found[0]).all() for one in found[2::2])
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_threads_share_a_model_under_jax():
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
