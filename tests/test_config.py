@@ -191,6 +191,12 @@ def test_an_unknown_schedule_is_refused():
         TrainingConfig(schedule="linear")
 
 
+def test_types_are_checked_in_python_too():
+    for options in ({"epochs": 2.5}, {"learning_rate": "1e-3"}, {"mirror": 1}, {"seed": True}):
+        with pytest.raises(ConfigError, match=rf"training\.{next(iter(options))} is .*must be"):
+            TrainingConfig(**options)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_name_real_options(name):
     recipe = RECIPES[name]
