@@ -35,7 +35,8 @@ _AT_ONCE = 2  # visitors, because each holds the grids of up to 100 photos, abou
 _FORMULAS = tuple("=+-@\t\r")
 
 _HINT = (
-    f"Up to {MAX_PHOTOS} photos at a time, each of at most {MAX_MEGABYTES} MB. Each gets "
+    "Drop photos or a folder anywhere on this page, "
+    f"up to {MAX_PHOTOS} photos at a time, each of at most {MAX_MEGABYTES} MB. Each gets "
     f"{DEFAULTS.num_captions} captions; the best is shown here, with the mean probability of its "
     "words. Nothing is kept on the server for more than two hours."
 )
@@ -56,8 +57,7 @@ def add_many_photos(captioner: Captioner) -> None:
     files = gr.File(label="Photos", file_count="multiple", height=150, elem_id="many-files")
     folder = gr.UploadButton("Choose a folder", file_count="directory", elem_id="many-folder")
     gr.Markdown(_HINT, elem_id="many-hint")
-    table = gr.HTML("", elem_id="many-table")
-    with gr.Row():
+    with gr.Row():  # above the table, which may be long
         taken = [
             gr.DownloadButton(label, visible=False, elem_id=f"many-{kind}")
             for label, kind in (
@@ -66,6 +66,7 @@ def add_many_photos(captioner: Captioner) -> None:
                 ("Attention grids as ZIP", "zip"),
             )
         ]
+    table = gr.HTML("", elem_id="many-table")
     ways = [files, folder]
 
     def caption_folder(given: Any) -> Iterator[list[Any]]:

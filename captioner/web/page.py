@@ -47,6 +47,8 @@ _STYLE = """<style>
 #viewer .html-container, #intake .html-container, #about .html-container { padding: 0 !important; }
 .gradio-container [role="tab"] { color: var(--body-text-color) !important; }
 .tabitem { padding: 12px 0 0 !important; border: 0 !important; }
+/* Gradio's box is higher while it takes no files. */
+#many-files, #many-files .empty { height: 152px; min-height: 0; }
 #many-table .html-container { padding: 0 !important; }
 #many-table table { width: 100%; border-collapse: collapse; }
 #many-table :is(table, thead, tbody, tr, th, td) { border: 0; }
@@ -60,9 +62,10 @@ _STYLE = """<style>
 #many-table progress::-webkit-progress-bar { background: var(--border-color-primary); }
 #many-table progress::-webkit-progress-value { background: var(--color-accent); }
 #many-table progress::-moz-progress-bar { background: var(--color-accent); }
+#model-card button { text-align: start; }
 #about { font-size: 13px; }
 #about p { margin: 0; color: var(--body-text-color-subdued); }
-#about a { color: inherit; text-decoration: underline; }
+#about a { padding: 2px 0; color: inherit; text-decoration: underline; }
 /* Gradio's buttons are too small for a finger (WCAG 2.2, 2.5.8). */
 .gradio-container :is(button, input[type="number"]) { min-width: 24px; min-height: 24px; }
 @media (min-width: 641px) { html { scrollbar-gutter: stable; } }

@@ -38,6 +38,12 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
     page = open_page()
     page.get_by_role("tab", name="Many photos").click()
     expect(page.locator("#viewer")).to_be_hidden()
+    page.locator("#many-files").evaluate(
+        """box => {
+            window.heights = [];
+            new ResizeObserver(() => heights.push(box.offsetHeight)).observe(box);
+        }"""
+    )
     page.set_input_files("#many-files input[type=file]", [tmp_path / name for name in names])
     expect(page.get_by_text("4 of 4 files are done, 1 of which could not")).to_be_visible()
     rows = page.locator("#many-table tbody tr")
@@ -46,6 +52,8 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
     assert all(len(row) == 3 and row[2].endswith("%") for row in shown[:3])
     assert len(shown[3]) == 2 and "picture" in shown[3][1]
 
+    tops = [page.locator(f"#many-{part}").bounding_box()["y"] for part in ("csv", "table")]
+    assert tops == sorted(tops), "a long table does not hide the downloads"
     table = list(csv.DictReader(io.StringIO(taken(page, "Captions as CSV").decode("utf-8-sig"))))
     best = [row for row in table if row["rank"] in ("1", "")]
     assert [row["name"] for row in best] == ["first.jpg", "'=second.png", "First.png", "odd.jpg"]
@@ -60,6 +68,7 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
         assert archive.namelist() == ["first.png", "=second.png", "First-2.png"]
         for name in archive.namelist():
             assert Image.open(archive.open(name)).width >= 200
+    assert len(set(page.evaluate("heights"))) == 1, "nothing jumps while it works"
     assert violations(page) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]

@@ -6,7 +6,6 @@ const MOST_PHOTOS = 12;
 const MOST_CAPTIONS = 12; // per photo
 const MOST_CHARACTERS = 900_000; // of all entries together
 const LONGEST_SIDE = 400; // of the photos that are kept, in pixels
-const PRESENT = "captioner-shown"; // in sessionStorage: the id of the entry that this tab shows
 let entries = []; // in the order of the list
 
 // A map as text: its number of columns, and its levels from 0 to 255 in base64.
@@ -57,22 +56,8 @@ const save = (kept) => {
 
 // Shows an entry of the history on the page.
 const show = (entry) => {
-  remember(entry.id);
+  keepInTab("shown", entry.id);
   emit("restore", { ...entry, captions: entry.captions.map((c) => withMaps(c, unpack)) });
-};
-const remember = (id) => {
-  try {
-    sessionStorage.setItem(PRESENT, id);
-  } catch {
-    // The visitor has forbidden it. Then a reload shows an empty page.
-  }
-};
-const remembered = () => {
-  try {
-    return entries.find(({ id }) => id === sessionStorage.getItem(PRESENT));
-  } catch {
-    return undefined;
-  }
 };
 
 const list = () => {
@@ -91,7 +76,7 @@ const list = () => {
 // Adds the captions on the page to those that are kept of the same photo, which may have been given
 // several times.
 listen("shown", async ({ captions, photo, key, ...rest }) => {
-  remember(rest.id);
+  keepInTab("shown", rest.id);
   const small = read().find(({ id }) => id === rest.id)?.photo ?? (await shrink(photo));
   const isSame = (entry) => entry.id === rest.id || entry.photo === small;
   const before = read().find(isSame); // read only now, because making the photo smaller takes a while
@@ -115,8 +100,13 @@ refresh();
 // an example.
 listen("link", () => {
   const [opened] = performance.getEntriesByType("navigation");
-  const entry = opened?.type === "navigate" ? undefined : remembered();
+  const again = opened?.type !== "navigate";
+  const entry = again && entries.find(({ id }) => id === keptInTab("shown"));
   const number = Number(new URLSearchParams(location.search).get("example"));
+  if (again && keptInTab("asked")) {
+    emit("refused", "The page was reloaded before the server had answered. Ask again.");
+  }
+  keepInTab("asked", "");
   if (entry) show(entry);
   else if (Number.isInteger(number) && number >= 1) emit("photo", { number });
 });

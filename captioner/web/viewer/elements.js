@@ -18,6 +18,20 @@ const listen = (name, action) => {
   document.addEventListener(`captioner:${name}`, ({ detail }) => action(detail));
 };
 
+// What this tab keeps over a reload. It keeps nothing if the visitor has forbidden that.
+const keepInTab = (name, value) => {
+  try {
+    sessionStorage.setItem(`captioner-${name}`, value);
+  } catch {}
+};
+const keptInTab = (name) => {
+  try {
+    return sessionStorage.getItem(`captioner-${name}`);
+  } catch {
+    return null;
+  }
+};
+
 // The arrow keys, Home and End move the focus within a list.
 const moveWithin = (list, items, keys) => (event) => {
   const buttons = [...list.querySelectorAll(items)];

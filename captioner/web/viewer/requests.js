@@ -29,13 +29,17 @@ let patience = null; // the timer
 const start = async (request) => {
   if (request.kind === "restore") return restore(request.entry);
   busy = { ...request, begun: false, request: ++requests };
+  keepInTab("asked", "yes"); // for a page that is reloaded before the answer comes
   clearTimeout(patience);
   patience = setTimeout(offerAgain, 1000 * PATIENCE, request);
   const result = find(".result");
   result.ariaBusy = "true";
   find(".empty").ariaBusy = "true";
   find(".failed").hidden = true;
-  if (isNewPhoto(busy)) announce("Looking at the photo …");
+  if (isNewPhoto(busy)) {
+    say("photo", ""); // what was wrong with the photo before
+    announce("Looking at the photo …");
+  }
   result.given = null;
   if (request.file && !(await send(request.file))) return finishRequest();
   const { kind, number, prefix } = busy;
@@ -99,6 +103,7 @@ let refusedPhoto = null; // the request for a photo that was refused because of 
 
 const finishRequest = () => {
   busy = null;
+  keepInTab("asked", "");
   clearTimeout(patience);
   find(".result").ariaBusy = "false";
   find(".empty").ariaBusy = "false";
