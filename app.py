@@ -11,8 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.web.address import AddressUnusable, find_address
-from captioner.web.address import port as read_port
+from captioner.web.address import AddressUnusable, find_address, read_port
 
 if TYPE_CHECKING:
     from captioner.web.feedback import Feedback
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from captioner.environment import EnvironmentUnusable, settle_page
 
     try:
-        settle_page(options.host)
+        settle_page(host)
     except EnvironmentUnusable as error:
         print(f"Cannot start: {error}", file=sys.stderr)
         return 1
@@ -145,11 +144,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--port",
         type=read_port,
-        help="default: the first free port from 7860; 0: any free port",
+        help="default: GRADIO_SERVER_PORT, or the first free port from 7860; 0: any free port",
     )
     parser.add_argument(
         "--host",
-        help="0.0.0.0 (or ::) opens the page to the network (default: this machine only)",
+        help="0.0.0.0 (or ::) opens the page to the network (default: GRADIO_SERVER_NAME, or this "
+        "machine only)",
     )
     parser.add_argument(
         "--share", action="store_true", help="also make a public link that lasts a week"

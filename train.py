@@ -284,6 +284,7 @@ def _run(
     # First of all: hosts have to find each other before anything is computed.
     kind = "none" if options.check else options.distribute
     processes = distribution.distribute(kind, training.batch_size)
+    environment.check_devices()
     given = run.RunOptions(
         dataset=title,
         output=options.output,

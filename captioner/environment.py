@@ -7,6 +7,7 @@ that uses `captioner` as a library keeps its own environment; for it, `defend_im
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -14,11 +15,15 @@ import json
 import logging
 import os
 import re
+import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
 from captioner.allocator import keep_freed_memory
@@ -42,6 +47,11 @@ UNWANTED = (
 )
 # How lines of TensorFlow's C++ log begin: its heading, and information (I) on the machine.
 NOTE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I0000 ")
+
+# What Gradio may read from the environment. Others of its variables publish the page or files of
+# this machine, start more processes, or make its import fail. `web.address` reads
+# GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
+FOR_GRADIO = ("GRADIO_TEMP_DIR", "GRADIO_ROOT_PATH", "GRADIO_API_SERVER")
 
 # It lies beside the package in the repository and in a Space. An installed package lacks it.
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "assets" / "checkpoint"
@@ -69,9 +79,13 @@ def prepare(page: bool = False) -> None:
     keep_freed_memory(even_large=not page)
     allow_open_files(OPEN_FILES)
     os.environ["MPLBACKEND"] = "agg"  # this program opens no windows
+    os.environ["KERAS_NNX_ENABLED"] = "false"  # it needs a further package
     for name in UNWANTED:
         os.environ.pop(name, None)
     _drop_unusable_proxies()
+    _drop_unusable_exceptions()
+    _drop_unusable_certificates()
+    _choose_keras_home()
     _choose_backend()
 
 
@@ -82,10 +96,15 @@ def settle(page: bool = False) -> None:
         page: Whether the process serves the page: see `prepare`.
 
     Raises:
-        EnvironmentUnusable: As in `prepare`.
+        EnvironmentUnusable: As in `prepare`, or a variable has a value that cannot be used.
     """
     prepare(page)
-    keras = _import_keras()
+    try:
+        keras = _import_keras()
+    except ValueError as error:  # JAX reads its variables when it is imported
+        raise EnvironmentUnusable(
+            f"an environment variable has a value that cannot be used ({error}). Unset it."
+        ) from error
     # Each search is traced for one photo and for many. TensorFlow warns of that as of a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # keras.json in the home folder may have changed these. The model's own code does not rely on
@@ -93,6 +112,27 @@ def settle(page: bool = False) -> None:
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
+    if page:
+        check_devices()
+
+
+def check_devices() -> None:
+    """Checks that JAX finds the devices that JAX_PLATFORMS names. Other hosts of a run have to be
+    found before.
+
+    Raises:
+        EnvironmentUnusable: It does not.
+    """
+    named = os.environ.get("JAX_PLATFORMS")
+    if os.environ["KERAS_BACKEND"] != "jax" or not named:
+        return
+    try:
+        importlib.import_module("jax").devices()
+    except (RuntimeError, AssertionError) as error:
+        raise EnvironmentUnusable(
+            f"JAX_PLATFORMS is {named!r}, and JAX has no such device here. Unset it, or set it to "
+            "cpu."
+        ) from error
 
 
 def run_settled(module: str, options: argparse.Namespace) -> int:
@@ -109,21 +149,24 @@ def run_settled(module: str, options: argparse.Namespace) -> int:
     return importlib.import_module(module).run(options)
 
 
-def settle_page(host: str | None = None) -> None:
+def settle_page(host: str = LOOPBACK[1]) -> None:
     """`settle` for the page: without output and telemetry, and with the settings that Gradio needs.
 
     Args:
-        host: The address that the page will be served at, if it is given.
+        host: The address that the page will be served at.
 
     Raises:
         EnvironmentUnusable: As in `settle`, or there is no folder for visitors' files.
     """
     # These are variables, not arguments, because both libraries read them when they are imported,
     # and because with --mcp, Gradio's own client inside the server respects nothing else.
+    ignored = sorted(n for n in os.environ if n.startswith("GRADIO_") and n not in FOR_GRADIO)
+    for name in ignored:
+        del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # The page sends a request to itself to see whether it has started. No proxy can answer that.
-    _without_proxy(*LOOPBACK, *([host] if host else []))
+    _without_proxy(*LOOPBACK, host.strip("[]"))
     _choose_upload_folder()
     settle(page=True)
 
@@ -165,7 +208,8 @@ def _choose_backend() -> None:
         raise EnvironmentUnusable(
             f"KERAS_BACKEND is {asked!r}, which is not installed. Run: pip install {asked}"
         )
-    usable = [name for name in (_backend_of_keras_json(), *BACKENDS) if name and _installed(name)]
+    preferred = (_keras_json() or {}).get("backend")
+    usable = [name for name in (preferred, *BACKENDS) if name in BACKENDS and _installed(name)]
     if not usable:
         raise EnvironmentUnusable(
             "neither TensorFlow nor JAX is installed. Run: pip install -r requirements.txt"
@@ -173,13 +217,38 @@ def _choose_backend() -> None:
     os.environ["KERAS_BACKEND"] = asked or usable[0]
 
 
-def _backend_of_keras_json() -> str | None:
-    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+def _choose_keras_home() -> None:
+    """Sets KERAS_HOME to an empty folder if the user's keras.json would stop Keras."""
+    if _keras_json() is None:
+        logger.warning("%s cannot be used by Keras and is ignored", _keras_json_path())
+        os.environ["KERAS_HOME"] = folder = tempfile.mkdtemp(prefix="keras-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _keras_json_path() -> Path:
+    return Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
+
+
+def _keras_json() -> dict[str, Any] | None:
+    """The settings in keras.json: none if it is missing or not JSON, which Keras accepts. None if
+    Keras would raise an error."""
+    path = _keras_json_path()
+    if not path.exists():
+        return {}
     try:
-        backend = json.loads(Path(home, "keras.json").read_text("utf-8"))["backend"]
-    except (OSError, ValueError, KeyError, TypeError):
+        settings = json.loads(path.read_text("utf-8"))
+    except OSError:
         return None
-    return backend if backend in BACKENDS else None
+    except ValueError:
+        return {}
+    usable = (
+        isinstance(settings, dict)
+        and settings.get("floatx", "float32") in ("float16", "float32", "float64")
+        and isinstance(settings.get("epsilon", 1e-7), float)
+        and settings.get("image_data_format", "channels_last")
+        in ("channels_last", "channels_first")
+    )
+    return settings if usable else None
 
 
 def _installed(backend: str) -> bool:
@@ -189,11 +258,59 @@ def _installed(backend: str) -> bool:
 def _drop_unusable_proxies() -> None:
     """Removes proxy variables that httpx cannot use, and that make it refuse all connections."""
     for name in (*PROXIES, *map(str.upper, PROXIES)):
-        url = os.environ.get(name, "")
-        kind = urlsplit(url).scheme if "://" in url else "http"
-        if kind not in PROXY_KINDS:
+        url = os.environ.get(name, "").strip()
+        if not url:
+            continue
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            fault = "" if parts.scheme in PROXY_KINDS else f"of an unknown kind ({parts.scheme})"
+            _ = parts.port  # raises ValueError
+        except ValueError:
+            fault = "with a malformed address"
+        if fault:
             # The address is left out, because it may hold a password.
-            logger.warning("%s names a proxy of an unknown kind (%s) and is ignored", name, kind)
+            logger.warning("%s names a proxy %s and is ignored", name, fault)
+            del os.environ[name]
+
+
+def _drop_unusable_exceptions() -> None:
+    """Removes entries of NO_PROXY that make httpx refuse all connections.
+
+    Other programs accept addresses in brackets and networks of IPv6.
+    """
+    for name in ("no_proxy", "NO_PROXY"):
+        entries = [entry.strip() for entry in os.environ.get(name, "").split(",")]
+        kept = [entry for entry in entries if entry and _is_plain_host(entry)]
+        if len(kept) < len([*filter(None, entries)]):
+            os.environ[name] = ",".join(kept)
+
+
+def _is_plain_host(entry: str) -> bool:
+    """Whether httpx takes an entry of NO_PROXY: a name, or an address, perhaps with a port."""
+    try:
+        ip_address(entry.partition("%")[0])
+        return True
+    except ValueError:
+        host, _, port = entry.rpartition("://")[2].partition(":")
+        return entry.isascii() and "[" not in host and (not port or port.isdecimal())
+
+
+def _drop_unusable_certificates() -> None:
+    """Removes variables that name missing files, such as those of a deleted Conda environment.
+
+    Every connection would fail. Without them, the system's certificates are used.
+    """
+    for name in ("SSL_CERT_FILE", "SSLKEYLOGFILE"):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        try:
+            if name == "SSL_CERT_FILE":
+                ssl.create_default_context(cafile=path)
+            else:
+                Path(path).open("ab").close()
+        except OSError as error:
+            logger.warning("%s=%s cannot be used (%s) and is ignored", name, path, error.strerror)
             del os.environ[name]
 
 

@@ -42,6 +42,7 @@ print(os.environ.get("ALL_PROXY"), os.environ["HTTP_PROXY"])
 print(os.environ["GRADIO_TEMP_DIR"])
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 print("\\u0939")
+print(sorted(name for name in os.environ if name.startswith("GRADIO_")))
 """
 # Another program, which has its own settings and uses this package as a library.
 LIBRARY = """
@@ -71,7 +72,12 @@ def hostile(folder: Path) -> dict[str, str]:
         "HTTP_PROXY": NOBODY,
         "https_proxy": NOBODY,
         "ALL_PROXY": "socks4://user:secret@127.0.0.1:9",
-        "no_proxy": "example.org",
+        "no_proxy": "example.org, [::1],fd00::/8",
+        "SSL_CERT_FILE": str(folder / "gone.pem"),
+        "GRADIO_SERVER_PORT": "tcp://10.0.0.1:7860",
+        "GRADIO_SHARE": "True",
+        "GRADIO_ALLOWED_PATHS": "/",
+        "GRADIO_NUM_WORKERS": "2",
     }
 
 
@@ -93,14 +99,29 @@ def test_what_others_have_set_is_neutralised(tmp_path: Path) -> None:
     assert Path(lines[4]) == tmp_path / "tmp" / f"gradio-{os.getuid()}"
     assert int(lines[5]) >= 1024
     assert lines[6] == "\\u0939"
+    assert lines[7] == "['GRADIO_ANALYTICS_ENABLED', 'GRADIO_TEMP_DIR']"
     assert "ALL_PROXY names a proxy of an unknown kind (socks4)" in done.stderr
     assert "secret" not in done.stderr
+    assert "gone.pem cannot be used (No such file or directory) and is ignored" in done.stderr
+    (tmp_path / "keras.json").write_text('{"floatx": "float8", "nnx_enabled": true}')
+    done = run(
+        SETTINGS,
+        KERAS_HOME=str(tmp_path),
+        NO_PROXY="[::1],example.org:80",
+        HTTP_PROXY=NOBODY,
+        HTTPS_PROXY="http://proxy:port",
+    )
+    assert done.returncode == 0 and "keras.json cannot be used by Keras and is" in done.stderr
+    assert done.stdout.splitlines()[2].startswith("example.org:80,localhost,127.0.0.1,::1,")
+    assert "HTTPS_PROXY names a proxy with a malformed address and is ignored" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
         ({"KERAS_BACKEND": "torch"}, "tensorflow or jax"),
+        ({"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cuda"}, "JAX has no such device here. Unset"),
+        ({"KERAS_BACKEND": "jax", "JAX_DEBUG_NANS": "often"}, "JAX_DEBUG_NANS"),
         ({"GRADIO_TEMP_DIR": "/proc/nowhere"}, "Set GRADIO_TEMP_DIR"),
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import socket
+from contextlib import suppress
 
 from captioner.errors import CaptionerError
 
@@ -16,7 +18,7 @@ class AddressUnusable(CaptionerError, OSError):
     """The page cannot be served at this host and port."""
 
 
-def port(text: str) -> int:
+def read_port(text: str) -> int:
     """Reads the value of `--port`.
 
     Raises:
@@ -32,9 +34,14 @@ def port(text: str) -> int:
 def find_address(host: str | None, port: int | None) -> tuple[str, int]:
     """Finds the address to serve the page at.
 
+    Containers and Spaces set GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, as they do for any program
+    with Gradio. The arguments come first.
+
     Args:
-        host: A name or an address of this machine, with or without brackets. None means 127.0.0.1.
-        port: A port. 0 means any free port, None means the first free port from 7860.
+        host: A name or an address of this machine, with or without brackets. None means that of
+            GRADIO_SERVER_NAME, otherwise 127.0.0.1.
+        port: A port. 0 means any free port. None means GRADIO_SERVER_PORT, if that is a port,
+            otherwise the first free port from 7860.
 
     Returns:
         The host as it is written in a URL, and a port that is free there.
@@ -42,17 +49,23 @@ def find_address(host: str | None, port: int | None) -> tuple[str, int]:
     Raises:
         AddressUnusable: The port is taken or forbidden, or the host is not this machine's.
     """
+    if port is None:
+        with suppress(argparse.ArgumentTypeError):  # Kubernetes may have set it to a whole address
+            port = read_port(os.environ.get("GRADIO_SERVER_PORT", ""))
+    option = "--host"
+    if host is None and (host := os.environ.get("GRADIO_SERVER_NAME")):
+        option = "GRADIO_SERVER_NAME"
     bare = (host or THIS_MACHINE).strip("[]")
     ports = range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]
     for tried in ports:
         try:
             free = _bind(bare, tried)
         except UnicodeError as error:  # a part of the name is empty or too long
-            raise AddressUnusable(_reason(OSError(), bare, ports)) from error
+            raise AddressUnusable(_reason(OSError(), bare, ports, option)) from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE and tried != ports[-1]:
                 continue
-            raise AddressUnusable(_reason(error, bare, ports)) from error
+            raise AddressUnusable(_reason(error, bare, ports, option)) from error
         return (f"[{bare}]" if ":" in bare else bare), free
     raise AssertionError("the last port has raised")
 
@@ -69,7 +82,7 @@ def _bind(host: str, port: int) -> int:
     return port
 
 
-def _reason(error: OSError, host: str, ports: range | list[int]) -> str:
+def _reason(error: OSError, host: str, ports: range | list[int], option: str) -> str:
     if error.errno == errno.EADDRINUSE:
         if len(ports) > 1:
             return f"all ports from {ports[0]} to {ports[-1]} are taken. Choose one with --port."
@@ -80,6 +93,6 @@ def _reason(error: OSError, host: str, ports: range | list[int]) -> str:
     if error.errno == errno.EACCES:
         return f"port {ports[0]} is reserved for administrators. Choose one from 1024 with --port."
     return (
-        f"{host} is not an address of this machine. Leave --host out for this machine alone, or "
+        f"{host} is not an address of this machine. Leave {option} out for this machine alone, or "
         "give 0.0.0.0 (or ::) for all of its network."
     )

@@ -21,6 +21,19 @@ def test_the_first_free_port_and_any_free_port() -> None:
     assert 7860 <= find_address(None, None)[1] < 7960
 
 
+def test_containers_and_spaces_set_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    free = find_address(None, 0)[1]
+    monkeypatch.setenv("GRADIO_SERVER_PORT", str(free))
+    assert find_address(None, None) == ("0.0.0.0", free)
+    assert find_address("localhost", 0)[0] == "localhost", "options come first"
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "tcp://10.0.0.1:80")  # by Kubernetes
+    assert 7860 <= find_address(None, None)[1] < 7960
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "192.0.2.1")
+    with pytest.raises(AddressUnusable, match="Leave GRADIO_SERVER_NAME out"):
+        find_address(None, None)
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["::1", "[::1]", "::", "[::]"])
 def test_ipv6_with_and_without_brackets(host: str) -> None:
