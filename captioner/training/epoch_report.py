@@ -70,13 +70,20 @@ class EpochReport:
             model: The model after the epoch.
             history: The history of the phase so far.
         """
+        self.draw((phase, history))
         try:
-            write_bytes(self.output / LOSS_PLOT, self.plot((phase, history)))
             for record, caption in zip(self.records, self.captions(model), strict=True):
                 reference = (captions_of_people(record) or record.captions)[0]
                 logger.info('  %s: "%s" (a reference: "%s")', record.image_id, caption, reference)
         except (CaptionerError, OSError) as error:
             logger.warning("nothing to look at after this epoch: %s", error)
+
+    def draw(self, *phases: tuple[str, History]) -> None:
+        """Draws the finished phases and `phases` in the output folder, or logs why that failed."""
+        try:
+            write_bytes(self.output / LOSS_PLOT, self.plot(*phases))
+        except OSError as error:
+            logger.warning("no plot of the losses: %s", error)
 
     def plot(self, *phases: tuple[str, History]) -> bytes:
         """Draws the finished phases and `phases` as a PNG."""

@@ -166,6 +166,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
         "tuning_history": tuning_history,
         "cider_history": cider_history,
     }
+    report.draw()  # again, because the disk may have been full after the last epoch
     _export(folder, checkpoint, metrics, report.plot(), context.val, context.cache)
     return folder
 

@@ -42,6 +42,11 @@ def report(photo: Photo, tmp_path: Path) -> EpochReport:
     return EpochReport.of(records, vocabulary, Features(), tmp_path)
 
 
+def small_model(report: EpochReport) -> CaptionModel:
+    sizes = {"rows": 2, "columns": 2, "channels": 8, "embedding_dim": 4, "units": 6}
+    return CaptionModel(ModelConfig(len(report.vocabulary), **sizes))
+
+
 def size_of(picture: bytes) -> tuple[int, int]:
     with Image.open(io.BytesIO(picture)) as opened:
         assert opened.format == "PNG" and len(opened.convert("RGB").getcolors(1 << 20)) > 10
@@ -58,8 +63,7 @@ def test_the_plot_has_all_phases() -> None:
 def test_captions_of_the_same_photos_after_each_epoch(
     report: EpochReport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sizes = {"rows": 2, "columns": 2, "channels": 8, "embedding_dim": 4, "units": 6}
-    model = CaptionModel(ModelConfig(len(report.vocabulary), **sizes))
+    model = small_model(report)
     photo = keras.Input((24, 24, 3))  # 3 x 3 cells, where the model has 2 x 2 otherwise
     maps = keras.layers.Conv2D(8, 8, strides=8)(photo)
     end_to_end = EndToEndModel(keras.Model(photo, maps), model)
@@ -79,12 +83,18 @@ def test_captions_of_the_same_photos_after_each_epoch(
     assert len(end_to_end.variables) == variables, "the state of the run stays as it was"
 
 
-def test_a_report_that_fails_does_not_cost_the_run(
+def test_a_plot_that_cannot_be_written_does_not_cost_the_run(
     report: EpochReport, caplog: pytest.LogCaptureFixture
 ) -> None:
     (report.output / "loss.png.tmp").mkdir()
-    report("epoch", None, LOSSES)
-    assert "nothing to look at after this epoch" in caplog.text and "loss.png" in caplog.text
+    with caplog.at_level(logging.INFO):
+        report("epoch", small_model(report), LOSSES)
+    assert "no plot of the losses" in caplog.text and "loss.png" in caplog.text
+    assert "(a reference:" in caplog.text, "the captions are shown all the same"
+    (report.output / "loss.png.tmp").rmdir()
+    report = report.after("epoch", LOSSES)
+    report.draw()  # as at the end of a run
+    assert (report.output / "loss.png").read_bytes() == loss_plot([("epoch", LOSSES)])
 
 
 def test_figures_have_four_digits() -> None:
