@@ -70,7 +70,7 @@ class Trace:
 def main() -> int:
     """Writes both pictures. Returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--photo", type=Path, default=ROOT / "assets/examples/cat.jpg")
+    parser.add_argument("--photo", type=Path, default=ROOT / "assets/examples/motorcycle.jpg")
     parser.add_argument("--checkpoint", default=ROOT / "assets" / "checkpoint")
     parser.add_argument(
         "--word",
