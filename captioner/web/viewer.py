@@ -24,7 +24,13 @@ MAX_MEGABYTES = 20  # of an uploaded file
 def add_intake() -> gr.HTML:
     """Adds the part where a photo is given to the `gr.Blocks` that is being built: from a file, the
     clipboard, the camera, the examples, or the history."""
-    return _add_part("intake", "Photo", scripts.INTAKE, examples=example_thumbnails())
+    return _add_part(
+        "intake",
+        "Photo",
+        scripts.INTAKE,
+        examples=example_thumbnails(),
+        max_megabytes=MAX_MEGABYTES,
+    )
 
 
 def add_viewer(models: Sequence[str], consent: str | None) -> gr.HTML:

@@ -151,6 +151,11 @@ def test_captions_are_announced_and_targets_are_large(open_page: OpenPage) -> No
             .filter(([, r]) => r.width && (r.width < 24 || r.height < 24)).map(([html]) => html)"""
     )
     assert small == []
+    # What is chosen shows even where the system sets all colours and there are no shadows.
+    page.emulate_media(forced_colors="active")
+    for chosen in ("#viewer .words [aria-pressed=true]", ".choice.chosen", "[role=tab]"):
+        styles = page.locator(chosen).first.evaluate("e => getComputedStyle(e).outlineStyle")
+        assert styles == "solid", chosen
 
 
 def test_right_to_left(open_page: OpenPage) -> None:

@@ -74,8 +74,13 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     page.set_viewport_size(DESKTOP)
     # A folder can be dropped anywhere, too.
+    (tmp_path / "huge.bmp").write_bytes(bytes(21_000_000))
     drop(page, [tmp_path])
     expect(page.locator("#many-table [role=status]")).to_have_text(re.compile("^4 of 4 files"))
+    expect(
+        page.get_by_text("Left out, because they are larger than 20 MB: huge.bmp")
+    ).to_be_visible()
+    (tmp_path / "huge.bmp").unlink()
     names = sorted(path.name for path in tmp_path.iterdir())
     names.sort(key=str.lower)
     expect(rows.locator("th")).to_have_text(names)

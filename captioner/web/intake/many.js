@@ -46,3 +46,21 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   giveMany([...event.clipboardData.files]);
 });
+
+// Gradio refuses all files if one is too large. Here only the large ones are left out, which a line
+// says that stays until other files are given.
+const leaveOutLarge = (event) => {
+  const { target: input } = event;
+  if (!isManyShown() || input.type !== "file" || input.files.length === 0) return;
+  const isLarge = (file) => file.size > props.max_megabytes * 1e6;
+  const large = [...input.files].filter(isLarge).map(({ name }) => name);
+  document.querySelector("#many-large")?.remove();
+  if (large.length === 0) return;
+  const text = `Left out, because they are larger than ${props.max_megabytes} MB: ${large.join(", ")}`;
+  box().after(make("p", { id: "many-large", role: "alert", textContent: text }));
+  const transfer = new DataTransfer();
+  [...input.files].filter((file) => !isLarge(file)).forEach((file) => transfer.items.add(file));
+  input.files = transfer.files;
+  if (transfer.files.length === 0) event.stopImmediatePropagation();
+};
+document.addEventListener("change", leaveOutLarge, { capture: true });
