@@ -34,6 +34,13 @@ _GIVEN = """(image, ...others) => [
     document.querySelector("#viewer .result").given ?? null, ...others
 ]"""
 _NEW_SEED = "() => Math.floor(Math.random() * 1e5)"
+# Gradio's options for what the viewer's script asks for. The script sends one request of each kind
+# at a time, so Gradio need not hold any back.
+_OF_THE_VIEWER: dict[str, Any] = {
+    "show_progress": "hidden",
+    "trigger_mode": "multiple",
+    "api_visibility": "private",
+}
 
 
 def add_one_photo(
@@ -59,8 +66,7 @@ def add_one_photo(
     refuse_addresses(image)
 
     events = PageEvents(models, feedback)
-    # The viewer sends one request at a time, so Gradio need not hold any back.
-    work |= {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
+    work |= _OF_THE_VIEWER
     viewer.ask(events.answer, [image, kept, *options], [viewer, kept], js=_GIVEN, **work).failure(
         fn=None, js=_FAILED
     )
@@ -73,14 +79,7 @@ def add_one_photo(
 def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
     """Adds downloads. The browser gets the server's files through an invisible button."""
     taken = gr.DownloadButton(visible="hidden", elem_id="taken")
-    made = viewer.take(
-        events.write_file,
-        [kept],
-        [taken],
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="multiple",  # the viewer's script asks for one file at a time
-    )
+    made = viewer.take(events.write_file, [kept], [taken], **_OF_THE_VIEWER)
     made.success(fn=None, js="() => document.querySelector('#taken').click()")
     made.then(fn=None, js=_TAKEN)
 
@@ -88,14 +87,7 @@ def _add_downloads(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
 def _add_feedback(viewer: gr.HTML, kept: gr.State, events: PageEvents) -> None:
     """Adds feedback. The viewer's script gets the answer through an invisible text box."""
     reason = gr.Textbox(visible="hidden", elem_id="feedback-reason")
-    sent = viewer.correct(
-        events.keep_caption,
-        [kept],
-        [reason],
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="multiple",
-    )
+    sent = viewer.correct(events.keep_caption, [kept], [reason], **_OF_THE_VIEWER)
     sent.success(fn=None, inputs=[reason], js=_FEEDBACK_KEPT)
     sent.failure(fn=None, js=_FEEDBACK_LOST)
 
