@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import signal
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Loads the model and serves the page until it is interrupted. Returns the exit status."""
     options = _parser().parse_args(arguments)
+    # Containers are stopped by SIGTERM. As after Ctrl-C, the files of visitors are then deleted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:  # while the model is loaded, or a second time
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Does what the options say. Returns the exit status."""
     if options.mcp and importlib.util.find_spec("mcp") is None:
         print('--mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 1

@@ -143,10 +143,12 @@ def run_settled(module: str, options: argparse.Namespace) -> int:
     """
     try:
         settle()
+        return importlib.import_module(module).run(options)
     except EnvironmentUnusable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return importlib.import_module(module).run(options)
+    except KeyboardInterrupt:
+        return 130
 
 
 def settle_page(host: str = LOOPBACK[1]) -> None:

@@ -32,3 +32,8 @@ def test_a_full_disk_is_said_in_one_sentence(chromium, mount: Mount, tmp_path: P
         assert list(disk.glob("**/tmp*")) == [], "what had come of them makes room again"
         assert app.log.count("No space left") == 2  # one line for each
         assert "Traceback" not in app.log
+        sent = httpx.post(app.url + "gradio_api/upload", files={"files": ("a.png", b"a photo")})
+        (kept,) = map(Path, sent.json())
+        assert kept.is_file()
+    assert not kept.exists(), "SIGTERM ended the app, which deletes the files of visitors first"
+    assert "Traceback" not in (tmp_path / "app.log").read_text()
