@@ -136,6 +136,19 @@ def test_the_last_request_wins(open_page: OpenPage) -> None:
     rest(page)
     expect(page.locator("#viewer .result")).to_have_attribute("data-example", "2")
     expect(page.get_by_role("button", name="Whole photo")).to_be_hidden()
+    # An earlier photo needs no server, so it does not wait for the server either.
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.get_by_role("button", name="Example photo 4").click()
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "true")
+    earlier = page.locator("#intake .entries button").last
+    earlier.click()
+    expect(page.locator("#viewer .result")).to_have_attribute("aria-busy", "false")
+    assert earlier.get_attribute("title") in texts(page)
+    with page.expect_response("**/queue/data*"):
+        held.pop().continue_()
+    page.wait_for_timeout(1000)
+    assert earlier.get_attribute("title") in texts(page), "the answer comes too late"
 
 
 def test_a_wrong_option_or_file_takes_nothing_away(open_page: OpenPage, tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ const isSame = (one, other) =>
 const ask = (request) => {
   closeOthers();
   if (!busy) return start(request);
+  if (request.kind === "restore") {
+    waiting = request;
+    return finishRequest(); // an answer that comes later is not for the page any more
+  }
   if (isSame(request, busy)) return (waiting = null);
   // A new photo that waits is not replaced by a request about the present photo.
   if (!waiting || !isNewPhoto(waiting) || isNewPhoto(request)) waiting = request;
@@ -27,21 +31,24 @@ const ask = (request) => {
 const PATIENCE = 40; // seconds without an answer, after which the visitor may try again
 let patience = null; // the timer
 const start = async (request) => {
+  find(".failed").hidden = true;
   if (request.kind === "restore") return restore(request.entry);
-  busy = { ...request, begun: false, request: ++requests };
+  const mine = { ...request, begun: false, request: ++requests };
+  busy = mine;
   keepInTab("asked", "yes"); // for a page that is reloaded before the answer comes
   clearTimeout(patience);
   patience = setTimeout(offerAgain, 1000 * PATIENCE, request);
   const result = find(".result");
   result.ariaBusy = "true";
   find(".empty").ariaBusy = "true";
-  find(".failed").hidden = true;
   if (isNewPhoto(busy)) {
     say("photo", ""); // what was wrong with the photo before
     announce("Looking at the photo …");
   }
   result.given = null;
-  if (request.file && !(await send(request.file))) return finishRequest();
+  const isSent = !request.file || (await send(request.file));
+  if (busy !== mine) return; // meanwhile the visitor has asked for something else
+  if (!isSent) return finishRequest();
   const { kind, number, prefix } = busy;
   const region = isNewPhoto(busy) ? null : "region" in busy ? busy.region : shown.region;
   busy.region = region;
