@@ -185,7 +185,10 @@ def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
             "score would be right. Look for odd characters in the captions."
         )
     dropped = {*ptbtokenizer.PUNCTUATIONS}
-    plain = iter(" ".join(w for w in line.split() if w not in dropped) for line in found)
+    # METEOR separates the captions that it is sent by vertical bars.
+    plain = iter(
+        " ".join(w for w in line.split() if w not in dropped and w.strip("|")) for line in found
+    )
     return {k: [next(plain) for _ in some] for k, some in texts.items()}
 
 

@@ -67,9 +67,9 @@ def times_of_package() -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "end", ["\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029", " \ud800"]
+    "end", ["\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029", " \ud800", " ||| "]
 )
-def test_a_line_end_in_a_caption_moves_no_other_caption(metrics, end: str) -> None:
+def test_a_line_end_or_bars_in_a_caption_move_no_other_caption(metrics, end: str) -> None:
     plain = {"1": ["a dog runs fast"], "2": ["", "two men"], "3": [".", "it is Sunday, isn't it?"]}
     odd = {"1": [f"a dog{end}runs fast"], "2": [f"{end}", f"two{end}men{end}"], "3": plain["3"]}
     expected = {"1": ["a dog runs fast"], "2": ["", "two men"], "3": ["", "it is sunday is n't it"]}
