@@ -60,11 +60,12 @@ clean:
 .venv/dev.done: requirements.txt requirements-train.txt requirements-dev.txt
 
 # The largest set that a target names is its last prerequisite; the stamp says it is installed.
+# Python compiles what it imports; to compile all packages would take half a minute more.
 .venv/%.done:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
 	  "TensorFlow 2.21 needs Python 3.11, 3.12 or 3.13, and this is %d.%d. Choose another: " \
 	  "make app PYTHON=python3.13" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r $(lastword $^)
+	$(BIN)/python -m pip install --quiet --no-compile -r $(lastword $^)
 	touch $@
