@@ -87,6 +87,7 @@ def _serve(
     options: argparse.Namespace,
 ) -> int:
     """Serves the page until it is interrupted. Returns the exit status."""
+    from captioner.allocator import return_freed_memory
     from captioner.model.decoding_options import DEFAULTS
     from captioner.web.page import build_page, launch_options
 
@@ -126,6 +127,7 @@ def _serve(
         from captioner.web.mcp_tools import finish_tools
 
         finish_tools(page)
+    return_freed_memory(every=60)
     page.block_thread()
     return 0
 
