@@ -102,10 +102,11 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
         "CIDEr": interval(by_image[:, None], lambda sums: sums[:, 0] / len(by_image)),
     }
     scores = {name: round(100 * float(v), 2) for name, v in zip(names, values, strict=True)}
-    if len(captions) == 1:
+    if len({frozenset(theirs) for theirs in truth.values()}) == 1:
+        same = "there is only one photo" if len(captions) == 1 else "all have the same captions"
         logger.warning(
-            "CIDEr is left out: it weighs words by how few of the photos they describe, and there "
-            "is only one photo."
+            "CIDEr is left out: it weighs words by how few of the photos they describe, and %s.",
+            same,
         )
         del scores["CIDEr"], ends["CIDEr"]
     return Assessment(

@@ -76,8 +76,14 @@ def test_a_line_end_or_bars_in_a_caption_move_no_other_caption(metrics, end: str
     assert tokenize(plain) == tokenize(odd) == expected
 
 
-def test_one_photo_has_no_cider(metrics, caplog: pytest.LogCaptureFixture) -> None:
-    found = assess({"a": ["a dog runs on the grass"]}, {"a": "a dog runs on the grass"})
+@pytest.mark.parametrize("photos", ["a", "abc"])
+def test_one_photo_or_the_same_captions_have_no_cider(
+    metrics, caplog: pytest.LogCaptureFixture, photos: str
+) -> None:
+    found = assess(
+        {photo: ["a dog runs on the grass"] for photo in photos},
+        dict.fromkeys(photos, "a dog runs on the grass"),
+    )
     assert found.scores["BLEU-4"] == 100
     assert "CIDEr" not in found.scores and "CIDEr" not in found.intervals
     assert "CIDEr is left out" in caplog.text
