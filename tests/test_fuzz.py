@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from PIL import Image
 from captioner.web.examples import example_photos
 
 COUNT = int(os.environ.get("CAPTIONER_FUZZ", "80"))
-# The messages of `captioner.images`, the file's name before each; Pillow's own words in brackets.
+# The messages of `data.images`, the file's name before each; Pillow's own words in brackets.
 DOCUMENTED = re.compile(
     r"picture-\d+\.\w+ (is empty|is not a picture this program can read|has no pixels"
     r"|is damaged or cut short \(.*\)|has more than 64 million pixels)",
@@ -127,5 +128,8 @@ def test_damaged_pictures_are_captioned_or_refused(app: App) -> None:
         kinds["caption" if found == "caption" else "refused"] += 1
     assert min(kinds["caption"], kinds["refused"]) > COUNT / 20, kinds
     assert "Traceback" not in app.log[told:]
-    assert app.memory < before + 150, "memory comes back"
+    limit = time.monotonic() + 90  # the server returns freed memory once a minute
+    while app.memory >= before + 150:
+        assert time.monotonic() < limit, "memory comes back"
+        time.sleep(1)
     assert run(app, whole_pictures()[:3]) == ["caption"] * 3

@@ -18,7 +18,7 @@ from captioner.data.image_repair import FILLING, lacks_too_much, repaired
 from captioner.errors import CaptionerError
 from captioner.files import remedy
 
-MAX_PIXELS = 64_000_000  # 192 MB as RGB; phones and cameras stay below, decompression bombs do not
+MAX_PIXELS = 64_000_000  # 192 MB as RGB; what phones usually save stays below, bombs do not
 
 # Formats that libraries inside Pillow decode; "JPEG" opens MPO as well. EPS and the like are left
 # out because they start other programs, ICO because it is decoded before its size can be checked.
