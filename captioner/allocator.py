@@ -9,6 +9,7 @@ import ctypes
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 # The numbers of mallopt(3), from the GNU C library's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
@@ -32,10 +33,8 @@ def keep_freed_memory(even_large: bool = True) -> None:
         even_large: Whether to keep pieces of 32 MB and more, too. A server should not, because one
             visitor's photo may need far more memory than anything after it.
     """
-    if not _is_linux():
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # another C library, such as musl
+    mallopt = _of_gnu_library("mallopt")
+    if mallopt is None:
         return
     if even_large:
         mallopt(_MMAP_MAX, 0)
@@ -58,7 +57,7 @@ def return_freed_memory(every: float) -> None:
     Args:
         every: Seconds between two times.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _is_linux() else None
+    trim = _of_gnu_library("malloc_trim")
     if trim is None:
         return
 
@@ -70,5 +69,6 @@ def return_freed_memory(every: float) -> None:
     threading.Thread(target=work, name="freed memory", daemon=True).start()
 
 
-def _is_linux() -> bool:
-    return sys.platform.startswith("linux")
+def _of_gnu_library(name: str) -> Callable[..., int] | None:
+    """A function of the GNU C library; None on other systems, and with others such as musl."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from captioner.captioner import Caption, Captioner
-from captioner.checkpoint.checkpoint_folder import METRICS, read_json, write_json
+from captioner.checkpoint.checkpoint_folder import read_json, write_json
+from captioner.checkpoint.file_names import METRICS
 from captioner.data.records import Record
 from captioner.data.words import split_words
 from captioner.evaluation.calibration import calibration, reliability_diagram

@@ -13,12 +13,12 @@ import numpy as np
 
 from captioner.captioner import Captioner
 from captioner.checkpoint.checkpoint_folder import (
-    METRICS,
     CheckpointError,
     read_config,
     read_json,
     write_json,
 )
+from captioner.checkpoint.file_names import CARD, METRICS
 from captioner.checkpoint.model_card import is_untouched, model_card
 from captioner.data.datasets import DatasetError, Record, read_split
 from captioner.data.images import ImageError
@@ -97,7 +97,7 @@ def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequ
     others = [other for other in metrics.get(section, ()) if stays(other)]
     metrics[section] = [*others, dict(entry)]
     write_json(folder / METRICS, metrics)
-    card = folder / "README.md"
+    card = folder / CARD
     if card.exists() and not is_untouched(card.read_text(encoding="utf-8")):
         logger.warning("%s was edited by hand, so it is not changed", card)
         return

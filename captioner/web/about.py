@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from captioner.captioner import Captioner
+from captioner.checkpoint.file_names import CARD
 from captioner.web.shown_models import ShownModel
 
 _LIMITS = (
@@ -55,7 +56,7 @@ def model_card(folder: Path | None) -> str | None:
     """The model card in a checkpoint directory as Markdown, without its metadata; None if there is
     none. Pictures are left out, because the page must not load anything from other hosts."""
     try:
-        text = (Path(folder or "") / "README.md").read_text("utf-8") if folder else ""
+        text = (Path(folder or "") / CARD).read_text("utf-8") if folder else ""
     except (OSError, UnicodeDecodeError):
         return None
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)

@@ -16,6 +16,7 @@ import math
 from pathlib import Path
 
 from captioner.captioner import Caption
+from captioner.checkpoint.file_names import METRICS
 
 # One (mean log-probability, share) per bin. The bin of the least probable captions comes first.
 Calibration = tuple[tuple[float, float], ...]
@@ -26,7 +27,7 @@ UNSURE_BELOW = 0.5  # a note stands beside captions that are more often wrong th
 def read_calibration(folder: Path | None) -> Calibration | None:
     """Reads the bins from `metrics.json` in a checkpoint directory; None without valid bins."""
     try:
-        metrics = json.loads((Path(folder or "") / "metrics.json").read_text("utf-8"))
+        metrics = json.loads((Path(folder or "") / METRICS).read_text("utf-8"))
         bins = sorted(
             (float(b["max_mean_log_prob"]), float(b["share_right"])) for b in metrics["calibration"]
         )
