@@ -89,7 +89,7 @@ def _data_set(shared: Path, name: str) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def metrics() -> None:
     """Skips the test if the caption scorers cannot run."""
     from captioner.evaluation.metrics import MetricsUnavailable, require_metrics

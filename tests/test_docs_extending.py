@@ -75,9 +75,10 @@ def test_adding_a_backbone(tmp_path: Path, photo: Photo) -> None:
                 variable.assign(random.normal(0, np.sqrt(2 / fan_in), variable.shape))
         file = tmp_path / "random.weights.h5"
         network.save_weights(file)
-        folded = FoldedBackbone(build_backbone(file, name="mobilenet_v2"))
+        plain = build_backbone(file, name="mobilenet_v2")
+        folded = FoldedBackbone(plain)
         pixels = np.asarray(photo(0, 224, 224))[None]
-        wanted = build_backbone(file, name="mobilenet_v2").predict_on_batch(NETWORK_INPUT[pixels])
+        wanted = plain.predict_on_batch(NETWORK_INPUT[pixels])
         assert wanted.std() > 0.01
         np.testing.assert_allclose(
             folded.predict_on_batch(pixels), wanted, rtol=1e-3, atol=1e-4 * wanted.max()

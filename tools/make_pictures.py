@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from keras import ops
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
@@ -112,6 +111,8 @@ def chosen_word(caption: Caption) -> int:
 
 def trace(captioner: Captioner, photo: Image.Image, caption: Caption, number: int) -> Trace:
     """Runs the network step by step, up to the word `number` of `caption`."""
+    from keras import ops  # not before captioner, which keeps TensorFlow's notes back
+
     model, vocabulary, size = captioner.model, captioner.vocabulary, captioner.config.model
     features = captioner.features([photo])  # (1, locations, channels)
     annotations = model.encode(ops.convert_to_tensor(features, "float32"))

@@ -105,13 +105,13 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     made_up: Any = MadeUpFeatures(extractor.shape)
     context = RunContext(config, vocabulary, made_up, train, val, output)
     todo = sum(len(left) for _, left in missing.values())
+    yield from _disk(context, extractor, todo, folder)  # first, because times take long to measure
     parts = list(_parts(context, extractor, todo, [*train, *val]))
     of_all = " of all epochs, also of those that are done" * going_on
     yield f"Time{of_all}, estimated from {PHOTOS} photos and {STEPS} steps measured just now:"
     for part in parts:
         yield f"  {part.what}: {_duration(part.seconds)}"
     yield f"  together: {_duration(sum(part.seconds for part in parts))}"
-    yield from _disk(context, extractor, todo, folder)
 
 
 def _missing(

@@ -21,7 +21,7 @@ ROOT = TESTS.parent
 BACKBONE = ROOT / "assets" / "checkpoint" / "backbone.safetensors"
 COLOURS = ("red", "green", "blue", "grey")
 
-# What train.py does, with shards of 8 images so that there is a middle to be killed in.
+# What train.py does, with shards of 4 images so that there is a middle to be killed in.
 DRIVER = """
 import logging, sys
 from pathlib import Path
@@ -39,10 +39,10 @@ if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
     training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4)
 else:
     training = TrainingConfig(
-        epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True, crops=1)
+        epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True)
 try:
     run_training(read_dataset("flickr8k", Path(data)), RunOptions(
-        "flickr8k", Path(output), backbone, shard_images=8, training=training, model=model))
+        "flickr8k", Path(output), backbone, shard_images=4, training=training, model=model))
 except TrainingError as error:
     sys.exit(f"error: {error}")
 """
@@ -50,10 +50,10 @@ except TrainingError as error:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, photo) -> Path:
-    """Flickr8k's layout with 28 photos of one colour each, whose captions name it."""
+    """Flickr8k's layout with 20 photos of one colour each, whose captions name it."""
     folder = tmp_path_factory.mktemp("flickr8k")
     tokens, lists = [], {"train": [], "dev": [], "test": []}
-    for i in range(28):
+    for i in range(20):
         name, colour = f"{i}.jpg", i % 4
         pixels = np.asarray(photo(i, 64, 48)).astype(np.int16) // 3
         if colour < 3:
@@ -65,7 +65,7 @@ def data(tmp_path_factory, photo) -> Path:
             f"The {COLOURS[colour]} one is number {i}{also} .",
         ]
         tokens += [f"{name}#{n}\t{caption}" for n, caption in enumerate(said)]
-        lists["train" if i < 20 else "dev" if i < 24 else "test"].append(name)
+        lists["train" if i < 12 else "dev" if i < 16 else "test"].append(name)
     (folder / "Flickr8k.token.txt").write_text("\n".join(tokens) + "\n")
     for split, names in lists.items():
         (folder / f"Flickr_8k.{split}Images.txt").write_text("\n".join(names) + "\n")
@@ -114,9 +114,9 @@ def test_a_run_learns_and_leaves_a_working_checkpoint(finished, data):
     assert len(losses) == 3 and losses[-1] < losses[0]
     assert "no caption scores" in said and "Java" in said
     captioner = Captioner.from_pretrained(output / "checkpoint")
-    assert captioner.caption(data / "27.jpg", num_captions=1)[0].words
-    # The vocabulary knows training captions only: photo 25 is in the test list.
-    assert "19" in captioner.vocabulary and "25" not in captioner.vocabulary
+    assert captioner.caption(data / "19.jpg", num_captions=1)[0].words
+    # The vocabulary knows training captions only: photo 17 is in the test list.
+    assert "11" in captioner.vocabulary and "17" not in captioner.vocabulary
     card = (output / "checkpoint" / "README.md").read_text()
     assert "Its weights were given with `--backbone-weights`" in card
     assert (output / "checkpoint" / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -168,7 +168,7 @@ def test_interrupted_in_an_epoch_it_goes_on_with_the_next_batch(data, tmp_path):
 
     said = finish(start(data, output, "slow"))
     done = re.search(r"going on after epoch 0, batch (\d+)", said)
-    assert done and 0 < int(done[1]) < 20, said
+    assert done and 0 < int(done[1]) < 12, said
     ours, theirs = (
         load_file(run / "checkpoint" / "decoder.safetensors") for run in (output, whole)
     )
