@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,6 @@ class FeatureExtractor:
     Args:
         backbone: The network, as trained.
         batch_size: The photos in a full batch.
-        view: How `extract` shows the photos to the network. It is a part of the stamp.
         mixed_precision: Whether convolutions multiply in bfloat16, which is also in the stamp.
     """
 
@@ -61,19 +61,25 @@ class FeatureExtractor:
         self,
         backbone: keras.Model,
         batch_size: int = 32,
-        view: View = AS_IT_IS,
         mixed_precision: bool = False,
     ) -> None:
         self.backbone = backbone  # the stamp has the fingerprint of this network
         self.network = FoldedBackbone(backbone, mixed_precision)
         self.mixed_precision = mixed_precision
         self.batch_size = batch_size
-        self.view = view
+        self.view = AS_IT_IS
         self.image_size = backbone.input_shape[1]
         self.shape = (
             backbone.output_shape[1] * backbone.output_shape[2],
             backbone.output_shape[3],
         )
+
+    def showing(self, view: View) -> FeatureExtractor:
+        """The same compiled network, to which `extract` shows the photos in the given view. The
+        view is a part of the stamp."""
+        other = copy(self)
+        other.view = view
+        return other
 
     def stamp(self) -> Stamp:
         stamp = Stamp(self.backbone.name, fingerprint(self.backbone), self.image_size)

@@ -122,15 +122,14 @@ def _missing(
     options: RunOptions,
 ) -> dict[View, tuple[list[Record], list[Record]]]:
     """For each view, the photos that have this view, and those of them without features."""
-    stamp, found = extractor.stamp(), {}
+    found = {}
     views = further_views(options.training.mirror, options.training.crops)
     for view in (AS_IT_IS, *views):
         some = [r for r in train if view.suits(r)] + val * (view == AS_IT_IS)
         place = folder / view.name
         made: FeatureCache | tuple[()] = ()
         if (place / "stamp.json").exists():  # otherwise, opening the cache would create it
-            theirs = replace(stamp, preprocessing=stamp.preprocessing + view.description)
-            made = FeatureCache(place, theirs, some)
+            made = FeatureCache(place, extractor.showing(view).stamp(), some)
         found[view] = some, [r for r in some if r.image_id not in made]
     return found
 

@@ -313,11 +313,9 @@ def _extract(
     train = [r for r in used if r.split == "train" and r.image_id in cache]
     views = []
     for view in further_views(options.training.mirror, options.training.crops):
-        viewer = FeatureExtractor(
-            extractor.backbone, extractor.batch_size, view, extractor.mixed_precision
-        )
+        viewer, place = extractor.showing(view), folder / view.name
         suited = [r for r in train if view.suits(r)]
-        views.append(extract(suited, viewer, folder / view.name, options.shard_images, **share))
+        views.append(extract(suited, viewer, place, options.shard_images, **share))
     return cache, views
 
 

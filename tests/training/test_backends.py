@@ -1,7 +1,7 @@
 """The whole of `train.py` under TensorFlow and JAX, in float32 and bfloat16, killed on their way.
 
-Every phase of the recipes "best" and "finetuned" is taken: cross-entropy with mirrored and cropped
-photos, fine-tuning from photos, polishing, and self-critical training.
+Every phase of the recipes "best" and "finetuned" is taken: cross-entropy with mirrored photos,
+fine-tuning from photos, polishing, and self-critical training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 PROGRAM = Path(__file__).parents[1] / "small_train.py"
-OPTIONS = "--recipe finetuned --finetune-from mixed9 --mirror --crops 1 "
+OPTIONS = "--recipe finetuned --finetune-from mixed9 --mirror "
 OPTIONS += "--epochs 1 --finetune-epochs 1 --cider-epochs 1 "
 # The small network makes its weights up, but the option wants a file that is there.
 OPTIONS += f"--batch-size 4 --deterministic --backbone-weights {PROGRAM} --dataset folder"

@@ -22,7 +22,6 @@ from conftest import Mount, write_colours
 
 import train
 from captioner import Captioner
-from captioner.data.views import AS_IT_IS, View, further_views
 from captioner.model.backbone import build_backbone
 from captioner.model.features import FeatureExtractor
 from captioner.training import plan, run
@@ -43,14 +42,9 @@ def command(backbone_file: Path) -> Command:
     """`command(data, output, *more)` runs train.py, expecting success, and returns its log;
     `command(..., fails=True)` expects one line on standard error that explains."""
     backbone = build_backbone(backbone_file, image_size=107)  # 2 x 2 features
-    # One for photos as they are, and one for mirrored photos, so that each is compiled only once.
-    views = (AS_IT_IS, *further_views(mirror=True, crops=0))
-    extractors = {view: FeatureExtractor(backbone, 4, view) for view in views}
+    extractor = FeatureExtractor(backbone, 4)  # for all runs, so that it is compiled only once
     sizes = {"rows": 2, "columns": 2, "embedding_dim": 8, "units": 16, "attention_units": 8}
     real = run.RunOptions
-
-    def extractor(_, batch_size: int = 4, view: View = AS_IT_IS, *__, **___) -> FeatureExtractor:
-        return extractors[view]
 
     def small(**options) -> run.RunOptions:
         model = options.pop("model", {}) | sizes
@@ -59,7 +53,7 @@ def command(backbone_file: Path) -> Command:
     with pytest.MonkeyPatch.context() as patch:
         for module in (run, plan):
             patch.setattr(module, "build_backbone", lambda *_, **__: backbone)
-            patch.setattr(module, "FeatureExtractor", extractor)
+            patch.setattr(module, "FeatureExtractor", lambda *_, **__: extractor)
         patch.setattr(run, "RunOptions", small)
         yield functools.partial(run_command, backbone_file)
 

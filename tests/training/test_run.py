@@ -24,6 +24,7 @@ COLOURS = ("red", "green", "blue", "grey")
 # What train.py does, with shards of 4 images so that there is a middle to be killed in.
 DRIVER = """
 import logging, sys
+from functools import partial
 from pathlib import Path
 from captioner.config import TrainingConfig
 from captioner.data.datasets import read_dataset
@@ -31,12 +32,13 @@ from captioner.training import run
 from captioner.training.run import RunOptions, TrainingError, run_training
 logging.basicConfig(level="INFO")
 data, output, backbone, epochs = sys.argv[1:]
+run.FeatureExtractor = partial(run.FeatureExtractor, batch_size=4)  # a full batch for each shard
 model = {"embedding_dim": 16, "units": 32, "attention_units": 16}
 if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
     from small_backbone import small_backbone
     run.build_backbone, backbone = small_backbone, "small"
     model |= {"rows": 2, "columns": 2, "channels": 8}
-    training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4)
+    training = TrainingConfig(epochs=2, batch_size=1, warmup_steps=4, crops=1)
 else:
     training = TrainingConfig(
         epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True)
@@ -193,11 +195,11 @@ def test_another_run_is_kept_out(finished, data):
 @pytest.mark.slow
 def test_two_runs_at_once_are_refused(data, tmp_path):
     output = tmp_path / "output"
-    first = start(data, output)
+    first = start(data, output, "slow")
     while not (output / "run.lock").exists():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.05)
-    second = start(data, output)
+    second = start(data, output, "slow")
     said, _ = second.communicate(timeout=200)
     first.kill()
     first.communicate()

@@ -31,10 +31,9 @@ def photos(photo, tmp_path: Path) -> dict[str, Path]:
 def test_the_features_are_those_of_the_mirrored_photo(photos, backbone, tmp_path: Path) -> None:
     records = [record(name, "a photo", path=path) for name, path in photos.items()]
     folder = tmp_path / "features"
-    as_they_are = extract(records, FeatureExtractor(backbone, 2), folder)
-    turned = extract(
-        records, FeatureExtractor(backbone, 2, View(mirrored=True)), folder / "mirrored"
-    )
+    extractor = FeatureExtractor(backbone, 2)
+    as_they_are = extract(records, extractor, folder)
+    turned = extract(records, extractor.showing(View(mirrored=True)), folder / "mirrored")
     found, wanted = turned.gather(["upright"]), as_they_are.gather(["mirrored"])
     # Not to the last bit: they stand in different places of their batches.
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-6)
@@ -44,9 +43,10 @@ def test_the_features_are_those_of_the_mirrored_photo(photos, backbone, tmp_path
 
 def test_mirrored_features_are_not_taken_for_others(photos, backbone, tmp_path: Path) -> None:
     records = [record("upright", "a photo", path=photos["upright"])]
-    extract(records, FeatureExtractor(backbone, 2, View(mirrored=True)), tmp_path / "features")
+    extractor = FeatureExtractor(backbone, 2)
+    extract(records, extractor.showing(View(mirrored=True)), tmp_path / "features")
     with pytest.raises(FeatureError, match="mirrored"):
-        FeatureCache(tmp_path / "features", FeatureExtractor(backbone, 2).stamp())
+        FeatureCache(tmp_path / "features", extractor.stamp())
 
 
 # Whether earlier versions showed two images mirrored, in six epochs of the seed 7.
