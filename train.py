@@ -204,12 +204,16 @@ def _prepare(deterministic: bool) -> None:
     logging.basicConfig(level="INFO", format="%(message)s")
     for chatty in ("httpx", "jax"):
         logging.getLogger(chatty).setLevel("WARNING")
-    if deterministic:
-        # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
-        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     from captioner import environment
 
     environment.prepare()
+    if deterministic:
+        # oneDNN's products differ in the last bit from run to run. TensorFlow reads this once.
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+        if os.environ["KERAS_BACKEND"] == "jax":
+            # So do sums on a GPU, and XLA tries out there which of its programs is the fastest.
+            given = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".lstrip()
 
 
 def main() -> int:
@@ -298,8 +302,9 @@ def _run(
         distribution=processes,
     )
     if options.check:
-        for line in plan.plan(records, given):
-            print(line, flush=True)
+        with backend.float32_products(not training.mixed_precision):  # as in the run
+            for line in plan.plan(records, given):
+                print(line, flush=True)
         if options.push_to_hub:
             print(f"Hub: it would be published as {options.push_to_hub}")
         print("Nothing was kept. The same command without --check does it.")

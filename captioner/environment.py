@@ -105,6 +105,10 @@ def settle(page: bool = False) -> None:
         raise EnvironmentUnusable(
             f"an environment variable has a value that cannot be used ({error}). Unset it."
         ) from error
+    if os.environ["KERAS_BACKEND"] == "tensorflow":
+        # Otherwise, products of float32 numbers are less exact on newer GPUs of NVIDIA (TF32).
+        tensorflow: Any = importlib.import_module("tensorflow")
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
     # Each search is traced for one photo and for many. TensorFlow warns of that as of a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # keras.json in the home folder may have changed these. The model's own code does not rely on

@@ -68,14 +68,32 @@ def own_settings() -> Iterator[None]:
         keras.config.set_image_data_format(kept[1])
 
 
+@contextmanager
+def float32_products(wanted: bool = True) -> Iterator[None]:
+    """Inside this context, if `wanted`, products of float32 numbers are float32 on every device.
+
+    By default, JAX rounds their factors to TF32 on newer GPUs of NVIDIA, which keeps 10 of the 23
+    bits after the point
+    (https://docs.jax.dev/en/latest/_autosummary/jax.default_matmul_precision.html). TensorFlow does
+    so, too, and has one setting for the whole process: see `environment.settle`.
+    """
+    if not wanted or name() != "jax":
+        yield
+        return
+    import jax
+
+    with jax.default_matmul_precision("float32"):
+        yield
+
+
 def predict(model: keras.Model, inputs: Any) -> Any:
-    """`model.predict_on_batch(inputs)`, also for several threads at once.
+    """`model.predict_on_batch(inputs)`, with `float32_products`, also for several threads at once.
 
     Under JAX, Keras lends the buffers of the weights to each compiled call, which frees them, and
     takes them back afterwards. Another thread must not use the weights meanwhile, not even by
     another model that shares them. So only one call runs at a time, on all cores.
     """
-    with _PREDICTING if name() == "jax" else nullcontext():
+    with float32_products(), _PREDICTING if name() == "jax" else nullcontext():
         return model.predict_on_batch(inputs)
 
 

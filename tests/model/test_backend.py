@@ -1,4 +1,4 @@
-"""Where JAX keeps what it has compiled."""
+"""What differs under JAX: kept programs, shared weights, the precision of products."""
 
 from __future__ import annotations
 
@@ -39,20 +39,37 @@ def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, own):
 
 THREADS = """
 from concurrent.futures import ThreadPoolExecutor
+import jax
 import keras
 import numpy as np
-from captioner.model.backend import predict
-model = keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(64) for _ in range(8))])
+from captioner.model.backend import float32_products, predict
+
+class Watch(keras.layers.Layer):
+    def call(self, x):
+        products.add(jax.config.jax_default_matmul_precision)
+        return x
+
+products = set()
+model = keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(64) for _ in range(8)), Watch()])
 twin = keras.Model(model.inputs, model.outputs)  # another program, the same weights
 inputs = np.ones((32, 64), np.float32)
+products.clear()  # building the model has called it, too
 with ThreadPoolExecutor(4) as pool:
     found = list(pool.map(lambda i: np.asarray(predict((model, twin)[i % 2], inputs)), range(64)))
 assert all((one == found[0]).all() for one in found[2::2])
+assert products == {"float32"}, "a GPU would multiply in TF32"
+
+def product():
+    return jax.jit(keras.ops.matmul).lower(inputs, inputs.T).as_text()
+
+assert "HIGHEST" not in product()
+with float32_products():
+    assert "HIGHEST" in product()
 """
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
-def test_threads_share_a_model_under_jax():
+def test_threads_share_a_model_under_jax_and_products_are_float32():
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
