@@ -2,6 +2,7 @@
 
     python tests/small_train.py KILL CAPTIONS OPTIONS OF TRAIN.PY ...
 
+If ON_DEVICE is set (a variable), features and photos are kept in the device's memory, as on a GPU.
 With KILL above 0 the process kills itself behind the write number KILL of a training state. With 0,
 it captions the photos of the training folder with the new checkpoint, and with those named in
 CHECKPOINTS (a variable, separated by colons), and writes what they say into the file CAPTIONS.
@@ -24,6 +25,7 @@ from small_backbone import small_backbone
 import train
 from captioner import Captioner, DecodingOptions
 from captioner.checkpoint import checkpoint_folder
+from captioner.model import backend
 from captioner.training import epoch_loop, run
 
 SIZES = {"rows": 2, "columns": 2, "channels": 8, "embedding_dim": 8, "units": 16}
@@ -74,6 +76,8 @@ if __name__ == "__main__":
     run_options, run.RunOptions = run.RunOptions, small_options
     run.build_backbone = checkpoint_folder.build_backbone = small_backbone
     epoch_loop.save_state = killed_at(kill)
+    if "ON_DEVICE" in os.environ:
+        backend.free_device_memory = lambda: 10**9
     code = train.main()
     assert keras.config.dtype_policy().name == "float32", "a policy of the whole process"
     if code == 0:

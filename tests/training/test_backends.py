@@ -73,6 +73,8 @@ def killed_and_finished(name: str, data: Path, folder: Path) -> str:
         # No speed is measured here: compile quickly.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
+    if name == "jax-bfloat16":
+        environment["ON_DEVICE"] = "yes"
     if name == "jax-float32":
         others = (folder / n / "checkpoint" for n in RUNS if n.startswith("tensorflow"))
         environment["CHECKPOINTS"] = ":".join(map(str, others))
@@ -107,6 +109,8 @@ def test_every_phase_is_taken_and_none_twice(runs):
             "CIDEr epoch 1:" in said[name],
         ]
         assert again == [False] * done + [True] * (5 - done), said[name]
+        # The features when the run goes on, those of the tuned network, and the photos.
+        assert said[name].count(" are on the device") == 3 * (name == "jax-bfloat16")
 
 
 def test_losses_agree_between_backends_and_precisions(runs):
