@@ -8,9 +8,8 @@ import contextlib
 import logging
 import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +85,10 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
     truth = tokenize({k: references[k] for k in captions})
     ours = tokenize({k: [v] for k, v in captions.items()})
     try:
-        with _quiet():
-            bleu, _ = Bleu(ORDERS).compute_score(truth, ours)
-            meteor = _meteor(truth, ours)
-            rouge, _ = Rouge().compute_score(truth, ours)
-            cider, by_image = Cider().compute_score(truth, ours)
+        bleu, _ = Bleu(ORDERS).compute_score(truth, ours, verbose=0)  # it would print otherwise
+        meteor = _meteor(truth, ours)
+        rouge, _ = Rouge().compute_score(truth, ours)
+        cider, by_image = Cider().compute_score(truth, ours)
     except (OSError, ValueError) as error:
         raise MetricsUnavailable(f"pycocoevalcap failed ({error}).") from error
     values = [*bleu, meteor, rouge, cider]
@@ -225,10 +223,3 @@ def corpus_bleu(sums: np.ndarray) -> np.ndarray:
     precisions = (correct + 1e-15) / (guess + 1e-9)
     brevity = np.minimum(0.0, 1 - (reference + 1e-9) / (length + 1e-15))
     return np.exp(np.log(precisions).mean(axis=-1) + brevity)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Sends what pycocoevalcap prints to standard error: standard output is for the scores."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield

@@ -34,7 +34,7 @@ def random_captions(seed: int, images: int) -> tuple[list[list[str]], list[str]]
     return references, captions
 
 
-def test_scores_of_right_and_wrong_captions(metrics):
+def test_scores_of_right_and_wrong_captions(metrics, capfd):
     installed = times_of_package()
     references = {
         "1": ["A dog runs through the tall grass.", "The dog is running in a field of grass."],
@@ -57,6 +57,7 @@ def test_scores_of_right_and_wrong_captions(metrics):
     for name, (low, high) in wrong.intervals.items():
         assert 0 <= low < wrong.scores[name] < high, name
     assert times_of_package() == installed, "a read-only installation is enough"
+    assert capfd.readouterr() == ("", ""), "the scorers print nothing of their own"
 
 
 def times_of_package() -> list[int]:
