@@ -59,6 +59,7 @@ from captioner.training.training_state import History, StateError, load_weights
 logger = logging.getLogger(__name__)
 
 RUN, LOCK = "run.json", "run.lock"
+SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "CIDEr")  # the scores that the log shows
 # These options may change between two calls, because they do not affect what the folder has.
 EXTENDABLE = (
     "cider_epochs",
@@ -112,8 +113,7 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
     try:
         output.mkdir(parents=True, exist_ok=True)
         if options.distribution.is_main:  # the other processes of a run only read there
-            lock = FileLock(output / LOCK)
-            lock.acquire(timeout=0)
+            lock = FileLock(output / LOCK).acquire(timeout=0)  # until the end of the block below
     except Timeout:
         raise TrainingError(
             f"another run is writing to {output}. Wait for it, or give another --output."
@@ -293,6 +293,9 @@ def _export(
     except Exception:
         logger.exception("no caption scores, because computing them failed; %s is whole", folder)
         return
+    for s in scores:
+        shown = ", ".join(f"{name} {s[name]:.1f}" for name in SHOWN if name in s)
+        logger.info("scores of %s, %s: %s", s["dataset"], s["strategy"], shown)
     metrics = metrics | {"scores": scores}
     write_json(folder / METRICS, metrics)
     write_bytes(folder / CARD, model_card(checkpoint.config, metrics).encode())

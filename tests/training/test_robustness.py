@@ -72,9 +72,12 @@ def run_command(
         patch.setattr(sys, "stderr", said)
         # Without Java there are no scores, which have tests of their own.
         patch.setenv("PATH", str(Path(sys.executable).parent))
-        logging.getLogger("captioner").addHandler(handler)
+        logger = logging.getLogger("captioner")
+        logger.setLevel(logging.INFO)  # as train.py does for a process of its own
+        logger.addHandler(handler)
         code = train.main()
-        logging.getLogger("captioner").removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
     assert code == (1 if fails else 0), said.getvalue()
     lines = said.getvalue().splitlines()
     assert [line.startswith("error: ") for line in lines if "features:" not in line] == [
@@ -160,7 +163,9 @@ def test_a_truncated_checkpoint_is_named_and_written_anew(command, data, output)
 
 
 @pytest.mark.slow
-def test_scores_that_fail_do_not_cost_the_checkpoint(command, data, output, monkeypatch):
+def test_scores_that_fail_do_not_cost_the_checkpoint_and_others_are_logged(
+    command, data, output, monkeypatch
+):
     def scores(*_: object, **options: object) -> None:
         assert (output / "checkpoint" / "decoder.safetensors").exists(), "the weights come first"
         raise ValueError("an odd scorer")
@@ -171,6 +176,14 @@ def test_scores_that_fail_do_not_cost_the_checkpoint(command, data, output, monk
     log = command(data, output)
     assert "no caption scores" in log and "an odd scorer" in log
     assert Captioner.from_pretrained(output / "checkpoint").config.dataset == "folder"
+    bundled = Path(train.__file__).parent / "assets" / "checkpoint" / "metrics.json"
+    score = json.loads(bundled.read_text())["scores"][0]
+    score = {k: v for k, v in score.items() if k not in ("dataset", "split", "strategy")}
+    monkeypatch.setattr(run, "evaluate", lambda *_, **__: score)
+    log = command(data, output)
+    assert f"scores of folder, beam: BLEU-1 {score['BLEU-1']:.1f}, BLEU-4" in log
+    written = json.loads((output / "checkpoint" / "metrics.json").read_text())["scores"]
+    assert [s["CIDEr"] for s in written] == [score["CIDEr"]] * 2
 
 
 def test_two_data_sets_in_one_run(command, data, backbone_file, tmp_path, monkeypatch):
@@ -205,8 +218,6 @@ def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
         subprocess.run(["/bin/mount", "-o", f"remount,size={size}", str(disk)], check=True)
         before = contents(output) if output.exists() else {}
         message = command(data, output, fails=True)
-        # The lock of a run that failed lives as long as its stack: here, longer than in a process.
-        (output / "run.lock").unlink()
         after = contents(output)
         assert "No space left on device" in message
         assert "make room, then run the same command again" in message
