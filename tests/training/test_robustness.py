@@ -205,6 +205,25 @@ def test_two_data_sets_in_one_run(command, data, backbone_file, tmp_path, monkey
         assert {f"val_cider/{name}" for name in names} <= entry.keys()
 
 
+def test_another_run_is_kept_out(command, data, output):
+    before = contents(output)
+    message = command(data, output, "--epochs", "2", fails=True)
+    assert "training.epochs was 1, now 2" in message and "another --output" in message
+    assert contents(output) == before
+
+
+def test_two_runs_at_once_are_refused(command, data, output):
+    first = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print(flush=True); input()"
+    arguments = [sys.executable, "-c", first, str(output / run.LOCK)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(arguments, **pipes) as other:
+        other.stdout.readline()
+        message = refusal(command, data, output)
+        assert f"another run is writing to {output}. Wait for it" in message
+        other.communicate(b"\n")
+    command(data, output)  # the other has ended
+
+
 def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
     disk = mount("size=40k")
     output = disk / "output"

@@ -1,4 +1,4 @@
-"""Whole runs on a small generated data set: results, resumption after SIGKILL, refusals."""
+"""Whole runs on a small generated data set: results, and resumption after SIGKILL."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from pathlib import Path
 from captioner.config import TrainingConfig
 from captioner.data.datasets import read_dataset
 from captioner.training import run
-from captioner.training.run import RunOptions, TrainingError, run_training
+from captioner.training.run import RunOptions, run_training
 logging.basicConfig(level="INFO")
 data, output, backbone, epochs = sys.argv[1:]
 run.FeatureExtractor = partial(run.FeatureExtractor, batch_size=4)  # a full batch for each shard
@@ -42,11 +42,8 @@ if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
 else:
     training = TrainingConfig(
         epochs=int(epochs), batch_size=4, warmup_steps=4, patience=99, mirror=True)
-try:
-    run_training(read_dataset("flickr8k", Path(data)), RunOptions(
-        "flickr8k", Path(output), backbone, shard_images=4, training=training, model=model))
-except TrainingError as error:
-    sys.exit(f"error: {error}")
+run_training(read_dataset("flickr8k", Path(data)), RunOptions(
+    "flickr8k", Path(output), backbone, shard_images=4, training=training, model=model))
 """
 
 
@@ -181,26 +178,3 @@ def test_interrupted_in_an_epoch_it_goes_on_with_the_next_batch(data, tmp_path):
         for run in (output, whole)
     ]
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
-
-
-@pytest.mark.slow
-def test_another_run_is_kept_out(finished, data):
-    output, _ = finished
-    process = start(data, output, epochs=4)
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == 1
-    assert "training.epochs was 3, now 4" in said and "another --output" in said
-
-
-@pytest.mark.slow
-def test_two_runs_at_once_are_refused(data, tmp_path):
-    output = tmp_path / "output"
-    first = start(data, output, "slow")
-    while not (output / "run.lock").exists():
-        assert first.poll() is None, first.communicate()[0]
-        time.sleep(0.05)
-    second = start(data, output, "slow")
-    said, _ = second.communicate(timeout=200)
-    first.kill()
-    first.communicate()
-    assert second.returncode == 1 and "another run is writing to" in said
