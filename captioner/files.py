@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+LFS_POINTER = b"version https://git-lfs"  # how what Git leaves in place of a large file begins
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:

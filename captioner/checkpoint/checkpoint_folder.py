@@ -32,7 +32,14 @@ from captioner.checkpoint.file_names import BACKBONE, CONFIG, DECODER, METRICS, 
 from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
-from captioner.files import file_sha256, make_folder, move, system_fault, write_bytes
+from captioner.files import (
+    LFS_POINTER,
+    file_sha256,
+    make_folder,
+    move,
+    system_fault,
+    write_bytes,
+)
 from captioner.model import backbones
 from captioner.model.backbone import (
     IMAGENET,
@@ -219,7 +226,7 @@ def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, s
 def _fault(path: Path, sha256: str) -> str | None:
     if not path.is_file():
         return f"{path} is missing. Fetch the checkpoint again."
-    if path.stat().st_size < 1000 and path.read_bytes().startswith(b"version https://git-lfs"):
+    if path.stat().st_size < 1000 and path.read_bytes().startswith(LFS_POINTER):
         return f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
     if file_sha256(path) != sha256:
         return (

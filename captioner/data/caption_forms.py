@@ -35,7 +35,7 @@ from captioner.data.captions_file import (
 )
 from captioner.data.names import relative_name
 from captioner.data.text import encoding_of
-from captioner.files import system_fault
+from captioner.files import LFS_POINTER, system_fault
 
 _KAGGLE = ["image_name", "comment_number", "comment"]
 FORMS = "captions.txt, *.csv, *.tsv, *.jsonl, *.token or *.json"
@@ -48,6 +48,7 @@ def read_captions_file(path: Path) -> CaptionsFile:
         DatasetError: The file is malformed (the message names the lines or entries), contains no
             captions, or gives splits to only some of its images.
     """
+    _check_content(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
         return collect(path, *_csv(path))
@@ -75,10 +76,24 @@ def read_captions_file(path: Path) -> CaptionsFile:
 
 def read_coco_file(path: Path) -> CaptionsFile:
     """Reads a file in COCO's format. Raises DatasetError if it has another format."""
+    _check_content(path)
     content = _json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise DatasetError(f'{path} has no "images" and "annotations", as COCO\'s files do')
     return collect(path, *_coco(path, content))
+
+
+def _check_content(path: Path) -> None:
+    """Raises DatasetError if the file cannot be opened, or is not there yet."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if head == LFS_POINTER:
+        raise DatasetError(
+            f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder"
+        )
 
 
 def _csv(path: Path) -> tuple[Rows, Parse]:
@@ -87,17 +102,20 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
     if not first:
         raise no_captions(path)
     for delimiter in ",;\t|":
-        columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter))]
-        if not {*columns}.isdisjoint(IMAGE_FIELDS) and any(map(CAPTION_FIELD.fullmatch, columns)):
+        columns = [cell.strip().lower() for cell in _cells(path, first, delimiter)]
+        if {*columns}.isdisjoint(IMAGE_FIELDS):
+            continue
+        if any(map(CAPTION_FIELD.fullmatch, columns)):
             # Kaggle's Flickr30k does not quote its cells: quotes in it belong to the captions.
             quoted = columns != _KAGGLE or delimiter != "|"
             rows = islice(_csv_rows(path, text, delimiter, quoted), 1, None)
             break
     else:
-        cells = next(csv.reader([first]))
+        cells = _cells(path, first, ",")
         columns = ["image", "caption"]
         if len(cells) != 2 or not PurePosixPath(cells[0].strip()).suffix:
-            raise DatasetError(
+            hidden = not {c.strip().lower() for c in cells}.isdisjoint(IMAGE_FIELDS)
+            raise (NoCaptionsError if hidden else DatasetError)(
                 f"{path}: its first line neither names columns (one of {', '.join(IMAGE_FIELDS)} "
                 f"and one of {', '.join(CAPTION_FIELDS)}) nor is an image's name and a caption: "
                 f"{first.strip()[:60]!r}"
@@ -120,6 +138,15 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
         return row_of(dict(zip(columns, cells, strict=False)))
 
     return rows, parse
+
+
+def _cells(path: Path, line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as error:  # a cell of more than 128 KB
+        raise DatasetError(
+            f"{path}, line 1: {error}; is it a table with captions? If so, close each quote"
+        ) from error
 
 
 def _csv_rows(
@@ -278,7 +305,11 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not JSON ({error})") from error
+        lines = getattr(error, "msg", "") == "Extra data"
+        remedy = (
+            "if it has an object in each line, name it *.jsonl" if lines else "download it again"
+        )
+        raise DatasetError(f"{path} is not JSON ({error}); {remedy}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -39,6 +41,10 @@ class DatasetError(CaptionerError, ValueError):
 
 class NoCaptionsError(DatasetError):
     """The file contains no captions. The files of hidden test sets are published in this way."""
+
+
+class _NoField(ValueError):
+    """An entry has none of the fields that it should have one of."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,7 @@ def _grouped(
     """The rows of each image, and the places of skipped captions by type: `Row` if blank."""
     groups: dict[str, list[Row]] = {}
     malformed: list[str] = []
+    without = 0  # entries that have no field for captions
     skipped: dict[type, list[str]] = {Row: [], Orphan: [], Rejected: []}
     for where, raw in rows:
         try:
@@ -160,6 +167,7 @@ def _grouped(
             malformed.append(f"{where} (no {error})")
             continue
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            without += isinstance(error, _NoField)
             # The line number in a JSON error is wrong here, because it counts within the entry.
             malformed.append(f"{where} ({getattr(error, 'msg', error)})")
             continue
@@ -171,7 +179,8 @@ def _grouped(
             malformed.append(f"{where} ({row.name} is in another split above)")
         group.append(row)
     if malformed:
-        raise DatasetError(
+        kind = NoCaptionsError if without == len(malformed) and not groups else DatasetError
+        raise kind(
             f"{path}: {len(malformed)} entries cannot be used: {abbreviate(malformed)}; correct or "
             "remove them"
         )
@@ -245,10 +254,19 @@ def _captions(fields: Mapping[str, Any]) -> Any:
     if not isinstance(captions, str):
         return captions
     if re.match(r"\[\s*['\"]", captions):  # a list, written as JSON or by Python into a cell
-        for read in (json.loads, ast.literal_eval):
+        for read in (json.loads, _python_list):
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 return read(captions)
     return [captions]
+
+
+def _python_list(text: str) -> Any:
+    """A list as Python writes it, or an array of NumPy, which has no commas between its texts:
+    Python would join them."""
+    value = ast.literal_eval(text)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    texts = [token.string for token in tokens if token.type == tokenize.STRING]
+    return [ast.literal_eval(t) for t in texts] if len(texts) > len(value) else value
 
 
 def _authors(by: Any, captions: int) -> list[str]:
@@ -264,7 +282,8 @@ def _authors(by: Any, captions: int) -> list[str]:
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    for name in names:
-        if fields.get(name) is not None:
-            return fields[name]
-    raise ValueError(f"none of {', '.join(names)}")
+    """The first of the fields that is not empty, or else the first that is there."""
+    found = [fields[name] for name in names if fields.get(name) is not None]
+    if not found:
+        raise _NoField(f"none of {', '.join(names)}")
+    return next((value for value in found if value != ""), found[0])

@@ -26,8 +26,8 @@ def check_trainable(records: Sequence[Record], min_count: int = 1) -> None:
     train = [r for r in records if r.split == "train"]
     val = [r for r in records if r.split == "val"]
     if not train or not val:
-        few = len(train) + len(val) == len(records) < 10
-        remedy = "at least ten photos are needed to set some aside" if few else _SPLITS
+        few = len(train) == len(records) < 5
+        remedy = "at least five photos are needed to set one aside" if few else _SPLITS
         raise DatasetError(
             f"{len(train)} training and {len(val)} validation photos: both are needed; {remedy}."
         )

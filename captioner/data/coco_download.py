@@ -92,7 +92,8 @@ def download_coco(
     Raises:
         DownloadError: Some images cannot be downloaded, or too many do not exist; then all others
             were downloaded first. Or dozens of images in a row failed, or the disk is full or not
-            writable; then the download stops at once.
+            writable; then the download stops at once. Or a variable of the environment, such as
+            HTTP_PROXY, cannot be used.
         DatasetError: The captions cannot be read.
         ValueError: `num_images` is less than 1.
     """
@@ -119,13 +120,19 @@ def download_coco(
 
 
 def _client(timeout: float, workers: int) -> httpx.Client:
-    return httpx.Client(
-        timeout=timeout,
-        limits=httpx.Limits(max_connections=workers),
-        follow_redirects=True,
-        # A compressed body could be neither resumed nor compared with its announced length.
-        headers={"Accept-Encoding": "identity"},
-    )
+    try:
+        return httpx.Client(
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=workers),
+            follow_redirects=True,
+            # A compressed body could be neither resumed nor compared with its announced length.
+            headers={"Accept-Encoding": "identity"},
+        )
+    except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+        raise DownloadError(
+            f"connections cannot be made with these settings ({error}); correct or unset the "
+            "variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
+        ) from error
 
 
 class _AbsentNote:

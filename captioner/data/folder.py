@@ -123,6 +123,11 @@ def _merged(records: Iterable[Record]) -> list[Record]:
             if before is not None:
                 check_no_leak([before, record])
         else:
+            if bool(before.by) != bool(record.by):
+                raise DatasetError(
+                    f"only one of the files that describe {record.path} says who wrote its "
+                    'captions ("by"); say it in all of them, or in none'
+                )
             photos[record.path] = replace(
                 before, captions=before.captions + record.captions, by=before.by + record.by
             )

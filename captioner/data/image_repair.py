@@ -40,6 +40,8 @@ _JPEG_DAMAGE = re.compile(rb"\xff[\x01-\xbf]")  # what no scan can contain
 _JPEG_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe](?=(.{0,2}))", re.DOTALL)
 _GIF = (b"GIF87a", b"GIF89a")
 _GIF_EXTENSION, _GIF_IMAGE = 0x21, 0x2C
+_JPEG, _BMP = b"\xff\xd8", b"BM"
+SIGNATURES = (_PNG, _JPEG, *_GIF, _BMP)  # how the files begin that may be repaired
 
 
 def repaired(data: bytes, max_pixels: int, filling: bytes = b"") -> bytes | None:
@@ -57,11 +59,11 @@ def repaired(data: bytes, max_pixels: int, filling: bytes = b"") -> bytes | None
     try:
         if data.startswith(_PNG):
             return _png(data, max_pixels)
-        if data.startswith(b"\xff\xd8"):
+        if data.startswith(_JPEG):
             return _jpeg(data, filling)
         if data.startswith(_GIF):
             return _gif(data, max_pixels)
-        if data.startswith(b"BM"):
+        if data.startswith(_BMP):
             return data + bytes(int(len(data) * MAX_MISSING / (1 - MAX_MISSING)))
     except (struct.error, zlib.error, IndexError, KeyError, ValueError):
         return None
@@ -85,10 +87,11 @@ def lacks_too_much(pixels: np.ndarray, again: Callable[[], np.ndarray]) -> bool:
 
 
 def _png(data: bytes, max_pixels: int) -> bytes | None:
-    chunks: dict[bytes, bytes] = {}
+    parts: dict[bytes, list[bytes]] = {}
     for kind, content in _png_chunks(data):
         if kind in _PNG_KEPT:
-            chunks[kind] = chunks.get(kind, b"") + content
+            parts.setdefault(kind, []).append(content)
+    chunks = {kind: b"".join(contents) for kind, contents in parts.items()}
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     if width * height > max_pixels:
         return None

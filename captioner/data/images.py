@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from captioner.data.image_repair import FILLING, lacks_too_much, repaired
+from captioner.data.image_repair import FILLING, SIGNATURES, lacks_too_much, repaired
 from captioner.errors import CaptionerError
-from captioner.files import remedy
+from captioner.files import LFS_POINTER, remedy
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; what phones usually save stays below, bombs do not
 
@@ -94,6 +94,8 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
 def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
     """The picture as `image_repair` restores it; None if it cannot be repaired."""
     data = _content(source)
+    if not data:
+        return None
 
     def load(filling: bytes = b"") -> Image.Image:
         mended = repaired(data, max_pixels, filling)
@@ -110,18 +112,28 @@ def _repaired(source: ImageSource, max_pixels: int) -> Image.Image | None:
 
 
 def _content(source: Any) -> bytes:
-    """All bytes of the file behind `source`; empty if there is no file."""
+    """All bytes of the file behind `source`; empty if there is none, or none that can be repaired.
+
+    Only such a file is read whole: it might as well be a video that exceeds the memory.
+    """
     try:
         if isinstance(source, bytes):
             return source
         if hasattr(source, "read"):
-            source.seek(0)
-            return source.read()
+            return _repairable(source)
         if isinstance(source, str | os.PathLike) and Path(source).is_file():
-            return Path(source).read_bytes()
-    except (OSError, ValueError):  # it was deleted or closed in the meantime
+            with Path(source).open("rb") as file:
+                return _repairable(file)
+    except (OSError, ValueError, MemoryError):  # it was deleted or closed in the meantime
         pass
     return b""
+
+
+def _repairable(file: BinaryIO) -> bytes:
+    file.seek(0)
+    head = file.read(8)
+    whole = isinstance(head, bytes) and head.startswith(SIGNATURES)
+    return head + file.read() if whole else b""
 
 
 def _load(source: Any, max_pixels: int) -> Image.Image:
@@ -190,10 +202,15 @@ def to_network_input(image: Image.Image, size: int) -> np.ndarray:
 _OTHERS = (
     (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1"), "It is a HEIC photo. Export it as a "
      "JPEG; an iPhone takes JPEGs if its camera's format is set to Most Compatible."),
+    (4, (b"ftypcrx ",), "It is a camera's raw photo. Export it as a JPEG."),
+    (4, (b"ftypM4A ", b"ftypM4B "), "It is a recording of sound. Use a picture."),
     (4, (b"ftyp",), "It is a video. Take a still picture of it."),
     (0, (b"\x1aE\xdf\xa3",), "It is a video. Take a still picture of it."),
     (0, (b"%PDF",), "It is a document (PDF). Export its page as a PNG or JPEG."),
     (0, (b"<svg", b"<?xml"), "It is a drawing (SVG). Export it as a PNG or JPEG."),
+    (0, (b"II*\0", b"MM\0*"), "It is a TIFF or a raw photo of a kind that cannot be read here. "
+     "Export it as a PNG or JPEG."),
+    (0, (LFS_POINTER,), "It is a Git LFS pointer, not the file itself. Run `git lfs pull`."),
 )  # fmt: skip
 
 
@@ -202,12 +219,14 @@ def _advice(source: Any) -> str:
     try:
         if hasattr(source, "read"):
             source.seek(0)
-            head = source.read(16)
+            head = source.read(64)
         else:
             with open(source, "rb") as file:
-                head = file.read(16)
+                head = file.read(64)
     except OSError:
         head = b""
+    if head[4:8] == b"ftyp" and (b"avif" in head[8:] or b"avis" in head[8:]):
+        return "It is a damaged AVIF. Save or download it again."
     for start, signatures, advice in _OTHERS:
         if head[start:].startswith(signatures):
             return advice
@@ -237,6 +256,8 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         return _scaled_to_rgb(np.asarray(image, np.float32) / 257)
     if image.mode in ("I", "F"):
         return _scaled_to_rgb(_to_byte_range(np.asarray(image, np.float32)))
+    if image.mode == "La":  # which can be turned into nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -259,12 +280,13 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_byte_range(values: np.ndarray) -> np.ndarray:
     """Greyscale (height, width) of an unknown range, scaled to 0..255.
 
-    The largest value tells the ranges 0..1, 8-bit and 16-bit apart.
+    The largest value tells the ranges 0..1, 8-bit and 16-bit apart. Resampling may lead beyond 1,
+    and so may bright lights; but values with fractions are not 8-bit if the largest is small.
     """
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     largest = values.max()
-    if largest <= 1.0:
-        return values * 255
+    if largest <= 1.0 or (largest <= 16.0 and (values % 1).any()):
+        return values * 255  # what exceeds 255 is clipped
     return values if largest <= 255 else values * (255 / max(largest, 65535.0))
 
 

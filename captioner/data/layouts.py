@@ -25,6 +25,7 @@ from pathlib import Path
 
 from captioner.data.caption_forms import FORMS
 from captioner.data.captions_file import SPLITS, DatasetError, abbreviate
+from captioner.files import remedy
 
 FOLDERS = ("annotations", "captions", "text", "images")  # where captions files lie
 _ARCHIVE = "annotations_"  # COCO's archives, unpacked into folders of their names
@@ -81,7 +82,7 @@ def find_parts(data_dir: Path) -> list[Part]:
         DatasetError: There is no captions file, or it is not clear which one to read.
     """
     if data_dir.is_file():
-        home = data_dir.parent
+        home = data_dir.absolute().parent
         split = _split_of(data_dir) if _PUBLISHED.fullmatch(data_dir.name.lower()) else None
         while home.name in FOLDERS or home.name.startswith(_ARCHIVE):
             home = home.parent
@@ -90,6 +91,12 @@ def find_parts(data_dir: Path) -> list[Part]:
         raise DatasetError(
             f"there is no folder {data_dir}; correct the path, or put the data there"
         )
+    try:
+        os.listdir(data_dir)
+    except OSError as error:
+        raise DatasetError(
+            f"{data_dir} cannot be read ({error.strerror}). {remedy(error)}."
+        ) from error
     for home in (data_dir, data_dir / "data"):
         if parts := _imagefolder(home):
             return parts
@@ -118,9 +125,10 @@ def _has_captions(folder: Path) -> bool:
 def _imagefolder(home: Path) -> list[Part]:
     """The parts of Hugging Face's layout, in which the folder of each split has its own file."""
     parts = []
-    for name in sorted(os.listdir(home)) if home.is_dir() else []:
-        found = [f for f in _captions_files(home / name) if f.stem.lower() == "metadata"]
-        if name.lower() in SPLITS and found:
+    for name in _names(home):
+        if name.lower() not in SPLITS:
+            continue
+        if found := [f for f in _captions_files(home / name) if f.stem.lower() == "metadata"]:
             parts.append(Part(found[0], SPLITS[name.lower()], (home / name,)))
     return parts
 
@@ -145,7 +153,7 @@ def _parts(folder: Path, files: list[Path], home: Path) -> list[Part]:
 
 
 def _part(path: Path, home: Path, split: str | None) -> Part:
-    general = [path.parent, *(home / name for name in _PHOTOS)]
+    general = [path.parent, *(place / name for place in (home, path.parent) for name in _PHOTOS)]
     word = _SPLIT_WORD.search(path.name.lower())
     if not word:
         return Part(path, split, tuple(dict.fromkeys(general)))
@@ -154,7 +162,7 @@ def _part(path: Path, home: Path, split: str | None) -> Part:
     names = [
         form.format(split=name, year=year[0] if year else "")
         for form in _SPLIT_PHOTOS
-        for name in dict.fromkeys([word[0], SPLITS[word[0]]])  # both "validation" and "val"
+        for name in dict.fromkeys([word[0], *_words_for(SPLITS[word[0]])])
     ]
     own = [home / name for name in names]
     return Part(path, split, tuple(dict.fromkeys([*own, *general])))
@@ -166,9 +174,21 @@ def _has_own_photos(group: Iterable[Path], home: Path) -> bool:
     return any(found and (home / found[0]).is_dir() for found in releases)
 
 
+def _words_for(split: str) -> list[str]:
+    """The names that the folder of a split may have, its own one first."""
+    return [split, *(word for word, meant in SPLITS.items() if meant == split)]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; nothing if it is not one, or of another user, as lost+found is."""
+    try:
+        return sorted(os.listdir(folder))
+    except (NotADirectoryError, FileNotFoundError, PermissionError):
+        return []
+
+
 def _captions_files(folder: Path) -> list[Path]:
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return [folder / name for name in names if _may_hold_captions(folder / name)]
+    return [folder / name for name in _names(folder) if _may_hold_captions(folder / name)]
 
 
 def _may_hold_captions(path: Path) -> bool:

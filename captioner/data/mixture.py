@@ -6,6 +6,7 @@ collide. A run on one data set leaves the ids as they are, so its feature cache 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +60,9 @@ def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[So
             raise DatasetError(
                 "--data-dir is for one data set. For several write --dataset KIND:FOLDER for each."
             )
-        sources.append(Source(kind, Path(folder) if folder else data_dir or Path("data") / kind))
+        # Shells leave a ~ as it is if it does not begin a word.
+        path = Path(os.path.expanduser(folder)) if folder else data_dir or Path("data") / kind
+        sources.append(Source(kind, path))
     return sources
 
 

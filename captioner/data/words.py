@@ -10,7 +10,7 @@ checkpoint always splits captions as in its training:
     icu       as "unicode", but ICU's dictionaries find the words in Chinese, Japanese, Thai, Lao,
               Khmer and Burmese. This needs the package icu4py.
 
-All three give the same words for text without combining marks in scripts with spaces.
+For English, all three give the same words.
 """
 
 from __future__ import annotations

@@ -20,8 +20,10 @@ VAL = photos("a dog", split="val")
 @pytest.mark.parametrize(
     ("records", "min_count", "message"),
     [
-        ([], 1, r"^0 training and 0 validation photos: .*at least ten photos"),
-        (photos("a dog", "a cat"), 1, r"^2 training and 0 validation photos: .*at least ten"),
+        ([], 1, r"^0 training and 0 validation photos: .*at least five photos"),
+        (photos("a dog", "a cat"), 1, r"^2 training and 0 validation photos: .*at least five"),
+        (photos(*["a dog"] * 5), 1, r'^5 training and 0 validation .* give each photo a "split"'),
+        (photos(*["a dog"] * 4, split="val"), 1, r'^0 training and 4 .* give each photo a "split"'),
         (photos(*["a dog"] * 20), 1, r'^20 training and 0 validation .* give each photo a "split"'),
         (VAL, 1, r"^0 training and 1 validation photos"),
         ([*VAL, *photos("a dog", split="test")], 1, r'^0 training and 1 .*give each photo a "spl'),

@@ -357,3 +357,20 @@ def test_ctrl_c_is_prompt_and_leaves_nothing_half_written(data_dir: Path, mirror
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors
     assert files(data_dir).keys() == {"annotations/captions_train2014.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NO_PROXY", "fe80::/10"),
+        ("HTTP_PROXY", "http://proxy:port"),
+        ("ALL_PROXY", "socks4://127.0.0.1:9"),
+        ("SSL_CERT_FILE", "/nowhere/certificates.pem"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DownloadError, match=rf"correct or unset the variables .*{name}"):
+        download_coco(tmp_path, **QUICK)

@@ -150,6 +150,11 @@ def test_premultiplied_alpha_lies_over_white() -> None:
     assert np.abs(pixels(image).astype(int) - (255, 204, 204)).max() <= 2
 
 
+def test_premultiplied_grey_lies_over_white() -> None:
+    image = Image.new("LA", (3, 2), (100, 51)).convert("La")
+    assert np.abs(pixels(image).astype(int) - 224).max() <= 2
+
+
 def test_palette_with_transparency() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, *BLUE])
@@ -205,6 +210,9 @@ def test_16_bit_colour_keeps_its_tones() -> None:
     "values, expected",
     [
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[-0.1, 0.5, 1.2]], np.float32), [0, 128, 255]),  # resampled, and so overshot
+        (np.array([[0.0, 0.5, 4.0]], np.float32), [0, 128, 255]),  # a bright light
+        (np.array([[0.0, 2.0, 4.0]], np.float32), [0, 2, 4]),  # a dark 8-bit picture
         (np.array([[0.0, 128.0, 255.0]], np.float32), [0, 128, 255]),
         (np.array([[0.0, 32896.0, 65535.0]], np.float32), [0, 128, 255]),
         (np.array([[-5.0, np.nan, 200.0]], np.float32), [0, 0, 200]),

@@ -245,3 +245,42 @@ def test_damaged_pictures_raise_nothing_but_image_error(photo) -> None:
             assert np.isfinite(found).all()
             outcomes["loaded"] += 1
     assert min(outcomes.values()) > 30, outcomes
+
+
+@pytest.mark.parametrize(
+    ("head", "advice"),
+    [
+        (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf", "It is a damaged AVIF. Save or"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avifmiaf", "It is a damaged AVIF. Save or"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "It is a HEIC photo."),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "It is a camera's raw photo. Export it as"),
+        (b"\0\0\0\x18ftypM4A \0\0\0\0M4A isom", "It is a recording of sound."),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "It is a video."),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Run `git lfs pull`."),
+    ],
+)
+def test_what_else_it_is(tmp_path: Path, head: bytes, advice: str) -> None:
+    (tmp_path / "photo.jpg").write_bytes(head + bytes(1000))
+    assert advice in refusal(tmp_path / "photo.jpg")
+    assert advice in refusal(io.BytesIO(head + bytes(1000)))
+
+
+def test_what_cannot_be_repaired_is_not_read_whole(tmp_path: Path) -> None:
+    """A video may exceed the memory."""
+    with (tmp_path / "film.mp4").open("wb") as film:
+        film.write(b"\0\0\0\x18ftypisom")
+        film.truncate(1 << 40)  # 1 TB, of which nothing is on the disk
+    assert "It is a video" in refusal(tmp_path / "film.mp4")
+    with (tmp_path / "film.mp4").open("rb") as film:
+        assert "It is a video" in refusal(film)
+    assert "damaged" in refusal(io.StringIO("text"))
+
+
+def test_colours_in_floating_point_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    header = b"II*\0" + struct.pack("<I", 8)
+    entries = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 32), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 200), (277, 3, 1, 3), (278, 4, 1, 1), (279, 4, 1, 12), (339, 3, 1, 3)]
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
+    data = (header + body + bytes(4)).ljust(200, b"\0") + struct.pack("<3f", 0.1, 0.5, 0.9)
+    (tmp_path / "photo.tif").write_bytes(data)
+    assert "Export it as a PNG or JPEG." in refusal(tmp_path / "photo.tif")

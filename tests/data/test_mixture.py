@@ -136,3 +136,18 @@ def test_what_is_missing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert {r.split for r in records} == {"train", "val"}
         again = read_mixture([Source("coco", folder)], num_images=5, download=True)
         assert again == records and len(server.log) == requests
+
+
+def test_a_folder_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Shells leave the ~ in `folder:~/photos` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert parse_sources(["folder:~/photos"]) == [Source("folder", tmp_path / "photos")]
+
+
+def test_who_wrote_captions_is_said_by_all_files_or_none(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", [{"file_name": "a.jpg", "caption": "a dog", "by": "people"}])
+    (tmp_path / "data" / "captions.jsonl").rename(tmp_path / "data" / "c-00000-of-00002.jsonl")
+    (tmp_path / "data" / "c-00001-of-00002.jsonl").write_text('{"image": "a.jpg", "text": "x"}')
+    with pytest.raises(DatasetError, match=r'only one of the files .*a\.jpg .* \("by"\); say it'):
+        read_mixture(parse_sources([f"folder:{tmp_path / 'data'}"]))

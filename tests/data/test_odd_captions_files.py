@@ -1,0 +1,145 @@
+"""Captions files as they come out of other programs, or as people name and unpack them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_layouts import make, said
+
+from captioner.data.datasets import DatasetError, read_folder
+
+PHOTOS = {"a.jpg": b"", "b.jpg": b""}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['A dog runs.' 'It is \"brown\".'\n 'One dog\\'s run']",  # an array of NumPy
+        """["A dog runs." 'It is "brown".'\n "One dog's run"]""",
+        "['A dog runs.', 'It is \"brown\".', \"One dog's run\"]",  # a list of Python
+        json.dumps(["A dog runs.", 'It is "brown".', "One dog's run"]),
+    ],
+)
+def test_several_captions_in_a_cell(tmp_path: Path, cell: str) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("image", "caption"), ("a.jpg", cell)])
+    make(tmp_path, {"captions.csv": text.getvalue()} | PHOTOS)
+    (record,) = read_folder(tmp_path, val_fraction=0)
+    assert record.captions == ("A dog runs.", 'It is "brown".', "One dog's run")
+
+
+def test_hidden_test_sets_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    in_folders = {
+        "train/metadata.csv": "file_name,text\na.jpg,a dog\n",
+        "test/metadata.csv": "file_name\nb.jpg\n",
+        "val/metadata.jsonl": '{"file_name": "b.jpg"}\n',
+    }
+    photos = {f"{split}/{name}": b"" for split in ("train", "test", "val") for name in PHOTOS}
+    make(tmp_path / "folders", in_folders | photos)
+    expected = {"train/a.jpg": ("a", "train", ("a dog",))}
+    assert said(read_folder(tmp_path / "folders", val_fraction=0), tmp_path / "folders") == expected
+    assert "left out" in caplog.text
+    files = {"train.csv": "image,caption\na.jpg,a dog\n", "test.csv": "image\nb.jpg\n"}
+    make(tmp_path / "files", files | PHOTOS)
+    (record,) = read_folder(tmp_path / "files", val_fraction=0)
+    assert record.captions == ("a dog",)
+    (tmp_path / "files" / "train.csv").unlink()
+    with pytest.raises(DatasetError, match=r"neither names columns"):
+        read_folder(tmp_path / "files")
+
+
+def test_an_empty_column_does_not_hide_another(tmp_path: Path) -> None:
+    make(tmp_path, {"captions.csv": "image,caption,text\na.jpg,,a dog\nb.jpg,a cat,\n"} | PHOTOS)
+    found = {r.image_id: r.captions for r in read_folder(tmp_path, val_fraction=0)}
+    assert found == {"a": ("a dog",), "b": ("a cat",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.json", '{"image": "a.jpg"}\n{"image": "b.jpg"}', r"object in each line, name it \*\.j"),
+        ("c.json", '{"images": [', "download it again"),
+        ("c.csv", "x" * 200_000, "line 1: field larger than field limit"),
+        ("c.csv", "version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
+        ("c.json", "version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
+    ],
+)
+def test_what_to_do_is_said(tmp_path: Path, name: str, content: str, message: str) -> None:
+    make(tmp_path, {name: content} | PHOTOS)
+    with pytest.raises(DatasetError, match=message):
+        read_folder(tmp_path)
+
+
+def test_the_path_that_the_program_asks_for_works(tmp_path: Path) -> None:
+    """Also where the data set's folder has a name that is usual for a folder inside one."""
+    files = {f"{name}.csv": f"image,caption\na.jpg,{name}\n" for name in ("one", "two")}
+    make(tmp_path / "captions", files | {"images/a.jpg": b""})
+    with pytest.raises(DatasetError, match="give the path of the right one"):
+        read_folder(tmp_path / "captions")
+    (record,) = read_folder(tmp_path / "captions" / "two.csv", val_fraction=0)
+    assert record.captions == ("two",)
+
+
+def test_a_captions_file_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, {"annotations/captions.csv": "image,caption\na.jpg,x\n", "images/a.jpg": b""})
+    monkeypatch.chdir(tmp_path / "annotations")
+    (record,) = read_folder("captions.csv", val_fraction=0)
+    assert record.path.samefile(tmp_path / "images" / "a.jpg")
+
+
+def test_photos_of_ade20k_lie_in_a_folder_called_training(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {}
+    for split, number in (("train", 1), ("validation", 2)):
+        line = {"dataset_id": "ADE20k", "image_id": f"ADE_{split}_{number}", "caption": "a room"}
+        files[f"ade20k_{split}_localized_narratives.jsonl"] = json.dumps(line)
+    files |= {"images/training/ADE_train_1.jpg": b""}
+    files |= {"images/validation/ADE_validation_2.jpg": b""}
+    make(tmp_path, files)
+    assert {r.split: r.path.name for r in read_folder(tmp_path)} == {
+        "train": "ADE_train_1.jpg",
+        "val": "ADE_validation_2.jpg",
+    }
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="another user takes root")
+def test_a_folder_of_another_user_is_none_of_ours(tmp_path: Path) -> None:
+    """A disk of its own has one: lost+found."""
+    make(tmp_path / "data", {"captions.csv": "image,caption\na.jpg,a dog\n"} | PHOTOS)
+    make(tmp_path / "closed", {"captions.csv": "image,caption\na.jpg,a dog\n"} | PHOTOS)
+    for folder in (tmp_path / "data" / "lost+found", tmp_path / "data" / "annotations"):
+        folder.mkdir(mode=0o700)
+    (tmp_path / "closed").chmod(0o700)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and not folder.stat().st_mode & 1 and "pytest" in str(folder):
+            folder.chmod(0o755)
+    program = (
+        "import encodings.utf_8_sig, os, sys; from captioner.data.folder import read_folder\n"
+        "os.setuid(65534)  # who may not read the folder of Python\n"
+        "for folder in sys.argv[1:]:\n"
+        "    try: print(len(read_folder(folder)))\n"
+        "    except ValueError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "data", tmp_path / "closed"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found, refused = done.stdout.splitlines()
+    assert found == "1"
+    assert refused == f"{tmp_path / 'closed'} cannot be read (Permission denied). " + (
+        "Let your user read it."
+    )
