@@ -22,6 +22,7 @@ from captioner.web import responses
 from captioner.web.api_snippets import show_example
 from captioner.web.controls import search_control
 from captioner.web.responses import CaptionRequest
+from captioner.web.sent_files import source
 from captioner.web.uploads import example_address, refuse_addresses
 
 MAX_PHOTOS = 16  # in one call of /caption_batch
@@ -105,7 +106,7 @@ class _Endpoints:
             photos, pixels = [], []
             for image in images:
                 try:
-                    pixels.append(self.captioner.pixels(responses.source(image)))
+                    pixels.append(self.captioner.pixels(source(image)))
                     photos.append({"name": _name(image)})
                 except ImageError as error:
                     photos.append({"name": _name(image), "error": str(error)})

@@ -24,6 +24,7 @@ from captioner.files import unique_names
 from captioner.model.decoding_options import DEFAULTS
 from captioner.web import responses
 from captioner.web.downloads import add_to_zip, file_name
+from captioner.web.sent_files import source
 from captioner.web.uploads import refuse_addresses
 from captioner.web.viewer import MAX_MEGABYTES
 
@@ -181,7 +182,7 @@ def _caption_group(
     pixels: list[np.ndarray] = []
     for file in files:
         try:
-            photo = load_image(responses.source(file))
+            photo = load_image(source(file))
             pixels.append(captioner.pixels(photo))
             photo.thumbnail(responses.PREVIEW_SIZE)
             photos.append(photo)

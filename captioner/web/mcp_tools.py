@@ -14,7 +14,7 @@ import gradio as gr
 from gradio_client.utils import handle_file, is_file_obj_with_meta, traverse
 from mcp import types
 
-from captioner.web.uploads import sent_file
+from captioner.web.sent_files import sent_file
 
 _PICTURE = "a data URL (data:image/png;base64,...), or the address or path of a file sent here"
 _EXPLAINED = (

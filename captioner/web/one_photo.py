@@ -29,7 +29,7 @@ _FAILED = _TELL % ("failed", "null")
 _TAKEN = _TELL % ("taken", "null")
 _FEEDBACK_KEPT = _TELL % ("feedback", "values[0]")
 _FEEDBACK_LOST = _TELL % ("feedback", "'The server does not answer. Send it again.'")
-# The viewer has uploaded the file. Gradio checks this before the server opens the file.
+# The viewer has uploaded the file, which `sent_files` checks before it is opened.
 _GIVEN = """(image, ...others) => [
     document.querySelector("#viewer .result").given ?? null, ...others
 ]"""

@@ -87,8 +87,8 @@ def build_page(models: Sequence[ShownModel], feedback: Feedback | None = None) -
         feedback: Where better captions by visitors are kept; None if they are not.
     """
     # Without preprocess=False, Gradio would open the picture itself, before `load_image`. Its
-    # messages hold paths, it re-encodes some pictures, and it has no limit for pixels. Gradio still
-    # checks that the file was uploaded to this server.
+    # messages hold paths, it re-encodes some pictures, and it has no limit for pixels. `sent_files`
+    # checks that the file was sent to this server.
     captioner = models[0].captioner
     remove_broken_uploads()
     work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": _AT_ONCE}

@@ -20,6 +20,7 @@ from captioner.web.downloads import write_download
 from captioner.web.examples import example_photos
 from captioner.web.feedback import Feedback
 from captioner.web.responses import CaptionRequest, KeptPhoto
+from captioner.web.sent_files import source
 from captioner.web.shown_models import ShownModel
 
 _MAX_PREFIX = 1000  # characters
@@ -101,7 +102,7 @@ class PageEvents:
         if request["kind"] == "example":
             bounds = Bounds(1, len(example_photos()), whole=True)
             number = int(responses.number("example", request.get("number"), bounds))
-            image = {"path": str(example_photos()[number - 1])}
+            image = example_photos()[number - 1]
         plan = search_plan(*options)  # checks the options before the work on the photo
         kept = responses.keep_photo(self._captioners, image)
         url = "data:image/jpeg;base64," + base64.b64encode(kept.preview).decode()
@@ -185,7 +186,7 @@ def _preview(request: dict, kept: KeptPhoto | None) -> bytes:
     """The photo as the page shows it, as a JPEG: the one that was kept, or else the page's copy."""
     if known := _known(request, kept):
         return known.preview
-    return responses.preview(load_image(responses.source({"url": request.get("photo")})))
+    return responses.preview(load_image(source({"url": request.get("photo")})))
 
 
 def _to_json(

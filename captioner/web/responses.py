@@ -6,8 +6,6 @@ These are written to the log.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import errno
 import io
@@ -30,6 +28,7 @@ from captioner.data.images import ImageError, load_image
 from captioner.drawing.overlay import attention_grid_png
 from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES, Bounds, DecodingOptions
 from captioner.web.feedback import CaptionRefused
+from captioner.web.sent_files import source
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,6 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 # The largest caption that a page may send back to be drawn. Real captions are much smaller.
 _MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
 PREVIEW_SIZE = (1024, 1024)  # pixels, at most, of a photo that is kept to be shown or drawn
-NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_ROOM_LEFT = "The server has no room left for this photo. Try again later."
 _FAILED = "Something went wrong with this photo on the server, and its log has the details."
@@ -65,7 +63,8 @@ class KeptPhoto:
 
 
 def keep_photo(captioners: Sequence[Captioner], image: Any) -> KeptPhoto:
-    """Computes the features of the photo in Gradio's `image`, for each model.
+    """Computes the features of the photo in Gradio's `image`, or of a file of the server's own, for
+    each model.
 
     Raises:
         gr.Error: The photo cannot be used. The message is for the visitor.
@@ -85,7 +84,7 @@ def keep_photo(captioners: Sequence[Captioner], image: Any) -> KeptPhoto:
 
 
 def read_photo(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarray]:
-    """Reads the photo in Gradio's `image`, and computes its features.
+    """Reads the photo in Gradio's `image`, or in a file of the server's own; computes its features.
 
     Returns:
         The upright photo, and its features, float16 (1, locations, channels).
@@ -94,7 +93,7 @@ def read_photo(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarra
         gr.Error: The photo cannot be used. The message is for the visitor.
     """
     with messages_for_visitors():
-        photo = load_image(source(image))
+        photo = load_image(image if isinstance(image, Path) else source(image))
         return photo, captioner.features([photo])
 
 
@@ -169,25 +168,6 @@ def number(name: str, value: Any, bounds: Bounds) -> float:
     if not bounds.allow(int(value) if whole else value):
         raise _bad_option(name, str(bounds))
     return float(value)
-
-
-def source(image: Any) -> Path | bytes:
-    """The picture in what Gradio hands over unprocessed: the path of an uploaded file, or the bytes
-    of a data URL.
-
-    Raises:
-        ImageError: There is neither.
-    """
-    image = image if isinstance(image, dict) else {}
-    if image.get("path"):
-        return Path(image["path"])
-    kind, _, data = (image.get("url") or "").partition(";base64,")
-    if not kind.startswith("data:"):
-        raise ImageError(NO_PHOTO)
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error:
-        raise ImageError("The picture's data URL is not valid base64.") from None
 
 
 @contextlib.contextmanager

@@ -1,31 +1,21 @@
-"""Photos that visitors and programs name by a path or an address.
-
-Only files that were sent to this server are opened. The server never fetches an address.
-"""
+"""How Gradio takes photos: uploads that break off leave nothing, and addresses are refused."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from urllib.parse import unquote
 
 import gradio as gr
 from gradio import route_utils
-from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 from starlette.datastructures import FormData
 
 from captioner.data.images import load_image
 from captioner.web import responses
 from captioner.web.examples import example_photos
+from captioner.web.sent_files import ADDRESS, SERVED, sent_file
 
-ADDRESS = (
-    "This server does not fetch addresses, and opens only files that it has been sent. Give the "
-    "picture itself: as a file, or as a data URL (data:image/png;base64,...)."
-)
 logger = logging.getLogger(__name__)
-
-_SERVED = "/gradio_api/file="
 
 
 class _TidyParser(route_utils.GradioMultiPartParser):
@@ -47,28 +37,6 @@ def remove_broken_uploads() -> None:
     Gradio itself keeps them for ever: it removes only files that were sent whole.
     """
     route_utils.GradioMultiPartParser = _TidyParser  # ty: ignore[invalid-assignment]
-
-
-def sent_file(name: str) -> Path | None:
-    """Finds a file that was sent to this server.
-
-    Args:
-        name: The path that the upload returned, or the file's address on this server.
-
-    Returns:
-        The file, or None if `name` stands for anything else.
-    """
-    _, served, path = name.partition(_SERVED)
-    try:
-        file = Path(unquote(path.partition("?")[0]) if served else name).resolve()
-        inside = file.is_relative_to(Path(get_upload_folder()).resolve())
-        return file if inside and file.is_file() else None
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ):  # too long, a null byte, a loop of links
-        return None
 
 
 def refuse_addresses(component: gr.Image | gr.File | gr.UploadButton) -> None:
@@ -93,8 +61,8 @@ def example_address() -> str:
     """The address of an example photo on this server, without the server's own name."""
     photo = responses.preview(load_image(example_photos()[0]))
     try:
-        return _SERVED + Path(responses.cache_file(photo, "photo.jpg")).as_posix()
+        return SERVED + Path(responses.cache_file(photo, "photo.jpg")).as_posix()
     except OSError as error:
         # The page is shown even with a full disk, and reports it when a photo is uploaded.
         logger.warning("no example photo can be offered to programs: %s", error)
-        return f"{_SERVED}photo.jpg"
+        return f"{SERVED}photo.jpg"

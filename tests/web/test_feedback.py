@@ -20,6 +20,7 @@ from captioner.web import feedback as module
 from captioner.web import responses
 from captioner.web.feedback import CaptionRefused, Feedback, FeedbackUnusable, open_folder
 from captioner.web.page_events import PageEvents
+from captioner.web.sent_files import NO_PHOTO
 
 
 def jpeg(image: Image.Image, **options: object) -> bytes:
@@ -107,7 +108,7 @@ def test_nothing_is_kept_without_consent(tmp_path: Path, photo: Photo) -> None:
     assert PageEvents([]).keep_caption(kept, gr.EventData(None, agreed)), "it was not asked for"
     assert "needs words" in events.keep_caption(kept, gr.EventData(None, agreed | {"caption": 0}))
     gone = events.keep_caption(None, gr.EventData(None, agreed))
-    assert gone == responses.NO_PHOTO
+    assert gone == NO_PHOTO
     assert files(tmp_path) == {}
     assert events.keep_caption(kept, gr.EventData(None, agreed)) == ""
     (line,) = (tmp_path / "captions.jsonl").read_text().splitlines()

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import DESKTOP
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -109,15 +111,20 @@ class Broken:
         raise RuntimeError("no device")
 
 
-def test_limits_and_faults(tmp_path: Path) -> None:
+def test_limits_and_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # as if these files had been sent
     (tmp_path / "odd.jpg").write_text("no picture")
     odd = {"path": str(tmp_path / "odd.jpg"), "orig_name": "<b>.jpg"}
     *_, (content, paths) = answer(Broken(), [odd] * (MAX_PHOTOS + 2))
     assert "2 more files were left out" in content and content.count("<tr>") == MAX_PHOTOS + 1
     assert "&lt;b&gt;.jpg" in content and "<b>" not in content
     assert paths[2] is None, "there is nothing to draw"
-    good = {"path": str(example_photos()[0]), "orig_name": "good.jpg"}
+    shutil.copy(example_photos()[0], tmp_path / "good.png")
+    good = {"path": str(tmp_path / "good.png"), "orig_name": "good.jpg"}
     *_, (content, paths) = answer(Broken(), [odd] * 8 + [good])
     assert "8 of 9 files are done" in content and "It stopped here." in content
     assert "no device" not in content
     assert len(Path(paths[1]).read_text().splitlines()) == 8
+    foreign = {"path": str(example_photos()[0]), "orig_name": "good.jpg"}
+    *_, (content, _) = answer(Broken(), [foreign])
+    assert "opens only files that it has been sent" in content

@@ -19,7 +19,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from captioner.web.examples import examples
+from captioner.web.examples import example_photos, examples
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,30 @@ def test_only_uploaded_files_are_read(app: App, image: Any) -> None:
     assert str(ROOT) not in text and "Traceback" not in text
     if isinstance(image, dict) and image.get("path", "").startswith("http"):
         assert "does not fetch addresses" in text
+
+
+@pytest.mark.parametrize("form", ["path", "relative", "null", "empty", "address", "complete"])
+def test_a_picture_of_the_server_is_not_read(app: App, form: str) -> None:
+    """Gradio itself checks only paths with the mark of an uploaded file."""
+    picture = example_photos()[0]
+    given: dict[str, Any] = {"path": str(picture)}
+    if form == "relative":
+        given = {"path": str(picture.relative_to(ROOT))}
+    elif form in ("null", "empty"):
+        given |= {"meta": None if form == "null" else {}}
+    elif form == "address":
+        given = {"path": f"{app.url}gradio_api/file={picture}"}
+    with httpx.Client(base_url=app.url + "gradio_api/", timeout=60) as http:
+        if form == "complete":
+            body = {"data": [given, "a", 3, "greedy", 0.7, 0]}
+            event = http.post("call/complete", json=body).json()["event_id"]
+            text = http.get(f"call/complete/{event}").text
+        else:
+            kind, data = call(http, given)
+            text = f"event: {kind} {data}"
+    assert "event: error" in text and "captions" not in text.replace("Image captions", "")
+    if form not in ("null", "empty"):
+        assert "opens only files that it has been sent" in text
 
 
 @pytest.mark.parametrize(
