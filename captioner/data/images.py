@@ -48,6 +48,11 @@ _UPRIGHT = {  # EXIF orientation -> the operation that turns the stored pixels u
 # division into a product, which differs in the last bit.
 NETWORK_INPUT = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
 
+# The 8-bit value of each 16-bit one. A table takes less memory than the picture in floating point.
+_EIGHT_BIT = np.rint(np.arange(65536, dtype=np.float32) / 257).astype(np.uint8)
+
+_BAND = 256  # rows of a transparent picture that are laid over white at a time
+
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
@@ -253,17 +258,24 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     image = _upright(image)
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16-bit values at 255 and so turns photos white.
-        return _scaled_to_rgb(np.asarray(image, np.float32) / 257)
+        return Image.fromarray(_EIGHT_BIT[np.asarray(image)]).convert("RGB")
     if image.mode in ("I", "F"):
         return _scaled_to_rgb(_to_byte_range(np.asarray(image, np.float32)))
     if image.mode == "La":  # which can be turned into nothing else
         image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    rgb = image.convert("RGB")
+    rgb = _over_white(image) if image.has_transparency_data else image.convert("RGB")
     rgb.info = {}  # otherwise loading this image again would apply its orientation a second time
+    return rgb
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """A transparent picture, laid over white: band by band, because each step makes one more copy
+    of its pixels."""
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        rgb.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
     return rgb
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -21,9 +20,10 @@ from captioner.model.decoding_options import BOUNDS, DEFAULTS, MEANINGS, Decodin
 from captioner.web import responses
 from captioner.web.api_snippets import show_example
 from captioner.web.controls import search_control
+from captioner.web.reading import read_picture
 from captioner.web.responses import CaptionRequest
-from captioner.web.sent_files import source
-from captioner.web.uploads import example_address, refuse_addresses
+from captioner.web.sent_files import name, source
+from captioner.web.uploads import example_address
 
 MAX_PHOTOS = 16  # in one call of /caption_batch
 TILE = 128  # pixels per tile of the attention grid; small, because writing the PNG takes longest
@@ -106,10 +106,11 @@ class _Endpoints:
             photos, pixels = [], []
             for image in images:
                 try:
-                    pixels.append(self.captioner.pixels(source(image)))
-                    photos.append({"name": _name(image)})
+                    _, (given,) = read_picture(source(image), [self.captioner])
+                    pixels.append(given)
+                    photos.append({"name": name(image)})
                 except ImageError as error:
-                    photos.append({"name": _name(image), "error": str(error)})
+                    photos.append({"name": name(image), "error": str(error)})
             good = [photo for photo in photos if "error" not in photo]
             if good:
                 features = self.captioner.features_of_pixels(np.stack(pixels))
@@ -121,7 +122,7 @@ class _Endpoints:
     def _single(
         self, image: Any, request: CaptionRequest, alternatives: bool = False
     ) -> tuple[dict, str]:
-        photo, features = responses.read_photo(self.captioner, image)
+        photo, (features,) = responses.read_photo([self.captioner], image)
         captions = responses.answer(self.captioner, features, request)
         content = {"captions": [responses.to_json(c, alternatives) for c in captions]}
         return content, responses.draw_grid(photo, captions[0], TILE)
@@ -178,7 +179,6 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
     files = gr.File(label="Photos", file_count="multiple", visible=False)
     example = example_address()
     for uploaded in (image, files):
-        refuse_addresses(uploaded)
         show_example(uploaded, example)
     prefix = gr.Textbox(label="First words", visible=False)
     sides = [gr.Number(label=s, visible=False) for s in ("Left", "Top", "Right", "Bottom")]
@@ -194,8 +194,3 @@ def add_endpoints(captioner: Captioner, **work: Any) -> None:
         gr.Button(visible=False).click(
             _with_search_options(run), inputs, outputs, api_name=run.__name__, **work
         )
-
-
-def _name(image: Any) -> str:
-    """The file's name as the sender has it."""
-    return str(image.get("orig_name") or Path(str(image.get("path"))).name)

@@ -18,15 +18,14 @@ import numpy as np
 from PIL import Image
 
 from captioner.captioner import Caption, Captioner
-from captioner.data.images import ImageError, load_image
+from captioner.data.images import ImageError
 from captioner.drawing.overlay import attention_grid_png
 from captioner.files import unique_names
 from captioner.model.decoding_options import DEFAULTS
-from captioner.web import responses
+from captioner.web import responses, sent_files
 from captioner.web.downloads import add_to_zip, file_name
-from captioner.web.sent_files import source
-from captioner.web.uploads import refuse_addresses
-from captioner.web.viewer import MAX_MEGABYTES
+from captioner.web.reading import read_picture
+from captioner.web.sent_files import MAX_MEGABYTES, source
 
 MAX_PHOTOS = 100  # at a time
 CSV_COLUMNS = ("name", "rank", "caption", "probability", "mean_log_prob", "grid", "problem")
@@ -83,7 +82,6 @@ def add_many_photos(captioner: Captioner) -> None:
             yield [content, *buttons, *inputs]
 
     for way, run in ((files, caption_all), (folder, caption_folder)):
-        refuse_addresses(way)
         way.upload(
             run,
             [way],
@@ -182,9 +180,8 @@ def _caption_group(
     pixels: list[np.ndarray] = []
     for file in files:
         try:
-            photo = load_image(source(file))
-            pixels.append(captioner.pixels(photo))
-            photo.thumbnail(responses.PREVIEW_SIZE)
+            photo, (given,) = read_picture(source(file), [captioner])
+            pixels.append(given)
             photos.append(photo)
             problems.append("")
         except ImageError as error:
@@ -262,5 +259,4 @@ def _cell(text: str) -> str:
 
 def _name(file: Any) -> str:
     """The file's name as the sender has it, without folders."""
-    file = file if isinstance(file, dict) else {}
-    return file_name(str(file.get("orig_name") or file.get("path") or ""))
+    return file_name(sent_files.name(file))

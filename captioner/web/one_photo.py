@@ -12,13 +12,12 @@ from captioner.web.controls import COPY_LINK, READ_LINK, add_options
 from captioner.web.feedback import CONSENT, Feedback
 from captioner.web.page_events import PageEvents
 from captioner.web.shown_models import ShownModel
-from captioner.web.uploads import refuse_addresses
 from captioner.web.viewer import add_intake, add_viewer
 
 # The parts of the page send each other these events of the document, each with a `detail`:
 # captioner:photo {file} or {number}, captioner:restore (an entry of the history), captioner:shown
 # (such an entry), captioner:options (the values of the controls), captioner:refused and
-# captioner:say (a message), captioner:link, captioner:choose, captioner:taken,
+# captioner:say (a message), captioner:link, captioner:choose, captioner:taken, captioner:failed,
 # captioner:feedback (the reason why a caption was not kept, or an empty text).
 _TELL = """(...values) => {
     document.dispatchEvent(new CustomEvent("captioner:%s", { detail: %s }));
@@ -63,7 +62,6 @@ def add_one_photo(
             add_intake()
             options, link = add_options()
     image = gr.Image(type="filepath", visible="hidden", elem_id="given")
-    refuse_addresses(image)
 
     events = PageEvents(models, feedback)
     work |= _OF_THE_VIEWER

@@ -22,8 +22,9 @@ from captioner.web.endpoints import add_endpoints
 from captioner.web.feedback import Feedback
 from captioner.web.many_photos import add_many_photos
 from captioner.web.one_photo import add_one_photo
+from captioner.web.sent_files import MAX_MEGABYTES
 from captioner.web.shown_models import ShownModel
-from captioner.web.uploads import remove_broken_uploads
+from captioner.web.uploads import UncheckedBlocks, remove_broken_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def build_page(models: Sequence[ShownModel], feedback: Feedback | None = None) -
     captioner = models[0].captioner
     remove_broken_uploads()
     work = {"preprocess": False, "concurrency_id": "captioner", "concurrency_limit": _AT_ONCE}
-    with gr.Blocks(
+    with UncheckedBlocks(
         title="Image captions with visual attention",
         analytics_enabled=False,
         delete_cache=(600, 3600),  # seconds: look every ten minutes, delete after an hour
@@ -124,7 +125,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme,
         "head": _STYLE,
-        "max_file_size": "20mb",
+        "max_file_size": f"{MAX_MEGABYTES}mb",
         "footer_links": ["api", "gradio"],
         "run_history": False,
         "ssr_mode": False,

@@ -19,6 +19,7 @@ from captioner.web.controls import search_plan
 from captioner.web.downloads import write_download
 from captioner.web.examples import example_photos
 from captioner.web.feedback import Feedback
+from captioner.web.reading import read_picture
 from captioner.web.responses import CaptionRequest, KeptPhoto
 from captioner.web.sent_files import source
 from captioner.web.shown_models import ShownModel
@@ -186,7 +187,8 @@ def _preview(request: dict, kept: KeptPhoto | None) -> bytes:
     """The photo as the page shows it, as a JPEG: the one that was kept, or else the page's copy."""
     if known := _known(request, kept):
         return known.preview
-    return responses.preview(load_image(source({"url": request.get("photo")})))
+    photo, _ = read_picture(source({"url": request.get("photo")}))
+    return responses.preview(photo)
 
 
 def _to_json(

@@ -24,10 +24,11 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from captioner.captioner import Caption, Captioner
-from captioner.data.images import ImageError, load_image
+from captioner.data.images import ImageError
 from captioner.drawing.overlay import attention_grid_png
 from captioner.model.decoding_options import BOUNDS, DEFAULTS, STRATEGIES, Bounds, DecodingOptions
 from captioner.web.feedback import CaptionRefused
+from captioner.web.reading import PREVIEW_SIZE, read_picture
 from captioner.web.sent_files import source
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1
 
 # The largest caption that a page may send back to be drawn. Real captions are much smaller.
 _MOST_WORDS, _LONGEST_WORD, _MOST_CELLS = 40, 60, 32 * 32
-PREVIEW_SIZE = (1024, 1024)  # pixels, at most, of a photo that is kept to be shown or drawn
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_ROOM_LEFT = "The server has no room left for this photo. Try again later."
 _FAILED = "Something went wrong with this photo on the server, and its log has the details."
@@ -69,32 +69,32 @@ def keep_photo(captioners: Sequence[Captioner], image: Any) -> KeptPhoto:
     Raises:
         gr.Error: The photo cannot be used. The message is for the visitor.
     """
-    first, *others = captioners
-    photo, own = read_photo(first, image)
-    with messages_for_visitors():
-        features = (
-            own,
-            *(
-                own if other.extractor is first.extractor else other.features([photo])
-                for other in others
-            ),
-        )
+    photo, features = read_photo(captioners, image)
     small = preview(photo)
     return KeptPhoto(uuid.uuid4().hex, small, Image.open(io.BytesIO(small)).size, features)
 
 
-def read_photo(captioner: Captioner, image: Any) -> tuple[Image.Image, np.ndarray]:
+def read_photo(
+    captioners: Sequence[Captioner], image: Any
+) -> tuple[Image.Image, tuple[np.ndarray, ...]]:
     """Reads the photo in Gradio's `image`, or in a file of the server's own; computes its features.
 
     Returns:
-        The upright photo, and its features, float16 (1, locations, channels).
+        The upright photo, small enough to be kept, and for each model its features, float16
+        (1, locations, channels).
 
     Raises:
         gr.Error: The photo cannot be used. The message is for the visitor.
     """
     with messages_for_visitors():
-        photo = load_image(image if isinstance(image, Path) else source(image))
-        return photo, captioner.features([photo])
+        picture = image if isinstance(image, Path) else source(image)
+        networks = {id(c.extractor): c for c in captioners}  # two models may share one
+        photo, pixels = read_picture(picture, list(networks.values()))
+        found = {
+            network: captioner.features_of_pixels(one[None])
+            for (network, captioner), one in zip(networks.items(), pixels, strict=True)
+        }
+    return photo, tuple(found[id(captioner.extractor)] for captioner in captioners)
 
 
 def answer(captioner: Captioner, features: np.ndarray, request: CaptionRequest) -> list[Caption]:

@@ -19,7 +19,8 @@ ADDRESS = (
     "This server does not fetch addresses, and opens only files that it has been sent. Give the "
     "picture itself: as a file, or as a data URL (data:image/png;base64,...)."
 )
-NO_PHOTO = "There is no photo yet. Drop one on the page, paste it, or take it with the camera."
+NO_PHOTO = "There is no picture. Give one as a file, or as a data URL (data:image/png;base64,...)."
+MAX_MEGABYTES = 20  # of a picture
 SERVED = "/gradio_api/file="
 
 
@@ -46,24 +47,44 @@ def sent_file(name: str) -> Path | None:
 
 
 def source(image: Any) -> Path | bytes:
-    """The picture in what Gradio hands over unprocessed: the path of an uploaded file, or the bytes
+    """The picture in what a visitor or a program sends: the path of an uploaded file, or the bytes
     of a data URL.
 
-    Gradio checks only those paths that have the mark of an uploaded file, which a program may leave
-    out. So every path is checked here.
+    Args:
+        image: A dictionary with "path" or "url", as Gradio's clients send it, or the text alone.
 
     Raises:
-        ImageError: There is neither.
+        ImageError: There is neither, or the data URL is too long.
     """
-    image = image if isinstance(image, dict) else {}
-    if image.get("path"):
-        if file := sent_file(str(image["path"])):
-            return file
-        raise ImageError(ADDRESS)
-    kind, _, data = (image.get("url") or "").partition(";base64,")
-    if not kind.startswith("data:"):
+    given = image.get("path") or image.get("url") if isinstance(image, dict) else image
+    if not given:
         raise ImageError(NO_PHOTO)
+    if not isinstance(given, str):
+        raise ImageError(ADDRESS)
+    if given.startswith("data:"):
+        return _decoded(given)
+    if file := sent_file(given):
+        return file
+    raise ImageError(ADDRESS)
+
+
+def name(image: Any) -> str:
+    """The name of the picture's file as the sender has it; empty if the sender gives none."""
+    image = image if isinstance(image, dict) else {"path": image}
+    if image.get("orig_name"):
+        return str(image["orig_name"])
+    path = image.get("path")
+    return Path(path).name if isinstance(path, str) and not path.startswith("data:") else ""
+
+
+def _decoded(url: str) -> bytes:
+    """The bytes of a data URL."""
+    _, is_base64, data = url.partition(";base64,")
+    if len(data) * 3 / 4 > MAX_MEGABYTES * 2**20:
+        raise ImageError(f"The picture is larger than {MAX_MEGABYTES} MB. Make it smaller first.")
     try:
+        if not is_base64:
+            raise binascii.Error
         return base64.b64decode(data, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or letters that are not ASCII
         raise ImageError("The picture's data URL is not valid base64.") from None

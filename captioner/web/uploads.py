@@ -1,19 +1,21 @@
-"""How Gradio takes photos: uploads that break off leave nothing, and addresses are refused."""
+"""How Gradio takes photos: uploads that break off leave nothing, and nothing is fetched."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio import route_utils
-from gradio_client.utils import is_http_url_like
+from gradio.block_function import BlockFunction
+from gradio.state_holder import SessionState
 from starlette.datastructures import FormData
 
 from captioner.data.images import load_image
 from captioner.web import responses
 from captioner.web.examples import example_photos
-from captioner.web.sent_files import ADDRESS, SERVED, sent_file
+from captioner.web.sent_files import SERVED
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +41,27 @@ def remove_broken_uploads() -> None:
     route_utils.GradioMultiPartParser = _TidyParser  # ty: ignore[invalid-assignment]
 
 
-def refuse_addresses(component: gr.Image | gr.File | gr.UploadButton) -> None:
-    """Makes a component refuse addresses that are sent in place of files.
+class UncheckedBlocks(gr.Blocks):
+    """A page whose events without preprocessing take their inputs exactly as they were sent.
 
-    Gradio would fetch them, so that strangers could make this server call other servers, and no
-    option turns that off. The address of a file that was sent to this server is still accepted.
+    Otherwise Gradio looks for files in every input. It would fetch their addresses, so that
+    strangers could make this server call other servers, and no option turns that off. It would also
+    refuse malformed files without a reason. `sent_files` checks pictures instead.
     """
-    keep = component.async_move_resource_to_block_cache
 
-    async def keep_upload(path: str | Path | None) -> str | None:
-        if is_http_url_like(str(path)):
-            path = sent_file(str(path))
-            if path is None:
-                raise responses.refusal(ADDRESS, "This picture")
-        return await keep(path)
-
-    component.async_move_resource_to_block_cache = keep_upload  # ty: ignore[invalid-assignment]
+    async def preprocess_data(
+        self,
+        block_fn: BlockFunction,
+        inputs: list[Any],
+        state: SessionState | None,
+        explicit_call: bool = False,
+    ) -> list[Any]:
+        if block_fn.preprocess:
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        nothing = [None] * len(inputs)
+        kept = await super().preprocess_data(block_fn, nothing, state, explicit_call)
+        given = zip(block_fn.inputs, kept, inputs, strict=True)
+        return [value if block.stateful else sent for block, value, sent in given]
 
 
 def example_address() -> str:

@@ -14,11 +14,11 @@ import numpy as np
 from captioner.drawing.overlay import ATTENDED, UNATTENDED
 from captioner.web import scripts
 from captioner.web.examples import example_thumbnails
+from captioner.web.sent_files import MAX_MEGABYTES
 
 _HERE = Path(__file__).parent
 # The perceptually uniform colour maps of matplotlib: equal steps look equally large.
 COLOUR_MAPS = ("inferno", "magma", "plasma", "viridis", "cividis")
-MAX_MEGABYTES = 20  # of an uploaded file
 
 
 def add_intake() -> gr.HTML:

@@ -166,6 +166,40 @@ def test_palette_with_transparency() -> None:
     assert pixels(graded).tolist() == [[[255, 204, 204], list(WHITE)]]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_bands_of_a_transparent_picture_fit_together(mode: str) -> None:
+    random = np.random.default_rng(0).integers(0, 256, (600, 5, 4), dtype=np.uint8)
+    image = Image.fromarray(random)
+    if mode != "RGBA":
+        image = image.convert("LA" if mode == "LA" else "P")
+    if mode == "PA":
+        image = image.convert("PA")
+    if mode == "P":
+        image.info["transparency"] = 7
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    whole = Image.alpha_composite(white, layer).convert("RGB")
+    assert (pixels(image) == np.asarray(whole)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16"])
+def test_a_large_picture_takes_little_memory(mode: str, tmp_path: Path) -> None:
+    Image.new(mode, (4000, 4000), 9).save(tmp_path / "large.png")
+    program = """if True:
+        import re
+        from pathlib import Path
+        from captioner.data.images import load_image
+        def most():
+            return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+        before = most()
+        load_image("large.png")
+        print(most() - before)
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=ALONE, capture_output=True, check=True)
+    assert int(done.stdout) / 1000 < 180  # MB; the picture itself takes 64 as RGB
+
+
 def test_one_transparent_colour() -> None:
     image = Image.fromarray(np.array([[RED, BLUE]], np.uint8))
     assert pixels(encoded(image, "PNG", transparency=RED)).tolist() == [[list(WHITE), list(BLUE)]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,29 @@ def test_several_photos(client: Client, tmp_path: Path) -> None:
         client.predict([handle_file(files[0])] * 17, api_name="/caption_batch")
 
 
+def call(app: App, name: str, picture: Any) -> str:
+    """The events that answer a program that sends JSON."""
+    with httpx.Client(base_url=app.url + "gradio_api/", timeout=60) as http:
+        request = {"data": [picture, 1, "greedy", 0.5, 0]}
+        event = http.post(f"call/{name}", json=request).json()["event_id"]
+        return http.get(f"call/{name}/{event}").text
+
+
+def test_programs_can_send_data_urls(app: App) -> None:
+    url = "data:image/png;base64," + base64.b64encode(example_photos()[0].read_bytes()).decode()
+    mark = {"meta": {"_type": "gradio.FileData"}}
+    forms = [{"path": None, "url": url}, {"path": url}, url, {"path": url, "orig_name": "a"} | mark]
+    answer = call(app, "caption_batch", [*forms, None, "data:image/png;base64,?"])
+    photos = json.loads(answer.partition("data: ")[2])[0]["photos"]
+    assert [photo["name"] for photo in photos] == ["", "", "", "a", "", ""]
+    assert len({json.dumps(photo["captions"]) for photo in photos[:4]}) == 1
+    assert photos[4]["error"].startswith("There is no picture. Give one as a file")
+    assert "not valid base64" in photos[5]["error"]
+    assert "There is no picture" in call(app, "caption", None)
+    large = "data:image/png;base64," + 29_000_000 * "A"
+    assert "larger than 20 MB" in call(app, "caption", {"path": large} | mark)
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -107,13 +132,16 @@ def test_several_photos(client: Client, tmp_path: Path) -> None:
         {"path": str(ROOT / "pyproject.toml")},
         str(ROOT / "pyproject.toml"),
         17,
+        {"url": 17},
+        "abc",
+        ["abc"],
     ],
 )
 def test_a_batch_reads_only_uploaded_files(app: App, image: Any) -> None:
-    with httpx.Client(base_url=app.url + "gradio_api/", timeout=60) as http:
-        request = {"data": [[image], 1, "greedy", 0.5, 0]}
-        event = http.post("call/caption_batch", json=request).json()["event_id"]
-        answer = http.get(f"call/caption_batch/{event}").text
+    told = len(app.log)
+    answer = call(app, "caption_batch", [image])
     assert "captions" not in answer
-    assert "error" in answer
+    assert "opens only files that it has been sent" in answer
+    assert "opens only files that it has been sent" in call(app, "caption", image)
+    assert "Traceback" not in app.log[told:]
     assert str(ROOT) not in answer and "Traceback" not in answer
