@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -65,7 +66,12 @@ def further_views(mirror: bool, crops: int) -> list[View]:
 
 def names_a_side(record: Record) -> bool:
     """Whether a caption has "left" or "right" in it, and would be wrong for the mirror image."""
-    words: set[str] = set().union(*map(split_words, record.captions))
+    return _name_a_side(record.captions)
+
+
+@cache  # because every epoch asks it of all photos
+def _name_a_side(captions: tuple[str, ...]) -> bool:
+    words: set[str] = set().union(*map(split_words, captions))
     return not words.isdisjoint({"left", "right"})
 
 

@@ -108,11 +108,15 @@ class FoldedBackbone(keras.Model):
     to move to the device.
 
     The weights are copies, so later changes to `backbone` have no effect here. With
-    `mixed_precision`, the convolutions multiply in bfloat16, and everything else is float32.
+    `mixed_precision`, the convolutions multiply in bfloat16, and everything else is float32. The
+    features have the given `dtype`; as float16, they are half as many bytes to move.
     """
 
-    def __init__(self, backbone: keras.Model, mixed_precision: bool = False) -> None:
+    def __init__(
+        self, backbone: keras.Model, mixed_precision: bool = False, dtype: str = FLOAT32
+    ) -> None:
         super().__init__(dtype="float32")
+        self._features = dtype
         self._products = precision(mixed_precision).compute_dtype
         layers = backbone.layers[1:]  # without the input; each comes after the layers it reads
         read = Counter(id(x) for layer in layers for x in _inputs(layer))
@@ -150,7 +154,7 @@ class FoldedBackbone(keras.Model):
                 values[output] = activation(ops.cast(product, FLOAT32) + weights[1])
             else:
                 values[output] = layer(given)
-        return values[last]
+        return ops.cast(values[last], self._features)
 
     def _own(self, layer: keras.Layer) -> keras.Layer:
         """Returns the layer itself if it has no weights, and otherwise a copy of it."""

@@ -107,6 +107,23 @@ def copy_weights(target: keras.Model, source: keras.Model) -> None:
         ours.assign(np.array(theirs))
 
 
+def accelerator() -> str:
+    """What computes in place of the CPU, such as "NVIDIA H200"; empty if nothing does."""
+    if name() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        return "" if device.platform == "cpu" else device.device_kind
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    return (
+        tf.config.experimental.get_device_details(found[0]).get("device_name", "a GPU")
+        if (found)
+        else ""
+    )
+
+
 def free_device_memory() -> int:
     """The free bytes of the accelerator's memory; 0 on a CPU, which has no memory of its own."""
     if name() != "jax":

@@ -6,24 +6,26 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError, load_image
 from captioner.data.views import AS_IT_IS, View
-from captioner.files import system_fault
+from captioner.files import cores, system_fault, write_fault
 from captioner.model.backbone import FoldedBackbone, fingerprint
 from captioner.model.backend import predict
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard
@@ -31,7 +33,8 @@ from captioner.model.hash_cache import Digests
 
 logger = logging.getLogger(__name__)
 
-SHARD_IMAGES = 256  # 64 MB of InceptionV3's features; the most that a killed run can lose
+SHARD_IMAGES = 256  # 64 MB of InceptionV3's features; a killed run can lose two shards
+LOCK = "features.lock"
 REPORT_SECONDS = 60.0  # the least time between two lines in a log file
 STALLED = 600.0  # seconds without a new shard after which other hosts are given up
 
@@ -64,7 +67,7 @@ class FeatureExtractor:
         mixed_precision: bool = False,
     ) -> None:
         self.backbone = backbone  # the stamp has the fingerprint of this network
-        self.network = FoldedBackbone(backbone, mixed_precision)
+        self.network = FoldedBackbone(backbone, mixed_precision, "float16")
         self.mixed_precision = mixed_precision
         self.batch_size = batch_size
         self.view = AS_IT_IS
@@ -89,7 +92,7 @@ class FeatureExtractor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         features = predict(self.network, images)  # (batch, rows, columns, channels)
-        return np.asarray(features).reshape(len(images), *self.shape).astype(np.float16)
+        return np.asarray(features).reshape(len(images), *self.shape)
 
     def padded(self, images: np.ndarray) -> np.ndarray:
         """Like a call, but fills up the batch, so that only one size must be compiled."""
@@ -141,27 +144,49 @@ def extract(
         _wait_for(folder, set(), set(), stalled)
     distinct = list({r.image_id: r for r in records}.values())
     cache = FeatureCache(folder, stamp, distinct)
-    missing = [r for r in distinct if r.image_id not in cache]
-    if not missing:
+    if all(r.image_id in cache for r in distinct):
         return cache
-    if cache.replaced:
-        logger.warning(
-            "%d photos were replaced since their features were made, and are extracted again: %s",
-            len(cache.replaced),
-            abbreviate(cache.replaced),
-        )
-    # Processes that share the work must divide it in the same way, so they divide all photos: what
-    # is missing changes while they start. A single process divides the missing photos, so that all
-    # its shards are full.
-    cut = missing if parts == 1 else distinct
-    chunks = [cut[i : i + shard_images] for i in range(0, len(cut), shard_images)][part::parts]
-    unreadable = _extract_chunks(chunks, cache, extractor, workers)
-    _report(unreadable, len(distinct), skip)
-    if parts > 1:
-        _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
-    done = FeatureCache(folder, stamp, distinct)
+    # Runs may share the folder; the processes of one run write different shards.
+    with _only_run(folder) if parts == 1 else nullcontext():
+        cache = FeatureCache(folder, stamp, distinct)  # also with what another run has made
+        missing = [r for r in distinct if r.image_id not in cache]
+        if cache.replaced:
+            logger.warning(
+                "%d photos were replaced since their features were made, and are extracted again: "
+                "%s",
+                len(cache.replaced),
+                abbreviate(cache.replaced),
+            )
+        # Processes that share the work must divide it in the same way, so they divide all photos:
+        # what is missing changes while they start. A single process divides the missing photos, so
+        # that all its shards are full.
+        cut = missing if parts == 1 else distinct
+        chunks = [cut[i : i + shard_images] for i in range(0, len(cut), shard_images)][part::parts]
+        unreadable = _extract_chunks(chunks, cache, extractor, workers)
+        _report(unreadable, len(distinct), skip)
+        if parts > 1:
+            _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
+        done = FeatureCache(folder, stamp, distinct)
     _check_none_replaced(done, {photo.image_id for photo in unreadable})
     return done
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Waits until no other run adds features to the folder, and keeps others from it meanwhile."""
+    lock = FileLock(folder / LOCK)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("waiting for another run, which is adding features to %s", folder)
+            lock.acquire()
+    except OSError as error:
+        raise FeatureError(write_fault(folder, error, "--features")) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_none_replaced(cache: FeatureCache, left_out: set[str]) -> None:
@@ -184,26 +209,52 @@ def _extract_chunks(
     unreadable: list[Unreadable] = []
     total = sum(map(len, chunks))
     left = sum(map(len, mine))
-    label = ", ".join(filter(None, ("features", extractor.view.name)))
-    begun = reported = time.monotonic()
-    done = 0
-    bar = {"total": total, "initial": total - left, "unit": "image", "desc": label}
-    with tqdm(**bar, disable=None) as progress:
+    progress = _Progress(", ".join(filter(None, ("features", extractor.view.name))), total, left)
+    # A shard is hashed and written while the network computes the next one. There is one writer, so
+    # that no more than two shards are in memory.
+    with progress, ThreadPoolExecutor(1, "captioner shards") as writer:
+        decoded = _decoded_batches(mine, extractor, cache.digests, workers)
+        written: Future = writer.submit(int)
         for chunk in mine:
-            photos, features = _features_of(
-                chunk, extractor, cache.digests, workers, unreadable, progress.update
-            )
+            batches = islice(decoded, -(-len(chunk) // extractor.batch_size))
+            photos, features = _features_of(batches, extractor, unreadable, progress.add)
+            written.result()  # or its error
             if photos:
-                write_shard(cache.folder, photos, features)
+                written = writer.submit(write_shard, cache.folder, photos, features)
             cache.digests.save()
-            done += len(chunk)
-            now = time.monotonic()
-            if progress.disable and now - reported >= REPORT_SECONDS:  # there is no terminal
-                reported = now
-                minutes = (now - begun) / done * (left - done) / 60
-                at = total - left + done
-                logger.info("%s: %d of %d photos, about %.0f min left", label, at, total, minutes)
+            progress.report()
+        written.result()
     return unreadable
+
+
+class _Progress:
+    """A progress bar; where there is no terminal, a line in the log from time to time."""
+
+    def __init__(self, label: str, total: int, left: int) -> None:
+        self._bar = tqdm(total=total, initial=total - left, unit="image", desc=label, disable=None)
+        self._label, self._total, self._left = label, total, left
+        self._done = 0
+        self._begun = self._reported = time.monotonic()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, photos: int) -> None:
+        self._done += photos
+        self._bar.update(photos)
+
+    def report(self) -> None:
+        now = time.monotonic()
+        if not self._bar.disable or now - self._reported < REPORT_SECONDS:
+            return
+        self._reported = now
+        minutes = (now - self._begun) / self._done * (self._left - self._done) / 60
+        at = self._total - self._left + self._done
+        what = "%s: %d of %d photos, about %.0f min left"
+        logger.info(what, self._label, at, self._total, minutes)
 
 
 def _report(unreadable: Sequence[Unreadable], total: int, skip: int) -> None:
@@ -257,15 +308,16 @@ def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> N
             time.sleep(0.2)
 
 
+Decoded = tuple[str | None, np.ndarray] | ImageError  # a file's SHA-256 and the photo's pixels
+
+
 def _features_of(
-    records: Sequence[Record],
+    batches: Iterable[list[tuple[Record, Decoded]]],
     extractor: FeatureExtractor,
-    digests: Digests,
-    workers: int | None,
     unreadable: list[Unreadable],
     done: Callable[[int], object],
 ) -> tuple[dict[str, str | None], np.ndarray]:
-    """Computes the features of photos.
+    """Computes the features of decoded photos.
 
     Photos that cannot be read are added to `unreadable`. `done` is called with the number of
     finished photos.
@@ -275,7 +327,7 @@ def _features_of(
     """
     photos: dict[str, str | None] = {}
     parts: list[np.ndarray] = []
-    for batch in _decoded_batches(records, extractor, digests, workers):
+    for batch in batches:
         good = [(r, *found) for r, found in batch if not isinstance(found, ImageError)]
         unreadable += [
             Unreadable(r.image_id, f"{r.path}: {e}", system_fault(e.__cause__ or e, Path(r.path)))
@@ -290,17 +342,17 @@ def _features_of(
 
 
 def _decoded_batches(
-    records: Sequence[Record],
+    chunks: Sequence[Sequence[Record]],
     extractor: FeatureExtractor,
     digests: Digests,
     workers: int | None,
-) -> Iterator[list[tuple[Record, tuple[str | None, np.ndarray] | ImageError]]]:
-    """Yields batches of photos, each with the SHA-256 of its file and its pixels, or with an error.
+) -> Iterator[list[tuple[Record, Decoded]]]:
+    """Yields the batches of each chunk, with what was found for each photo.
 
-    The next batches are decoded while the network computes.
+    The next batches are decoded while the network computes, also those of the next chunk.
     """
 
-    def decode(record: Record) -> tuple[str | None, np.ndarray] | ImageError:
+    def decode(record: Record) -> Decoded:
         try:
             # The file is hashed first. If it is replaced before it is decoded, the next run notices
             # that the hash is outdated, and extracts the photo again.
@@ -311,8 +363,8 @@ def _decoded_batches(
             return error
 
     size = extractor.batch_size
-    batches = [records[i : i + size] for i in range(0, len(records), size)]
-    with ThreadPoolExecutor(workers or os.cpu_count(), "captioner decoding") as pool:
+    batches = [c[i : i + size] for c in chunks for i in range(0, len(c), size)]
+    with ThreadPoolExecutor(workers or cores(), "captioner decoding") as pool:
         waiting: list[list[Future]] = []
         ahead = iter(batches)
         for batch in batches:

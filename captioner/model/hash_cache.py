@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from captioner.files import file_sha256
+from captioner.files import cores, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Digests:
     ) -> list[str | None]:
         """`of` for each file; several threads read the files that must be hashed."""
         unknown = [file for file in dict.fromkeys(files) if not self._knows(file)]
-        with ThreadPoolExecutor(os.cpu_count(), "captioner hashing") as pool:
+        with ThreadPoolExecutor(cores(), "captioner hashing") as pool:
             read = dict(zip(unknown, pool.map(lambda f: self.of(f, compute), unknown), strict=True))
         return [read[file] if file in read else self.of(file, compute) for file in files]
 

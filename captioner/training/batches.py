@@ -18,7 +18,6 @@ from captioner.training.views import ViewsInTurn
 
 Rows = list[list[int]]  # for each row of an image, the numbers of the captions in it
 Batch = tuple[list[int], list[Rows]]  # the numbers of the images, and the rows of each
-STRIDE = 8  # words: lengths are multiples of this where every shape has to be compiled
 WINDOW = 20  # batches: within a window, images whose captions have similar lengths are put together
 
 
@@ -27,6 +26,8 @@ class CaptionBatches(keras.utils.PyDataset):
 
     The features are float16 (batch, locations, channels), or what else `cache.gather` returns. The
     words and targets are int32 (batch, rows, steps); the targets are one step ahead of the words.
+    Where every shape has to be compiled, lengths are multiples of `stride` words.
+
     The captions of an image share its encoding. They are packed into fewer rows than there are
     captions: several captions follow each other in a row, each with its <start>. Rows are padded to
     the longest row of the batch.
@@ -43,6 +44,11 @@ class CaptionBatches(keras.utils.PyDataset):
         parts: The number of processes.
         encoded: Keeps the captions' ids by image from one epoch to the next.
     """
+
+    # With multiples of 8, Flickr8k's batches of 32 images have four lengths, and 15 percent more
+    # steps. With multiples of 4 there would be seven lengths, and each takes some ten seconds to
+    # compile.
+    stride = 8
 
     def __init__(
         self,
@@ -93,10 +99,7 @@ class CaptionBatches(keras.utils.PyDataset):
     def steps_of(self, index: int) -> int:
         """The length that the rows of a batch are padded to."""
         longest = self._length(self.order[index])  # counts all parts, so that all have one shape
-        # With multiples of 8, Flickr8k's batches of 32 images have four lengths, and 15 percent
-        # more steps. With multiples of 4 there would be seven lengths, and each takes some ten
-        # seconds to compile.
-        return -(-longest // STRIDE) * STRIDE if wants_few_shapes() else longest
+        return -(-longest // self.stride) * self.stride if wants_few_shapes() else longest
 
     def may_stop_after(self, done: int) -> bool:
         """Whether the batches after the first `done` can start an epoch: see `_order`.
@@ -166,7 +169,7 @@ class CaptionBatches(keras.utils.PyDataset):
                 batch
                 for start in range(0, len(order), WINDOW)
                 for batch in sorted(
-                    order[start : start + WINDOW], key=lambda b: -(-self._length(b) // STRIDE)
+                    order[start : start + WINDOW], key=lambda b: -(-self._length(b) // self.stride)
                 )
             ]
         return order

@@ -11,7 +11,6 @@ one compiled loop, and their number is an argument of that loop.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from captioner.files import cores
 from captioner.training.batches import CaptionBatches
 from captioner.training.training_state import Model
 
@@ -110,8 +110,7 @@ def _calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]
         if full or batches.steps_of(number) != batches.steps_of(number - 1):
             starts.append(number)
     spans = list(zip(starts, [*starts[1:], len(batches)], strict=True))
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, "captioner batches") as threads:
+    with ThreadPoolExecutor(cores(), "captioner batches") as threads:
         waiting: list[list[Future]] = []
         ahead = iter(spans)
         for start, end in spans:

@@ -131,7 +131,7 @@ def run_epochs(
                 save_state(state, model, [*history, progress])
                 raise KeyboardInterrupt
             history.append(trainer.summary(progress) | trainer.validate())
-            _check_finite(phase, epoch + 1, trainer.score(history[-1]))
+            _check_finite(phase, epoch + 1, trainer.score(history[-1]), model)
             progress = {}
             logger.info("%s %d: %s", phase.name, epoch + 1, figures(history[-1]))
             if distribution.is_main:
@@ -189,12 +189,14 @@ def interrupt_set() -> Iterator[Event]:
             signal.signal(s, handler)
 
 
-def _check_finite(phase: Phase, epoch: int, score: float) -> None:
-    """Ends the run with a reason, because no weights could be told to be the best."""
-    if not np.isfinite(score):
+def _check_finite(phase: Phase, epoch: int, score: float, model: Model) -> None:
+    """Ends the run with a reason, because no weights could be told to be the best. Captions have a
+    score even if the weights are no numbers, so these are looked at, too."""
+    finite = np.isfinite(score) and all(np.isfinite(np.asarray(v)).all() for v in model.weights)
+    if not finite:
         raise StateError(
-            f"after {phase.name} {epoch} the validation score is not a number, so the training has "
-            "diverged. Begin anew with a lower learning rate and another --output."
+            f"after {phase.name} {epoch} the validation score or a weight is not a number, so the "
+            "training has diverged. Begin anew with a lower learning rate and another --output."
         )
 
 

@@ -45,8 +45,8 @@ class EpochReport:
     cache: FeatureCache
     output: Path
     finished: tuple[tuple[str, History], ...] = ()  # the phases before this one
-    # The decoding loop of each model and a copy of each network, by the id of the original.
-    compiled: dict[int, keras.Model] = field(default_factory=dict)
+    # The decoding loop of each model, and a copy of each network.
+    compiled: dict[keras.Model, keras.Model] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -100,8 +100,8 @@ class EpochReport:
         return [join_words(some) for some in known]
 
     def _loop(self, model: CaptionModel) -> DecodingLoop:
-        if id(model) not in self.compiled:
-            self.compiled[id(model)] = DecodingLoop(
+        if model not in self.compiled:
+            self.compiled[model] = DecodingLoop(
                 model,
                 chooser_for(GREEDY),
                 GREEDY.rows,
@@ -109,16 +109,16 @@ class EpochReport:
                 unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
                 function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
             )
-        return self.compiled[id(model)]
+        return self.compiled[model]
 
     def _seen_by(self, backbone: keras.Model) -> np.ndarray:
         """Features by a backbone that is being trained: float32 (photos, locations, channels)."""
-        if id(backbone) not in self.compiled:
+        if backbone not in self.compiled:
             # This is a separate model with the same layers, so that the trained one is not changed.
             twin = keras.Model(backbone.inputs, backbone.outputs[0])
             twin.compile(jit_compile=compiles_whole_steps())
-            self.compiled[id(backbone)] = twin
+            self.compiled[backbone] = twin
         size = backbone.input_shape[1]
         photos = [to_network_input(load_image(record.path), size) for record in self.records]
-        maps = np.asarray(predict(self.compiled[id(backbone)], np.stack(photos)))
+        maps = np.asarray(predict(self.compiled[backbone], np.stack(photos)))
         return maps.astype(np.float32).reshape(len(photos), -1, maps.shape[-1])

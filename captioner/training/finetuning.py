@@ -91,7 +91,8 @@ def thaw(backbone: keras.Model, first: int) -> None:
 
 
 class TwoRates(keras.optimizers.AdamW):
-    """AdamW whose learning rate for the variables in `slow` is multiplied by `ratio`."""
+    """AdamW whose learning rate for the variables in `slow` is multiplied by `ratio`. Their weight
+    decay is not."""
 
     def __init__(
         self, *arguments: Any, slow: Sequence[keras.Variable], ratio: float, **options: Any
@@ -145,11 +146,16 @@ class PhotoBatches(CaptionBatches):
     coloured (`augmentation.draw`). This depends only on the seed, the epoch and the photo.
     """
 
+    # There are fewer lengths than without photos: for each, the whole network is compiled, which
+    # takes half a minute, while further steps of the decoder take little of the time of a batch.
+    stride = 24
+
     def __init__(self, records: Sequence[Record], *arguments: Any) -> None:
         super().__init__(records, *arguments)
         self.epoch = arguments[3]
         self.numbers = {r.image_id: number for number, r in enumerate(records)}
-        self.sided = {r.image_id for r in records if names_a_side(r)}
+        shown = () if self.epoch is None else records
+        self.sided = {r.image_id for r in shown if names_a_side(r)}
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         inputs, targets = super().__getitem__(index)
@@ -169,7 +175,10 @@ def with_photos(context: RunContext) -> RunContext:
     """This context with photos in place of features, on the device if there is room for all."""
     size = context.config.training.finetune_image_size
     photos = Photos([*context.train, *context.val], size)
-    return replace(context, cache=photos, views=(), resident=None).on_device()
+    shown = replace(context, cache=photos, views=(), resident=None).on_device()
+    if shown.resident:
+        photos.kept.clear()  # all are on the device
+    return shown
 
 
 def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:

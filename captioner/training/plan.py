@@ -32,7 +32,8 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor, extract
 from captioner.training.cross_entropy import RunContext, make_optimizer
-from captioner.training.run import RUN, RunOptions, config_of, describe_run, is_same_run
+from captioner.training.run import RunOptions, config_of, extractor_for
+from captioner.training.same_run import RUN, describe_run, is_same_run
 from captioner.training.self_critical import SelfCriticalTrainer
 
 GB = 1e9
@@ -76,7 +77,7 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     """
     training, output = options.training, options.output
     network = build_backbone(options.backbone_weights, name=options.backbone)
-    extractor = FeatureExtractor(network, mixed_precision=training.mixed_extraction)
+    extractor = extractor_for(network, training)
     train, val = ([r for r in records if r.split == split] for split in ("train", "val"))
     vocabulary = Vocabulary.build(
         (c for r in train for c in r.captions), training.vocabulary_limit, training.min_count

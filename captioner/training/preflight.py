@@ -15,8 +15,15 @@ from captioner.checkpoint import hub_access
 from captioner.checkpoint.file_names import foreign_files
 from captioner.config import ConfigError, Recipe, TrainingConfig, with_settings
 from captioner.data.checks import check_trainable
-from captioner.data.datasets import DATASETS, Record, abbreviate, check_no_leak, title_of
-from captioner.data.mixture import Source, summary
+from captioner.data.datasets import (
+    DATASETS,
+    DatasetError,
+    Record,
+    abbreviate,
+    check_no_leak,
+    title_of,
+)
+from captioner.data.mixture import Source, captions_of_people, summary
 from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from captioner.errors import CaptionerError
 from captioner.files import check_writable, write_fault
@@ -133,6 +140,13 @@ def check_records(records: Sequence[Record], training: TrainingConfig) -> None:
     """Checks the records. Raises `DatasetError` if nothing can be learnt from them."""
     check_no_leak(records)
     check_trainable(records, training.min_count)
+    train = (r for r in records if r.split == "train")
+    by_people = training.cider_epochs and training.cider_captions == "people"
+    if by_people and not any(captions_of_people(r) for r in train):
+        raise DatasetError(
+            "no training photo has captions by people, which self-critical training shall reward "
+            "(--set training.cider_captions=all rewards those by models, too)"
+        )
 
 
 def _check_folder(folder: Path, option: str) -> None:

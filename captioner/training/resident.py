@@ -7,7 +7,6 @@ numbers in place of features, so that little has to be sent to the device.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from captioner.files import cores
 from captioner.model import backend
 from captioner.model.feature_cache import FeatureCache
 from captioner.training.views import ViewsInTurn
 
 logger = logging.getLogger(__name__)
 SHARE = 0.6  # of the device's free memory that features may take
-BLOCK = 4096  # images that are gathered at once
+BLOCK = 256  # images that a thread gathers at once; photos, which it decodes, take seconds
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class ResidentFeatures:
 
     pool: Any
     rows: Sequence[dict[str, int]]
+
+    def release(self) -> None:
+        """Frees the memory at once. Nothing may use the features afterwards."""
+        self.pool.delete()
 
     def seen_by(self, cache: FeatureCache | ViewsInTurn) -> RowNumbers:
         """Takes the place of `cache` in batches, and gives row numbers in place of features."""
@@ -72,16 +76,27 @@ def make_resident(
     count = sum(map(len, held))
     one = caches[0].gather(image_ids[:1])
     if one.nbytes * count > room:
+        if room:  # a CPU has no memory of its own
+            logger.info("%d features are too many for the device's memory", count)
         return None
-    with ThreadPoolExecutor(os.cpu_count(), "captioner features") as threads:
+    first = [sum(map(len, held[:n])) for n in range(len(held))]
+    pool = np.empty((count, *one.shape[1:]), one.dtype)  # the parts would take as much again
+
+    def copy(cache: FeatureCache, ids: list[str], row: int) -> None:
+        pool[row : row + len(ids)] = cache.gather(ids)
+
+    threads = ThreadPoolExecutor(cores(), "captioner features")
+    try:
         blocks = [
-            threads.submit(cache.gather, ids[start : start + BLOCK])
-            for cache, ids in zip(caches, held, strict=True)
+            threads.submit(copy, cache, ids[start : start + BLOCK], before + start)
+            for cache, ids, before in zip(caches, held, first, strict=True)
             for start in range(0, len(ids), BLOCK)
         ]
-        pool = np.concatenate([block.result() for block in blocks])
+        for block in blocks:
+            block.result()
+    finally:
+        threads.shutdown(cancel_futures=True)  # after Ctrl-C, without waiting for all
     logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
-    first = [sum(map(len, held[:n])) for n in range(len(held))]
     rows = [
         {image_id: start + row for row, image_id in enumerate(ids)}
         for start, ids in zip(first, held, strict=True)

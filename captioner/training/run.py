@@ -10,8 +10,6 @@ differ from run to run.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +24,6 @@ from captioner.captioner import Captioner
 from captioner.checkpoint.checkpoint_folder import (
     Checkpoint,
     file_sha256,
-    read_json,
     write_checkpoint,
     write_json,
 )
@@ -38,10 +35,8 @@ from captioner.data.datasets import Record
 from captioner.data.mixture import by_dataset, summary
 from captioner.data.views import further_views
 from captioner.data.vocabulary import Vocabulary
-from captioner.data.words import UNICODE
-from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
-from captioner.files import write_bytes, write_fault
+from captioner.files import cores, write_bytes, write_fault
 from captioner.model import backend
 from captioner.model.backbone import build_backbone
 from captioner.model.backbones import DEFAULT, IMAGENET, model_sizes
@@ -53,26 +48,15 @@ from captioner.training.distribution import Distribution
 from captioner.training.epoch_report import EpochReport
 from captioner.training.finetuning import fit_end_to_end, polish
 from captioner.training.preflight import check_backbone, check_records
+from captioner.training.same_run import RUN, TrainingError, describe_run, is_same_run
 from captioner.training.self_critical import fit_cider
 from captioner.training.training_state import History, StateError, load_weights
 
 logger = logging.getLogger(__name__)
 
-RUN, LOCK = "run.json", "run.lock"
+LOCK = "run.lock"
+ON_CPU, ON_ACCELERATOR = 32, 128  # photos that go through the network at once
 SHOWN = ("BLEU-1", "BLEU-4", "METEOR", "CIDEr")  # the scores that the log shows
-# These options may change between two calls, because they do not affect what the folder has.
-EXTENDABLE = (
-    "cider_epochs",
-    "cider_learning_rate",
-    "cider_overuse",
-    "cider_captions",
-    "cider_blend",
-    "note",
-)
-
-
-class TrainingError(CaptionerError, RuntimeError):
-    """The run cannot start or continue. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +118,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     check_records(records, training)
     check_backbone(options.backbone, training)
     keras.utils.set_random_seed(training.seed)
+    logger.info("training on %s", backend.accelerator() or f"the CPU, {cores()} cores")
     network = build_backbone(options.backbone_weights, name=options.backbone)
     records, context = _prepare(records, network, options)
     report = EpochReport.of(context.val, context.vocabulary, context.cache, options.output)
@@ -184,7 +169,9 @@ def _prepare(
         TrainingError: The output folder has another run.
     """
     training, distribution = options.training, options.distribution
-    extractor = FeatureExtractor(network, mixed_precision=training.mixed_extraction)
+    extractor = extractor_for(network, training)
+    # What is known before the features are made, because that may take hours.
+    is_same_run(options.output / RUN, {"training": asdict(training), "dataset": options.dataset})
     cache, views = _extract(records, extractor, options.features_folder, options, distribution)
     readable = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
     check_trainable(readable, training.min_count)
@@ -224,6 +211,12 @@ def _new_model(config: CaptionerConfig) -> CaptionModel:
     return CaptionModel(config.model, training.label_smoothing, training.mixed_precision)
 
 
+def extractor_for(network: keras.Model, training: TrainingConfig) -> FeatureExtractor:
+    """What makes the features of a run."""
+    size = ON_ACCELERATOR if backend.accelerator() else ON_CPU
+    return FeatureExtractor(network, size, training.mixed_extraction)
+
+
 def config_of(
     options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
 ) -> CaptionerConfig:
@@ -253,10 +246,11 @@ def _finetune(
     options: RunOptions,
 ) -> tuple[RunContext, EpochReport]:
     """Trains network and model together, then the model alone on the network's new features."""
-    history = fit_end_to_end(model, network, replace(context, after_epoch=report))
+    if context.resident:
+        context.resident.release()  # its place is needed for photos, and for the new features
+    history = fit_end_to_end(model, network, replace(context, resident=None, after_epoch=report))
     report = report.after("fine-tuning epoch", history)
-    mixed = options.training.mixed_extraction
-    extractor = FeatureExtractor(network, mixed_precision=mixed)  # with the new weights
+    extractor = extractor_for(network, options.training)  # with the new weights
     tuned = extractor.stamp().fingerprint
     backbone = replace(context.config.backbone, weights="bundled", fingerprint=tuned)
     folder = options.output / f"features-{tuned[:12]}"
@@ -344,49 +338,3 @@ def _scores(
         for name, some in groups.items()
         for strategy in ("greedy", "beam")
     ]
-
-
-def describe_run(
-    config: CaptionerConfig, records: Sequence[Record], word_rule: str = UNICODE
-) -> dict[str, Any]:
-    """What must stay the same until the run is finished."""
-    # UNICODE adds nothing, so that runs which began when it was the only rule can continue.
-    digest = hashlib.sha256(b"" if word_rule == UNICODE else word_rule.encode())
-    for r in sorted(records, key=lambda r: r.image_id):
-        told = [r.image_id, r.split, r.captions]
-        digest.update(json.dumps(told + [r.by] * bool(r.by)).encode())
-    return asdict(config) | {"records": digest.hexdigest(), "backend": backend.name()}
-
-
-def is_same_run(path: Path, now: dict[str, Any]) -> bool:
-    """Whether the folder of `path` has this run already; False if it has none.
-
-    Raises:
-        TrainingError: The folder has a run with other options or other data.
-    """
-    if not path.exists():
-        return False
-    before = read_json(
-        path, "Move it out of the folder, and give the options that this run began with."
-    )
-    for section, value in now.items():
-        if before.get(section) == value:
-            continue
-        detail = section
-        if isinstance(value, dict):
-            old = before.get(section) or {}
-            if section == "training":
-                # Options that did not exist when the run began have their defaults.
-                old = asdict(TrainingConfig()) | old
-            detail = ", ".join(
-                f"{section}.{k} was {old.get(k)!r}, now {v!r}"
-                for k, v in value.items()
-                if k not in EXTENDABLE and old.get(k) != v
-            )
-            if not detail:
-                continue
-        raise TrainingError(
-            f"{path.parent} holds another run ({detail}). Give the options of that run to go on "
-            "with it, or another --output."
-        )
-    return True

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from PIL import Image
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_network_input
 from captioner.model.feature_cache import VERIFIED, FeatureCache, FeatureError, Stamp
-from captioner.model.features import FeatureExtractor, extract
+from captioner.model.features import LOCK, FeatureExtractor, extract
 
 SHARD = 4  # photos; ten photos are two full shards and a short one
 
@@ -61,8 +62,9 @@ def records_in(folder: Path) -> list[Record]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All but what only saves time, and depends on it."""
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name != VERIFIED}
+    """All but what only saves time, and depends on it, and what keeps other runs away."""
+    files = sorted(p for p in folder.iterdir() if p.name not in (VERIFIED, LOCK))
+    return {p.name: p.read_bytes() for p in files}
 
 
 def copy_of(folder: Path, to: Path) -> Path:
@@ -165,14 +167,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from captioner.model.backbone import build_backbone
-from captioner.model.features import FeatureExtractor, extract
+from captioner.model.features import LOCK, FeatureExtractor, extract
 from test_features import SHARD, records_in
 
 class Killed(FeatureExtractor):
     calls = 0
     def padded(self, images):
         self.calls += 1
-        if self.calls == 4:  # a shard is two batches: in the middle of the second one
+        if self.calls == 5:  # a shard is two batches: in the third one, while the second is written
             os.kill(os.getpid(), signal.SIGKILL)
         return super().padded(images)
 
@@ -194,9 +196,20 @@ def test_a_killed_run_goes_on_where_it_was(
         text=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(FeatureCache(folder, extractor.stamp())) == SHARD, "the first shard is safe"
+    kept = len(FeatureCache(folder, extractor.stamp()))
+    assert kept in (SHARD, 2 * SHARD), "the first shard is safe"
     extract(records, extractor, folder, SHARD)
-    assert extractor.images == 10 - SHARD
+    assert extractor.images == 10 - kept
+    assert contents(folder) == contents(whole)
+
+
+def test_two_runs_may_fill_a_folder_at_once(records, whole, backbone, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    runs = [CountingExtractor(backbone, batch_size=3) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda run: extract(records, run, folder, SHARD), runs))
+    assert [len(cache) for cache in found] == [10, 10]
+    assert sorted(run.images for run in runs) == [0, 10], "no photo is looked at twice"
     assert contents(folder) == contents(whole)
 
 

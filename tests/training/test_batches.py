@@ -9,7 +9,7 @@ from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model.backend import wants_few_shapes
-from captioner.training.batches import STRIDE, CaptionBatches, pack, rows_for
+from captioner.training.batches import CaptionBatches, pack, rows_for
 
 TRAINING = TrainingConfig(batch_size=4, captions_per_image=2, max_words=6)
 
@@ -102,7 +102,7 @@ def test_padding_reaches_the_longest_caption_of_the_batch_only(records, vocabula
     data = batches(records, vocabulary, epoch=0)
     for i in range(len(data)):
         _, targets = data[i]
-        spare = STRIDE if wants_few_shapes() else 1
+        spare = CaptionBatches.stride if wants_few_shapes() else 1
         assert targets[:, :, -spare:].any() and targets.shape[2] % spare == 0
     assert len({data[i][1].shape[2] for i in range(len(data))}) > 1
 

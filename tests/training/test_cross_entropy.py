@@ -29,6 +29,7 @@ from captioner.training.cross_entropy import (
 )
 from captioner.training.rewards import CiderD
 from captioner.training.self_critical import GREEDY, fit_cider, judge, make_reward
+from captioner.training.self_critical import STATE as CIDER_STATE
 from captioner.training.training_state import StateError, restore_state
 
 THINGS = ("dog", "cat", "car", "boat")
@@ -223,6 +224,17 @@ def test_self_critical_training_keeps_the_best_epoch(trained, tmp_path):
     assert scores[-1] < max(scores)
     reward = make_reward(of.val, of.vocabulary)
     assert judge(greedy(model), of, reward)["val_cider"] == pytest.approx(max(scores))
+
+
+def test_weights_that_are_no_numbers_are_not_kept(trained, tmp_path):
+    """Their captions have a score nevertheless."""
+    of = context(tmp_path, cider_epochs=2)
+    model = fresh(of)
+    for variable in model.trainable_variables:
+        variable.assign(np.full(variable.shape, np.nan))
+    with pytest.raises(StateError, match="CIDEr epoch 1 the validation score or a weight is not a"):
+        fit_cider(model, of)
+    assert not (tmp_path / CIDER_STATE).exists()
 
 
 def test_the_schedule_of_the_learning_rate():

@@ -22,7 +22,7 @@ from captioner.data.images import load_image, to_square
 from captioner.data.vocabulary import Vocabulary
 from captioner.model.backbone import backbone_arrays
 from captioner.model.backbones import BACKBONES
-from captioner.training import finetuning, run
+from captioner.training import batches, finetuning, run
 from captioner.training.finetuning import PhotoBatches, Photos, TwoRates, thaw
 from captioner.training.run import RunOptions, run_training
 
@@ -93,12 +93,12 @@ def batches_of(records, epoch: int | None, seed: int = 0) -> PhotoBatches:
 
 def shown(records, epoch: int, seed: int = 0) -> dict[str, np.ndarray]:
     """How each photo is shown in an epoch, by its id."""
-    batches, found = batches_of(records, epoch, seed), {}
-    for index in range(len(batches)):
-        images = batches.order[index][0]
-        inputs, _ = batches[index]
+    of_photos, found = batches_of(records, epoch, seed), {}
+    for index in range(len(of_photos)):
+        images = of_photos.order[index][0]
+        inputs, _ = of_photos[index]
         assert inputs["shown"].shape == (4, 8) and not inputs["shown"][len(images) :].any()
-        found |= dict(zip([batches.ids[i] for i in images], inputs["shown"], strict=False))
+        found |= dict(zip([of_photos.ids[i] for i in images], inputs["shown"], strict=False))
     return found
 
 
@@ -115,6 +115,14 @@ def test_photos_are_shown_in_other_ways_in_every_epoch(records) -> None:
     assert 4 <= mirrored["1"] <= 16
     inputs, _ = batches_of(some, None)[0]
     assert "shown" not in inputs, "validation sees the photos as they are"
+
+
+def test_batches_of_photos_have_few_lengths(records, monkeypatch) -> None:
+    """For each of them, JAX compiles the whole network."""
+    monkeypatch.setattr(batches, "wants_few_shapes", lambda: True)
+    of_photos = batches_of(records, 0)
+    lengths = {of_photos[i][1].shape[2] for i in range(len(of_photos))}
+    assert lengths and {length % 24 for length in lengths} == {0}
 
 
 def test_two_rates() -> None:

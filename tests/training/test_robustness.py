@@ -206,10 +206,23 @@ def test_two_data_sets_in_one_run(command, data, backbone_file, tmp_path, monkey
 
 
 def test_another_run_is_kept_out(command, data, output):
+    shutil.rmtree(output / "features")  # which would take long to make again
     before = contents(output)
     message = command(data, output, "--epochs", "2", fails=True)
     assert "training.epochs was 1, now 2" in message and "another --output" in message
     assert contents(output) == before
+
+
+def test_captions_by_people_are_looked_for_before_anything_takes_long(command, data, tmp_path):
+    by_model = tmp_path / "data"
+    shutil.copytree(data, by_model)
+    captions = by_model / "captions.csv"
+    head, *lines = captions.read_text().splitlines()
+    captions.write_text("\n".join([f"{head},by", *(f"{line},model" for line in lines)]) + "\n")
+    people = ["--cider-epochs", "1", "--set", "training.cider_captions=people"]
+    message = command(by_model, tmp_path / "output", *people, fails=True)
+    assert "no training photo has captions by people" in message
+    assert not (tmp_path / "output" / "features").exists()
 
 
 def test_two_runs_at_once_are_refused(command, data, output):
