@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from app_process import App
+from playwright.sync_api import Page, expect
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,26 @@ def test_visitors_see_the_address_by_which_they_call(app: App) -> None:
         for language in ("python", "javascript", "bash"):
             assert f"http://{host}/gradio_api/file=" in snippets[language]
         assert f'Client("http://{host}' in snippets["python"]
+
+
+@pytest.mark.parametrize("header", ["host", "x-forwarded-host", "x-gradio-server"])
+def test_nobody_changes_the_programs_of_others(app: App, header: str) -> None:
+    for evil in ('evil.example"', "evil.example';id;'", "evil.example$(id)", "evil.example"):
+        url = f"http://{evil}" if header == "x-gradio-server" else evil
+        for path in ("info", "info?all_endpoints=true", "openapi.json", "info/"):
+            answer = httpx.get(f"{app.url}gradio_api/{path}", headers={header: url})
+            if evil != "evil.example" and "info" in path:
+                assert "evil" not in answer.text
+        answer = httpx.get(app.url + "gradio_api/info")
+        assert "evil" not in answer.text and f"{app.url}gradio_api/file=" in answer.text
+
+
+def test_the_page_shows_these_programs(open_page: Callable[..., Page], app: App) -> None:
+    page = open_page(expected="")
+    page.get_by_role("button", name="Use via API").click()
+    panel = page.locator(".api-docs")
+    expect(panel).to_contain_text(f"{app.url}gradio_api/file=")
+    assert "githubusercontent" not in panel.inner_text()
 
 
 @pytest.mark.parametrize("name", ["/caption", "/caption_batch"])
