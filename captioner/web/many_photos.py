@@ -40,6 +40,8 @@ _HINT = (
     f"{DEFAULTS.num_captions} captions; the best is shown here, with the mean probability of its "
     "words. Nothing is kept on the server for more than two hours."
 )
+_SENT = """() => '<p role="status">The photos are sent. ' +
+    'They wait until those of other visitors are done, if there are any.</p>'"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def add_many_photos(captioner: Captioner) -> None:
             yield [content, *buttons, *inputs]
 
     for way, run in ((files, caption_all), (folder, caption_folder)):
+        way.upload(fn=None, outputs=[table], js=_SENT)  # until the first answer
         way.upload(
             run,
             [way],
@@ -206,12 +209,13 @@ def table_html(rows: Sequence[Captioned], total: int, left_out: str) -> str:
     state += f", {failed} of which could not be captioned." if failed else "."
     lines = []
     for row in rows:
-        cells = f'<th scope="row">{escape(row.name)}</th>'
+        cells = f'<th scope="row" dir="auto">{escape(row.name)}</th>'
         if row.problem:
             cells += f'<td class="problem" colspan="2">{escape(row.problem)}</td>'
         else:
             best = row.captions[0]
-            cells += f"<td>{escape(best.text)}</td><td>{math.exp(best.mean_log_prob):.0%}</td>"
+            cells += f'<td dir="auto">{escape(best.text)}</td>'
+            cells += f"<td>{math.exp(best.mean_log_prob):.0%}</td>"
         lines.append(f"<tr>{cells}</tr>")
     head = "".join(f'<th scope="col">{h}</th>' for h in ("Photo", "Caption", "Per word"))
     return (

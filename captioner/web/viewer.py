@@ -14,6 +14,7 @@ import numpy as np
 from captioner.drawing.overlay import ATTENDED, UNATTENDED
 from captioner.web import scripts
 from captioner.web.examples import example_thumbnails
+from captioner.web.many_photos import MAX_PHOTOS
 from captioner.web.sent_files import MAX_MEGABYTES
 
 _HERE = Path(__file__).parent
@@ -30,6 +31,7 @@ def add_intake() -> gr.HTML:
         scripts.INTAKE,
         examples=example_thumbnails(),
         max_megabytes=MAX_MEGABYTES,
+        max_photos=MAX_PHOTOS,
     )
 
 

@@ -222,11 +222,23 @@ def test_a_pasted_photo_is_captioned(open_page: OpenPage) -> None:
 def test_a_photo_taken_with_the_camera_is_captioned(open_page: OpenPage) -> None:
     page = open_page()
     page.context.grant_permissions(["camera"])
-    page.get_by_role("button", name="Camera", exact=True).click()
+    page.evaluate(
+        """() => {
+            window.streams = [];
+            const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+            devices.getUserMedia = async (wanted) => {
+                streams.push(await open(wanted));
+                return streams.at(-1);
+            };
+        }"""
+    )
+    page.locator("#intake .camera").evaluate("button => { button.click(); button.click(); }")
     # Before the first picture has come there is nothing to capture.
     page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
     page.get_by_role("button", name="Take the photo").click()
     expect(page.locator("#viewer .captions [role=radio]")).to_have_count(3)
+    on = "streams.flatMap((s) => s.getTracks()).filter((t) => t.readyState === 'live').length"
+    assert page.evaluate(on) == 0, "the camera is off"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from test_browser import PHONE, give
 from test_page import region
 from test_visit import CAPTIONS, open_options, rest, texts
@@ -19,9 +19,14 @@ OpenPage = Callable[..., Page]
 
 def drop(page: Page, files: list[Path]) -> None:
     """Drops files of this machine on the heading, as a desktop does."""
+    dispatch(page, {"items": [], "files": [str(file) for file in files]}, page.locator("h1"))
+
+
+def dispatch(page: Page, data: dict, target: Locator) -> None:
+    """Drags data to an element, and drops it there."""
     desktop = page.context.new_cdp_session(page)
-    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
-    place = page.locator("h1").bounding_box()
+    data = data | {"dragOperationsMask": 1}
+    place = target.bounding_box()
     where = {"x": place["x"] + 20, "y": place["y"] + 10}
     for kind in ("dragEnter", "dragOver", "drop"):
         desktop.send("Input.dispatchDragEvent", {"type": kind, "data": data, **where})
@@ -50,6 +55,23 @@ def test_a_photo_can_be_dropped_and_pasted_anywhere(open_page: OpenPage) -> None
     expect(page.get_by_text("These are 2 files. Give one photo here")).to_be_visible()
     drop(page, [example_photos()[0].parent])
     expect(page.get_by_text("examples is a folder. Give one photo here")).to_be_visible()
+    # A link cannot be had, and belongs into a text field if it is dropped there.
+    link = {"items": [{"mimeType": "text/uri-list", "data": "http://127.0.0.1:9/photo.jpg"}]}
+    dispatch(page, link, page.get_by_label("First words of a caption"))
+    expect(page.get_by_text("This page does not fetch addresses")).to_be_hidden()
+    dispatch(page, link, page.locator("h1"))
+    expect(page.get_by_text("This page does not fetch addresses")).to_be_visible()
+    # So does text with its picture, as programs for tables copy it.
+    table = """data => {
+        const transfer = new DataTransfer();
+        transfer.setData("text/plain", "two dogs");
+        transfer.items.add(new File([new Uint8Array(data)], "table.png", { type: "image/png" }));
+        const options = { clipboardData: transfer, bubbles: true, cancelable: true };
+        const event = new ClipboardEvent("paste", options);
+        document.querySelector("#viewer .begin input").dispatchEvent(event);
+        return event.defaultPrevented;
+    }"""
+    assert not page.evaluate(table, data)
     # What cannot be had is said. (No permission has been granted.)
     page.get_by_role("button", name="Paste", exact=True).click()
     expect(page.get_by_text("does not let this page read the clipboard")).to_be_visible()
@@ -172,6 +194,11 @@ def test_right_to_left(open_page: OpenPage) -> None:
     expect(chips).to_have_text(["כלב", "רץ", "בדשא"])
     lefts = [chip.bounding_box()["x"] for chip in chips.all()]
     assert lefts == sorted(lefts, reverse=True)
+    chips.nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(chips.nth(2)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(chips.nth(1)).to_be_focused()
     span = page.locator(f"{CAPTIONS} span")
     assert span.evaluate("e => getComputedStyle(e).direction") == "rtl"
     expect(page.locator("#viewer .unsure")).to_have_text("The model is unsure here.")

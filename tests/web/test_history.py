@@ -44,6 +44,16 @@ def test_the_history_survives_a_reload_and_stays_here(open_page: OpenPage) -> No
     page.locator("#viewer .words button").nth(1).hover()
     assert layer(page) == large
     assert bodies == [], "it was shown without the server"
+    # Data of others in the same place is left alone, and takes nothing away.
+    page.evaluate(
+        """() => {
+            const kept = JSON.parse(localStorage.getItem("captioner-history"));
+            localStorage.setItem("captioner-history", JSON.stringify([1, null, {}, ...kept]));
+        }"""
+    )
+    page.reload()
+    expect(entries).to_have_count(2)
+    entries.nth(1).click()
     # What is asked of such a photo takes the photo with it.
     complete_and_download(page, "two dogs", captions=5)
     page.get_by_role("button", name="Clear").click()

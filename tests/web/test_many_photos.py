@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import DESKTOP
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from test_accessibility import violations
 from test_browser import PHONE
 from test_devices import drop
@@ -75,18 +75,42 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     page.set_viewport_size(DESKTOP)
-    # A folder can be dropped anywhere, too.
+    # A folder can be dropped anywhere, too. What is no picture takes no place.
     (tmp_path / "huge.bmp").write_bytes(bytes(21_000_000))
+    others = [".DS_Store", "a.aae", "b.mov", "Thumbs.db"]
+    for name in others:
+        (tmp_path / name).write_text("no picture")
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
     drop(page, [tmp_path])
+    expect(page.get_by_text("They wait until those of other visitors are done")).to_be_visible()
+    held.pop().continue_()
+    page.unroute("**/queue/join*")
     expect(page.locator("#many-table [role=status]")).to_have_text(re.compile("^4 of 4 files"))
     expect(
         page.get_by_text("Left out, because they are larger than 20 MB: huge.bmp")
     ).to_be_visible()
-    (tmp_path / "huge.bmp").unlink()
+    assert f"they are not pictures: {', '.join(others)}" in page.locator("#many-large").inner_text()
+    for name in ("huge.bmp", *others):
+        (tmp_path / name).unlink()
     names = sorted(path.name for path in tmp_path.iterdir())
     names.sort(key=str.lower)
     expect(rows.locator("th")).to_have_text(names)
     assert len(page.context.pages) == 1, "no file was opened in place of the page"
+    hundreds = tmp_path / "hundreds"
+    hundreds.mkdir()
+    for number in range(MAX_PHOTOS + 9):
+        (hundreds / f"{number:03d}.jpg").write_text("no picture")
+    drop(page, [hundreds])
+    expect(page.get_by_text("Left out, because they come after the first 100")).to_be_visible()
+    expect(page.locator("#many-large")).to_contain_text("100.jpg, 101.jpg, 102.jpg")
+    expect(page.locator("#many-large")).to_contain_text("104.jpg and 4 more")
+    expect(page.locator("#many-table [role=status]")).to_contain_text("100 of 100 files")
+    assert "left out" not in page.locator("#many-table [role=status]").inner_text()
+    # While the server works, the box has no input.
+    page.locator("#many-files input[type=file]").evaluate("input => input.remove()")
+    drop(page, [tmp_path / "first.jpg"])
+    expect(page.get_by_text("Wait until these photos are done.")).to_be_visible()
     page.get_by_role("tab", name="One photo").click()
     expect(page.locator("#viewer")).to_be_visible()
 

@@ -295,6 +295,24 @@ def test_without_an_answer_it_can_be_tried_again(open_page: OpenPage) -> None:
     again.click()
     expect(page.locator(CAPTIONS)).to_have_count(5)
     expect(again).to_be_hidden()
+    rest(page)
+    # Sending a large photo takes long. What is asked about the old one meanwhile is turned down.
+    bodies = asked(page)
+    page.route("**/upload*", lambda route: held.append(route))
+    page.set_input_files("#photo-file", example_photos()[1])
+    expect(page.locator("#viewer .announcer")).to_have_text("Sending the photo …")
+    page.clock.fast_forward(41_000)
+    page.get_by_label("First words of a caption").fill("a dog")
+    page.get_by_role("button", name="Complete").click()
+    expect(page.get_by_text("A new photo is on its way")).to_be_visible()
+    page.locator("#viewer .stage").click()
+    expect(page.locator("#viewer .region")).to_be_hidden()
+    expect(again).to_be_hidden()
+    held.pop().continue_()
+    expect(page.locator(CAPTIONS)).to_have_count(3)
+    expect(page.get_by_text("A new photo is on its way")).to_be_hidden()
+    rest(page)
+    assert len(bodies) == 1
 
 
 def test_the_page_opens_no_file_but_those_that_were_sent(open_page: OpenPage) -> None:

@@ -7,15 +7,20 @@ const REFUSALS = {
   NotReadableError: "Another program is using the camera. Close it, then try again.",
 };
 
+let isOpening = false; // a second stream would leave the first one on
 find(".camera").addEventListener("click", async () => {
+  if (isOpening) return;
   if (matchMedia("(pointer: coarse)").matches) return find(".capture").click();
   if (!navigator.mediaDevices) {
     return emit("refused", "Browsers allow the camera on secure pages (HTTPS) only.");
   }
+  isOpening = true;
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
   } catch (error) {
     return emit("refused", REFUSALS[error.name] ?? "The camera cannot be used. Choose a file.");
+  } finally {
+    isOpening = false;
   }
   shot.showModal();
 });

@@ -33,11 +33,23 @@ const shrink = async (src) => {
   return drawOnCanvas(image, size, LONGEST_SIDE).toDataURL("image/jpeg", 0.75);
 };
 
+// Whether it is an entry as this page writes them. Other pages of this host share the place.
+const isEntry = (entry) =>
+  typeof entry?.photo === "string" &&
+  Array.isArray(entry.size) &&
+  Array.isArray(entry.captions) &&
+  entry.captions.length > 0 &&
+  entry.captions.every(isCaption);
+const isCaption = (caption) =>
+  Array.isArray(caption?.words) &&
+  Array.isArray(caption.attention) &&
+  caption.attention.every((map) => typeof map === "string");
+
 // Reads the entries again, because other pages of this browser may have changed them.
 const read = () => {
   try {
     const kept = JSON.parse(localStorage.getItem(PLACE));
-    return Array.isArray(kept) ? kept : [];
+    return Array.isArray(kept) ? kept.filter(isEntry) : [];
   } catch {
     return entries; // the visitor has forbidden it, or other data is stored there
   }

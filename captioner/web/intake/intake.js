@@ -43,6 +43,10 @@ const adviceFor = ({ type, name }) =>
 
 const isVisible = () => element.offsetParent !== null; // false while another tab of the page is shown
 const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
+// Links and text that are dragged onto a text field belong there.
+const FIELDS = "input, textarea, [contenteditable]";
+const hasLink = ({ dataTransfer, target }) =>
+  dataTransfer?.types.includes("text/uri-list") && !target.closest?.(FIELDS);
 const folderIn = (item) => {
   const entry = item.webkitGetAsEntry?.();
   return entry?.isDirectory ? entry : null;
@@ -73,8 +77,9 @@ find(".examples").append(
 
 let hiding = null; // a timer, because no event says that a drag has left the page
 document.addEventListener("dragover", (event) => {
-  if (!isVisible() || !hasFiles(event)) return;
+  if (!isVisible() || !(hasFiles(event) || hasLink(event))) return;
   event.preventDefault();
+  if (!hasFiles(event)) return; // it may be dropped, to be told that addresses are not fetched
   find(".drop").hidden = false;
   clearTimeout(hiding);
   hiding = setTimeout(() => (find(".drop").hidden = true), 400);
@@ -82,8 +87,7 @@ document.addEventListener("dragover", (event) => {
 document.addEventListener("drop", (event) => {
   find(".drop").hidden = true;
   if (!isVisible() || event.defaultPrevented) return;
-  const text = event.dataTransfer.getData("text/uri-list");
-  if (!hasFiles(event) && !text) return;
+  if (!hasFiles(event) && !hasLink(event)) return;
   event.preventDefault();
   const folder = [...event.dataTransfer.items].map(folderIn).find(Boolean);
   if (folder) emit("refused", `${folder.name} is a folder. ${MANY}`);
@@ -93,8 +97,10 @@ document.addEventListener("drop", (event) => {
 
 document.addEventListener("paste", (event) => {
   if (!isVisible()) return;
-  const { files } = event.clipboardData;
-  const isTyping = event.target.closest?.("input, textarea, [contenteditable]");
+  const { files, types } = event.clipboardData;
+  const isTyping = event.target.closest?.(FIELDS);
+  // Programs for tables and letters put a picture of the text beside it.
+  if (isTyping && types.includes("text/plain")) return;
   if (files.length) {
     event.preventDefault();
     give(files);

@@ -20,7 +20,8 @@ const filesIn = async (entry) => {
 
 const giveMany = (files) => {
   const input = box().querySelector("input[type=file]");
-  if (!input || files.length === 0) return; // the box has no input while it works
+  if (!input) return tellBelow("Wait until these photos are done."); // it has none while it works
+  if (files.length === 0) return;
   const transfer = new DataTransfer();
   files.forEach((file) => transfer.items.add(file));
   input.files = transfer.files;
@@ -47,20 +48,45 @@ document.addEventListener("paste", (event) => {
   giveMany([...event.clipboardData.files]);
 });
 
-// Gradio refuses all files if one is too large. Here only the large ones are left out, which a line
-// says that stays until other files are given.
-const leaveOutLarge = (event) => {
+// A line below the box, which stays until other files are given.
+const tellBelow = (text) => {
+  document.querySelector("#many-large")?.remove();
+  if (text) box().after(make("p", { id: "many-large", role: "alert", textContent: text }));
+};
+
+// Folders hold files of other kinds, too. The server says what is wrong with a file that is only
+// named like a picture.
+const isPicture = ({ type, name }) =>
+  !name.startsWith(".") &&
+  (/^image\//.test(type) || /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|jp2|ppm|mpo|hei[cf])$|^[^.]+$/i.test(name));
+const namesOf = (files) => {
+  const names = files.slice(0, 5).map(({ name }) => name);
+  const more = files.length - names.length;
+  return names.join(", ") + (more ? ` and ${more} more` : "");
+};
+
+// Files that cannot be captioned are left out before they are sent, which a line says. Gradio would
+// refuse all files if one is too large.
+const leaveOut = (event) => {
   const { target: input } = event;
   if (!isManyShown() || input.type !== "file" || input.files.length === 0) return;
-  const isLarge = (file) => file.size > props.max_megabytes * 1e6;
-  const large = [...input.files].filter(isLarge).map(({ name }) => name);
-  document.querySelector("#many-large")?.remove();
-  if (large.length === 0) return;
-  const text = `Left out, because they are larger than ${props.max_megabytes} MB: ${large.join(", ")}`;
-  box().after(make("p", { id: "many-large", role: "alert", textContent: text }));
+  const { max_megabytes: megabytes, max_photos: most } = props;
+  const given = [...input.files];
+  // Browsers send a folder in the order of its disk.
+  if (input.webkitdirectory) given.sort((a, b) => a.name.toLowerCase().localeCompare(b.name.toLowerCase()));
+  const pictures = given.filter(isPicture);
+  const isLarge = (file) => file.size > megabytes * 1e6;
+  const usable = pictures.filter((file) => !isLarge(file));
+  const leftOut = [
+    [`are larger than ${megabytes} MB`, pictures.filter(isLarge)],
+    ["are not pictures", given.filter((file) => !isPicture(file))],
+    [`come after the first ${most} photos, which is the most at a time`, usable.slice(most)],
+  ].filter(([, files]) => files.length);
+  tellBelow(leftOut.map(([why, files]) => `Left out, because they ${why}: ${namesOf(files)}`).join(". "));
+  if (leftOut.length === 0) return;
   const transfer = new DataTransfer();
-  [...input.files].filter((file) => !isLarge(file)).forEach((file) => transfer.items.add(file));
+  usable.slice(0, most).forEach((file) => transfer.items.add(file));
   input.files = transfer.files;
   if (transfer.files.length === 0) event.stopImmediatePropagation();
 };
-document.addEventListener("change", leaveOutLarge, { capture: true });
+document.addEventListener("change", leaveOut, { capture: true });

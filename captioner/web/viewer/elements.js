@@ -36,7 +36,9 @@ const keptInTab = (name) => {
 const moveWithin = (list, items, keys) => (event) => {
   const buttons = [...list.querySelectorAll(items)];
   const current = buttons.indexOf(document.activeElement);
-  const next = { [keys[0]]: current - 1, [keys[1]]: current + 1, Home: 0, End: buttons.length - 1 };
+  const isReversed = keys[0] === "ArrowLeft" && getComputedStyle(list).direction === "rtl";
+  const [back, on] = isReversed ? [keys[1], keys[0]] : keys;
+  const next = { [back]: current - 1, [on]: current + 1, Home: 0, End: buttons.length - 1 };
   const button = buttons[next[event.key]];
   if (!button) return;
   event.preventDefault();

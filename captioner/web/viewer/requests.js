@@ -16,6 +16,14 @@ const isSame = (one, other) =>
   one.kind === other.kind &&
   (one.kind === "example" ? one.number === other.number : one.prefix && one.prefix === other.prefix);
 
+// Whether a request is about the photo on the page. Other captions may be of the next one as well.
+const isAboutShown = (request) => request.kind === "completion" || "region" in request;
+// A new photo is on its way, and the request is about the old one.
+const turnDown = ({ kind }) => {
+  if (kind === "completion") say("words", "A new photo is on its way. Wait until it is here.");
+  else drawRegion(caption()?.region ?? null);
+};
+
 const ask = (request) => {
   closeOthers();
   if (!busy) return start(request);
@@ -24,6 +32,7 @@ const ask = (request) => {
     return finishRequest(); // an answer that comes later is not for the page any more
   }
   if (isSame(request, busy)) return (waiting = null);
+  if (isNewPhoto(busy) && !busy.begun && isAboutShown(request)) return turnDown(request);
   // A new photo that waits is not replaced by a request about the present photo.
   if (!waiting || !isNewPhoto(waiting) || isNewPhoto(request)) waiting = request;
 };
@@ -37,18 +46,20 @@ const start = async (request) => {
   busy = mine;
   keepInTab("asked", "yes"); // for a page that is reloaded before the answer comes
   clearTimeout(patience);
-  patience = setTimeout(offerAgain, 1000 * PATIENCE, request);
   const result = find(".result");
   result.ariaBusy = "true";
   find(".empty").ariaBusy = "true";
   if (isNewPhoto(busy)) {
     say("photo", ""); // what was wrong with the photo before
-    announce("Looking at the photo …");
+    announce(request.file ? "Sending the photo …" : "Looking at the photo …");
   }
   result.given = null;
   const isSent = !request.file || (await send(request.file));
   if (busy !== mine) return; // meanwhile the visitor has asked for something else
   if (!isSent) return finishRequest();
+  if (request.file) announce("Looking at the photo …");
+  // Only now, because sending a photo may take long.
+  patience = setTimeout(offerAgain, 1000 * PATIENCE, request);
   const { kind, number, prefix } = busy;
   const region = isNewPhoto(busy) ? null : "region" in busy ? busy.region : shown.region;
   busy.region = region;
