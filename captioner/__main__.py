@@ -20,10 +20,10 @@ from captioner.environment import BUNDLED_CHECKPOINT, settle
 from captioner.errors import CaptionerError
 from captioner.model.decoding_options import (
     DEFAULTS,
-    MEANINGS,
     STRATEGIES,
     DecodingOptions,
     OptionError,
+    help_of,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
             choices=STRATEGIES if name == "strategy" else None,
             default=getattr(DEFAULTS, name),
             metavar={int: "N", float: "X"}.get(kind),
-            help=MEANINGS[name],
+            help=help_of(name),
         )
     add("--prefix", default="", metavar="TEXT", help="the captions begin with these words")
     add(

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from captioner.data.datasets import DATASETS
 from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
-from captioner.model.decoding_options import MEANINGS, STRATEGIES, DecodingOptions, OptionError
+from captioner.model.decoding_options import (
+    DEFAULTS,
+    STRATEGIES,
+    DecodingOptions,
+    OptionError,
+    help_of,
+)
 
 # The decoding options that a strategy depends on.
 SEARCH = {
@@ -29,17 +35,18 @@ def scores_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
         "python -m captioner.evaluation",
         "Computes BLEU, METEOR, ROUGE-L and CIDEr of one caption per photo, with bootstrap "
         "intervals. The last line of the output is one JSON object.",
+        saved="the result into the checkpoint's metrics.json and its model card",
     )
-    parser.add_argument("--strategy", choices=STRATEGIES, default="beam")
+    parser.add_argument(
+        "--strategy", choices=STRATEGIES, default="beam", help=help_of("strategy", "beam")
+    )
     search = parser.add_argument_group("options of the search")
-    search.add_argument("--beam-width", type=int, help=MEANINGS["beam_width"])
-    search.add_argument(
-        "--length-penalty", type=float, help="for beam: higher values favour longer captions"
-    )
-    search.add_argument("--temperature", type=float, help=MEANINGS["temperature"])
-    search.add_argument("--top-k", type=int, help=MEANINGS["top_k"])
-    search.add_argument("--top-p", type=float, help=MEANINGS["top_p"])
-    search.add_argument("--seed", type=int, help="for samples: draws other samples")
+    search.add_argument("--beam-width", type=int, help=help_of("beam_width"))
+    search.add_argument("--length-penalty", type=float, help=help_of("length_penalty"))
+    search.add_argument("--temperature", type=float, help=help_of("temperature"))
+    search.add_argument("--top-k", type=int, help=help_of("top_k"))
+    search.add_argument("--top-p", type=float, help=help_of("top_p"))
+    search.add_argument("--seed", type=int, help=help_of("seed"))
     parser.add_argument(
         "--report",
         type=Path,
@@ -68,9 +75,19 @@ def samples_options(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = _parser(
         "python -m captioner.evaluation.samples",
         "Measures how good the samples are that visitors of the page see, at several temperatures.",
+        saved="the calibration into the checkpoint's metrics.json",
     )
-    parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
-    parser.add_argument("--diagram", type=Path, metavar="FILE", help="the calibration as a PNG")
+    parser.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        default=list(TEMPERATURES),
+        metavar="X",
+        help=f"the temperatures to compare (default: {' '.join(map(str, TEMPERATURES))})",
+    )
+    parser.add_argument(
+        "--diagram", type=Path, metavar="FILE", help="draw the calibration into this PNG file"
+    )
     options = _checked(parser, arguments)
     _check_folder_of(parser, "--diagram", options.diagram)
     try:
@@ -78,6 +95,12 @@ def samples_options(arguments: Sequence[str] | None = None) -> argparse.Namespac
             DecodingOptions("sample", temperature=temperature)
     except OptionError as error:
         parser.error(str(error))
+    shown = DEFAULTS.temperature
+    if (options.save or options.diagram) and shown not in options.temperatures:
+        parser.error(
+            f"--save and --diagram are about samples at the page's temperature: add {shown} to "
+            "--temperatures"
+        )
     return options
 
 
@@ -86,13 +109,14 @@ def faithfulness_options(arguments: Sequence[str] | None = None) -> argparse.Nam
     parser = _parser(
         "python -m captioner.faithfulness",
         "Measures whether the places that got the most attention matter for the words.",
+        saved="the result into the checkpoint's metrics.json and its model card",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses other random quarters")
     return _checked(parser, arguments)
 
 
-def _parser(program: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the options that all these programs have."""
+def _parser(program: str, description: str, saved: str) -> argparse.ArgumentParser:
+    """A parser with the options that all these programs have. `saved` is what `--save` writes."""
     parser = argparse.ArgumentParser(program, description=description)
     parser.add_argument("checkpoint", help="a checkpoint directory or a Hub id")
     parser.add_argument(
@@ -105,16 +129,17 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-dir", type=Path, required=True, metavar="DIR", help="the data set's folder"
     )
-    parser.add_argument("--split", choices=("test", "val"), required=True)
-    parser.add_argument("--limit", type=int, help="only the first N photos")
+    parser.add_argument(
+        "--split",
+        choices=("test", "val"),
+        required=True,
+        help="which photos: those for testing or those for validation",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
     parser.add_argument(
         "--features", type=Path, help="a feature cache, to which missing photos are added"
     )
-    parser.add_argument(
-        "--save",
-        action="store_true",
-        help="write the result into the checkpoint's metrics and card",
-    )
+    parser.add_argument("--save", action="store_true", help=f"write {saved}")
     return parser
 
 

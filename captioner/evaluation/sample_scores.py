@@ -10,7 +10,8 @@ phrase twice; and the share of those that name a person although no reference do
 
 With `--save`, the checkpoint's metrics get the calibration of the captions at the page's default
 temperature (see `calibration`), by which the page decides whether to say that it is unsure.
-`--diagram FILE` draws the calibration. The program prints a table, then one JSON object.
+`--diagram FILE` draws the calibration. Both need that temperature among `--temperatures`. The
+program prints a table, then one JSON object.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ MEANINGS = {
     "top_p": "for samples: only the most probable words, up to this probability together, can be "
     "drawn",
     "beam_width": "for beam: how many captions are kept at each step",
+    "length_penalty": "for beam: higher values favour longer captions",
     "seed": "for samples: the same seed gives the same captions",
 }
 
@@ -97,3 +98,9 @@ class DecodingOptions:
 
 # The defaults of `Captioner.caption`, the command line, the page and the endpoints.
 DEFAULTS = DecodingOptions(distinct=True)
+
+
+def help_of(name: str, default: object = None) -> str:
+    """What an option means, with its default (that of `DEFAULTS`), for the help of a program."""
+    default = getattr(DEFAULTS, name) if default is None else default
+    return f"{MEANINGS[name]} (default: {'all words' if default is None else default})"

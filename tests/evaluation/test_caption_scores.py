@@ -13,7 +13,7 @@ from toy import toy_captioner
 
 from captioner.data.datasets import DatasetError, Record
 from captioner.evaluation.caption_scores import SAME, describe
-from captioner.evaluation.command_lines import scores_options
+from captioner.evaluation.command_lines import samples_options, scores_options
 from captioner.evaluation.subject import read_split, save_result
 from captioner.model.decoding_options import DecodingOptions
 
@@ -152,6 +152,15 @@ def test_options_without_sense_are_refused_at_once(options, message, capsys):
     with pytest.raises(SystemExit):
         scores_options([*arguments, *options])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", [["--save"], ["--diagram", "diagram.png"]])
+def test_a_calibration_needs_the_temperature_of_the_page(wanted, capsys):
+    arguments = [str(BUNDLED), "--dataset", "folder", "--data-dir", ".", "--split", "val", *wanted]
+    assert samples_options(arguments).temperatures == [0.3, 0.5, 0.7]
+    with pytest.raises(SystemExit):
+        samples_options([*arguments, "--temperatures", "0.3", "0.7"])
+    assert "add 0.5 to --temperatures" in capsys.readouterr().err
 
 
 def test_training_captions(tmp_path):
