@@ -64,7 +64,8 @@ def _add_data_options(add: Callable[..., object]) -> None:
         "--images",
         type=_count,
         metavar="N|all",
-        help="how many of each data set to train on (default: coco 6000, others all)",
+        help="the most training photos of each data set (default: all, but 6000 of coco if its "
+        "folder has no photos of val2014; a fifth of coco's N photos is then for validation)",
     )
     add(
         "--skip-unreadable",
@@ -83,7 +84,8 @@ def _add_training_options(add: Callable[..., object]) -> None:
         "--recipe",
         choices=tuple(RECIPES),
         default="best",
-        help="sizes and training; the options below change single points of it",
+        help="a set of sizes and options of training (default: best); the options below change "
+        "single values of it",
     )
     add(
         "--set",
@@ -125,7 +127,12 @@ def _add_training_options(add: Callable[..., object]) -> None:
         action=argparse.BooleanOptionalAction,
         help="show training photos mirrored, too, in some epochs",
     )
-    add("--crops", type=_whole, help="show so many random parts of each training photo, too")
+    add(
+        "--crops",
+        type=_whole,
+        metavar="N",
+        help="also show N random parts of each training photo, in some epochs",
+    )
 
 
 def _add_backbone_options(add: Callable[..., object]) -> None:
@@ -171,7 +178,13 @@ def _add_run_options(add: Callable[..., object]) -> None:
         default="none",
         help="train on all devices of this host, or of several (needs JAX; see docs/training.md)",
     )
-    add("--mixed-precision", action="store_true", default=None, help="bfloat16, for GPUs")
+    add(
+        "--mixed-precision",
+        action="store_true",
+        default=None,
+        help="for GPUs: compute products in bfloat16, which has fewer digits than float32 (see "
+        "docs/training.md)",
+    )
 
 
 def _count(text: str) -> int | str:
