@@ -3,9 +3,9 @@
     python benchmarks/blend.py --output OUTPUT --features CACHE --dataset KIND:FOLDER ...
 
 OUTPUT is where `train.py` has finished with the same `--dataset` options, and CACHE is the folder
-of its features. The program prints the tables of `docs/results.md`: for each search, CIDEr-D of one
-caption of each validation photo (the mean over the data sets, then each data set), the share of
-distinct captions, and the number of different words in them.
+of its features. The program prints a table for each search: CIDEr-D of one caption of each
+validation photo (the mean over the data sets, then each data set), the share of distinct captions,
+and the number of different words in them.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def deviation(backbone: keras.Model, photos: np.ndarray, batch_size: int = 8) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG files")
     parser.add_argument("--backbone-weights", default="imagenet")
     parser.add_argument("--count", type=int, default=256, help="photos per round")

@@ -299,7 +299,9 @@ def fails_everywhere(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--errors", nargs="+", default=["ENOSPC", "EIO"])
     parser.add_argument("--all-phases", action="store_true")
     with SERVER:  # whose thread would keep the program alive after --help

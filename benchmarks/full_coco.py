@@ -38,7 +38,9 @@ clock = time.process_time  # other programs on the machine do not count
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=118_287)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)

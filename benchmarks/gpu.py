@@ -233,7 +233,9 @@ def whole_run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--data-dir", type=Path, help="a folder with Flickr8k (default: artificial photos)"
     )

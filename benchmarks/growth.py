@@ -102,7 +102,9 @@ def measure(records: list, features: Path, batch_size: int | None) -> Cost:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--images", type=int, default=6000, help="real ones, to train on")

@@ -25,7 +25,9 @@ from captioner.model.feature_cache import VERIFIED, FeatureCache, Stamp
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()

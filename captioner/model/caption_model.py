@@ -9,8 +9,10 @@ comments use these names:
     steps     words of a caption, or of such a row, including `<start>`
     locations 64, the 8 x 8 cells of the feature map
 
-With `mixed_precision`, only matrix products are computed in bfloat16. Inputs, weights, states,
-attention maps, logits and losses are float32.
+With `mixed_precision`, every matrix product except that of the last layer is computed in bfloat16.
+Its factors are rounded to bfloat16, and so is its result, such as the score of each location. If
+the layer has an activation, it is computed in bfloat16, too. Then the result becomes float32 again.
+Weights, the GRU's gates and states, the softmax of the attention, logits and losses are float32.
 
 Decoding calls `step`. Training takes the same steps in `ops.scan`, but computes the products that
 need no state for all steps at once: the words' part of the GRU's input, and the projection onto the

@@ -15,8 +15,8 @@ from captioner.web.shown_models import ShownModel
 
 _LIMITS = (
     "<b>What it cannot do:</b> the model knows the things and words of the photos that it was "
-    "trained on, and little else. It miscounts, it cannot read, it knows no names, and it sounds "
-    "just as sure when it is wrong."
+    "trained on, and little else. It miscounts, it cannot read, it knows no names, and it is "
+    "sometimes sure when it is wrong."
 )
 _OPEN_CARD = """
 element.querySelector("a").addEventListener("click", (event) => {

@@ -2,7 +2,10 @@
 about its 64 captions. It has none of the defects, which `benchmarks/tutorial.py` shows.
 
     python train.py --recipe tutorial --dataset flickr8k --data-dir DIR \\
-        --backbone-weights assets/checkpoint/backbone.safetensors
+        --backbone-weights WEIGHTS
+
+WEIGHTS is the network as it was before it was fine-tuned for the bundled checkpoint;
+`tools/inception_2015.py` makes this file.
 
 Time:   on two CPU cores, 12 minutes for the features; 8 epochs of 2 to 4 minutes, because it stops
         learning early.
