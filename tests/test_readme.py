@@ -19,8 +19,6 @@ import pytest
 from app_process import ROOT, App
 from links import broken_links, missing_paths
 
-from captioner.web.examples import example_photos
-
 PORT = 7860  # the app's own, unless it is told another one
 MAX_LINES = 150  # the longest that README.md may be
 
@@ -56,7 +54,6 @@ def test_the_readme_is_short() -> None:
 def test_ten_lines_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = block("README.md", "Ten lines of Python", "python")
     assert len(code.splitlines()) <= 10
-    shutil.copy(example_photos()[0], tmp_path / "photo.jpg")
     (tmp_path / "assets").symlink_to(ROOT / "assets")
     monkeypatch.chdir(tmp_path)
     with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -70,7 +67,7 @@ def test_ten_lines_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def folder(app: App, tmp_path: Path) -> Iterator[Path]:
-    """A folder with a photo.jpg, while the app is at its own port, too."""
+    """A folder with the repository's assets, while the app is at its own port, too."""
     try:
         door = socket.create_server(("127.0.0.1", PORT))
     except OSError:
@@ -97,7 +94,7 @@ def folder(app: App, tmp_path: Path) -> Iterator[Path]:
                 threading.Thread(target=copy, args=ends, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
-    shutil.copy(example_photos()[0], tmp_path / "photo.jpg")
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
     yield tmp_path
     door.shutdown(socket.SHUT_RDWR)
     door.close()
