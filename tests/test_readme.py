@@ -19,6 +19,8 @@ import pytest
 from app_process import ROOT, App
 from links import broken_links, missing_paths
 
+from captioner.data.datasets import read_dataset
+
 PORT = 7860  # the app's own, unless it is told another one
 MAX_LINES = 150  # the longest that README.md may be
 
@@ -63,6 +65,21 @@ def test_ten_lines_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     places = [line.rpartition(" at ")[2].split(", ") for line in words]
     assert all(0 <= int(row) < 8 and 0 <= int(column) < 8 for row, column in places)
     assert len(set(map(tuple, places))) > 1
+
+
+@pytest.mark.parametrize(("language", "name"), [("csv", "captions.csv"), ("json", "a.jsonl")])
+def test_captions_files_of_your_own(language: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(block("docs/training.md", "Data sets", language), "utf-8")
+    (tmp_path / "images").mkdir()
+    for photo in ("dog.jpg", "cat.jpg"):
+        shutil.copy(ROOT / "assets" / "examples" / "cat.jpg", tmp_path / "images" / photo)
+    dog, *others = read_dataset("folder", tmp_path)
+    assert dog.path.name == "dog.jpg" and dog.split == "train"
+    if language == "csv":
+        (cat,) = others
+        assert cat.captions == ("a cat sleeps on a sofa, beside a book",) and cat.split == "val"
+    else:
+        assert dog.by == ("people", "model") and not others
 
 
 @pytest.fixture
