@@ -73,7 +73,7 @@ def _load(options: argparse.Namespace, at_the_end: ExitStack) -> list[ShownModel
 
     captioners = []
     for place, revision in ((options.checkpoint, options.revision), (options.compare, None)):
-        if place:
+        if place is not None:
             captioner = BatchingCaptioner.from_pretrained(place, revision=revision)
             captioners.append(at_the_end.enter_context(closing(captioner)))
     return shown_models(*captioners, places=(options.checkpoint, options.compare))

@@ -7,6 +7,7 @@ pictures are reported on standard error and skipped; the exit status is then 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -154,12 +155,13 @@ def _caption_all(
     from tqdm import tqdm
 
     from captioner.captioner import Captioner
-    from captioner.files import write_bytes
+    from captioner.data.images import ImageError
 
     captioner = Captioner.from_pretrained(options.checkpoint, options.revision)
     table: list[tuple[str, int, str, float]] = []
     grids = _grid_names(photos)
-    with tqdm(total=len(photos), unit="photo", disable=None, file=sys.stderr) as progress:
+    progress = tqdm(total=len(photos), unit="photo", disable=None, file=sys.stderr)
+    with progress, _written_at_the_end(table, options.csv):
         for path, captions in _captions(captioner, photos, search, options):
             progress.update()
             if isinstance(captions, CaptionerError):
@@ -175,17 +177,33 @@ def _caption_all(
                 (str(path), rank, c.text, round(c.mean_log_prob, 6))
                 for rank, c in enumerate(captions, start=1)
             ]
-            if options.grid:
-                _write_grid(options.grid / grids[path], path, captions[0])
-            if options.html:
-                target = (options.html / grids[path]).with_suffix(".html")
-                _write_html(target, path, captions[0])
-    if options.csv:
-        file = io.StringIO(newline="")
-        csv.writer(file).writerows([CSV_COLUMNS, *table])
-        write_bytes(options.csv, file.getvalue().encode("utf-8", "backslashreplace"))
+            try:
+                if options.grid:
+                    _write_grid(options.grid / grids[path], path, captions[0])
+                if options.html:
+                    target = (options.html / grids[path]).with_suffix(".html")
+                    _write_html(target, path, captions[0])
+            except ImageError as error:  # the photo has been deleted meanwhile
+                failed += 1
+                _report(f"{path}: {error}")
     sys.stdout.flush()
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _written_at_the_end(
+    table: Sequence[tuple[str, int, str, float]], target: Path | None
+) -> Iterator[None]:
+    """Writes the table, if that is asked for: also after Ctrl-C or an error, as far as it goes."""
+    from captioner.files import write_bytes
+
+    try:
+        yield
+    finally:
+        if target:
+            file = io.StringIO(newline="")
+            csv.writer(file).writerows([CSV_COLUMNS, *table])
+            write_bytes(target, file.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _captions(

@@ -203,7 +203,10 @@ class Captioner:
             ImageError: One of the pictures cannot be used. None is captioned then.
             OptionError: As in `caption`, or `images` is a single photo.
         """
-        if not isinstance(images, Iterable) or isinstance(images, str | bytes | os.PathLike):
+        # An open file gives its lines, and a photo as an array its rows.
+        is_single = isinstance(images, str | bytes | os.PathLike) or hasattr(images, "read")
+        is_single |= isinstance(images, np.ndarray) and images.ndim in (2, 3)
+        if is_single or not isinstance(images, Iterable):
             raise OptionError(
                 f"caption_batch takes a list of photos, not a {type(images).__name__}. Give "
                 "caption_batch([photo]), or caption(photo) for one."
@@ -213,10 +216,9 @@ class Captioner:
         forced = self.forced_words(prefix, options) if prefix else None
         bias = None if region is None else self.region_bias(region, leak)
         captions: list[list[Caption]] = []
-        for start in range(0, len(images), self.extractor.batch_size):
-            some = [
-                self.pixels(image) for image in images[start : start + self.extractor.batch_size]
-            ]
+        size = self.extractor.batch_size
+        for start in range(0, len(images), size):
+            some = [self.pixels(image) for image in images[start : start + size]]
             captions += self.caption_pixels(some, options, forced, bias)
         return captions
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import io
 import multiprocessing
 import os
 import warnings
@@ -112,7 +113,10 @@ def test_a_batch_is_captioned_as_its_photos_alone(captioner):
         assert [c.text for c in captions] == [c.text for c in alone]
         assert captions[0].words[0] == "two"
         assert captions[0].attention[:, :, :4].sum((1, 2)).min() > 0.8
-    for single in (photos[0], str(photos[0]), photos[0].read_bytes(), Image.new("RGB", (8, 8))):
+    image = Image.new("RGB", (8, 8))
+    as_file = io.BytesIO(photos[0].read_bytes())
+    arrays = (np.asarray(image), np.asarray(image)[0])
+    for single in (photos[0], str(photos[0]), photos[0].read_bytes(), image, as_file, *arrays):
         with pytest.raises(OptionError, match=r"takes a list of photos, not a \w+"):
             captioner.caption_batch(single)
 

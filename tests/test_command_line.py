@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gradio
 import pytest
 from PIL import Image
 
+import captioner.__main__
 from captioner import Captioner
 from captioner.__main__ import find_photos, main
 from captioner.environment import BUNDLED_CHECKPOINT
@@ -107,9 +109,34 @@ def test_what_cannot_be_done_is_said_before_the_work(
         ([str(tmp_path / "nothing.jpg")], "nothing.jpg does not exist"),
         ([str(folder), "--csv", str(tmp_path / "none" / "all.csv")], "--csv"),
         ([str(folder / "a lion.jpg"), "--checkpoint", str(folder)], "config.json"),
+        ([str(folder / "a lion.jpg"), "--checkpoint", ""], "Its name is empty"),
     ):
         assert main(options) == 1
         assert message in capsys.readouterr().err
+
+
+def test_what_is_done_is_kept(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a photo is deleted during the run, and where the run is interrupted then."""
+    table = tmp_path / "all.csv"
+    lion, tower = folder / "a lion.jpg", folder / "deep" / "TOWER.JPG"
+    printed = captioner.__main__._print
+
+    def delete(path: Path, *others: Any) -> None:
+        printed(path, *others)
+        if path == tower:
+            raise KeyboardInterrupt
+        path.unlink()
+
+    monkeypatch.setattr(captioner.__main__, "_print", delete)
+    options = ["--csv", str(table), "--grid", str(tmp_path / "grids"), "--strategy", "greedy"]
+    assert main([str(lion), str(tower), *options]) == 130
+    assert "a lion.jpg does not exist" in capsys.readouterr().err
+    assert [line.split(",")[0] for line in table.read_text().splitlines()] == ["file", str(lion)]
 
 
 def test_each_photo_once(folder: Path) -> None:

@@ -45,6 +45,8 @@ def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) 
 
     Raises `CheckpointError` like `download`.
     """
+    if not os.fspath(checkpoint):  # `Path` would take it for the current folder
+        raise CheckpointError("Its name is empty. Give a directory, or USER/NAME on the Hub.")
     finish_swap(Path(checkpoint))
     if Path(checkpoint).is_dir():
         return Path(checkpoint)

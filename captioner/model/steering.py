@@ -17,6 +17,10 @@ Region = Sequence[float] | np.ndarray
 # The largest factor outside a region. It is not 0, because the scores must be finite.
 LEAK = 0.01
 
+_NO_REGION = (
+    "region must be a box of four numbers or a mask (rows, columns) of finite, non-negative weights"
+)
+
 
 def leak_of(coverage: np.ndarray) -> float:
     """The default factor on the attention outside a region, from its coverage (rows, columns).
@@ -59,7 +63,10 @@ def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
 
     The arguments and errors are those of `attention_bias`. Returns float64 (rows, columns) in 0..1.
     """
-    mask = np.asarray(region, np.float64)
+    try:
+        mask = np.asarray(region, np.float64)
+    except (TypeError, ValueError):  # text, a dictionary, rows of different lengths
+        raise OptionError(_NO_REGION) from None
     if mask.shape == (4,):
         left, top, right, bottom = mask
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -73,10 +80,7 @@ def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
         vertical = _overlaps(np.linspace(0, 1, mask.shape[0] + 1), rows)
         coverage = vertical @ mask @ _overlaps(np.linspace(0, 1, mask.shape[1] + 1), columns).T
     else:
-        raise OptionError(
-            "region must be a box of four numbers or a mask (rows, columns) of finite, "
-            "non-negative weights"
-        )
+        raise OptionError(_NO_REGION)
     if coverage.max() <= 0:
         raise OptionError("region is a mask without any weight: nothing to look at")
     return coverage / coverage.max()

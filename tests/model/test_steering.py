@@ -63,6 +63,9 @@ def test_the_whole_photo_is_no_bias():
         np.full((4, 4), np.inf),
         np.zeros((0, 4)),
         np.zeros((2, 2, 2)),
+        [[1], [1, 2]],
+        "left",
+        {"left": 0},
     ],
 )
 def test_what_is_no_region_is_refused(region):

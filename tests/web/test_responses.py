@@ -7,6 +7,9 @@ import subprocess
 import sys
 import urllib.request
 import zlib
+from argparse import Namespace
+from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from captioner import CheckpointError
 from captioner.web.examples import example_photos, examples
 
 
@@ -340,3 +344,11 @@ def test_a_bad_checkpoint_is_one_sentence(tmp_path: Path, content: str | None) -
     assert last.startswith("Cannot use this checkpoint: ")
     assert str(folder) in last
     assert "Traceback" not in done.stderr
+
+
+def test_no_checkpoint_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty name, as from a variable that is not set, does not show the other model alone."""
+    monkeypatch.syspath_prepend(ROOT)
+    options = Namespace(checkpoint="", revision=None, compare="assets/checkpoint")
+    with ExitStack() as at_the_end, pytest.raises(CheckpointError, match="name is empty"):
+        import_module("app")._load(options, at_the_end)
