@@ -25,7 +25,7 @@ from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError, load_image
 from captioner.data.views import AS_IT_IS, View
-from captioner.files import cores, system_fault, write_fault
+from captioner.files import cores, make_folder, system_fault, write_fault
 from captioner.model.backbone import FoldedBackbone, fingerprint
 from captioner.model.backend import predict
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard
@@ -143,9 +143,10 @@ def extract(
     if part:  # only the first process writes the stamp, so that two do not write it at once
         _wait_for(folder, set(), set(), stalled)
     distinct = list({r.image_id: r for r in records}.values())
-    cache = FeatureCache(folder, stamp, distinct)
-    if all(r.image_id in cache for r in distinct):
-        return cache
+    if (folder / "stamp.json").exists():
+        cache = FeatureCache(folder, stamp, distinct)
+        if all(r.image_id in cache for r in distinct):
+            return cache
     # Runs may share the folder; the processes of one run write different shards.
     with _only_run(folder) if parts == 1 else nullcontext():
         cache = FeatureCache(folder, stamp, distinct)  # also with what another run has made
@@ -176,6 +177,7 @@ def _only_run(folder: Path) -> Iterator[None]:
     """Waits until no other run adds features to the folder, and keeps others from it meanwhile."""
     lock = FileLock(folder / LOCK)
     try:
+        make_folder(folder)
         try:
             lock.acquire(timeout=0)
         except Timeout:
