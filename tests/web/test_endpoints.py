@@ -101,10 +101,10 @@ def test_several_photos(client: Client, tmp_path: Path) -> None:
         client.predict([handle_file(files[0])] * 17, api_name="/caption_batch")
 
 
-def call(app: App, name: str, picture: Any) -> str:
+def call(app: App, name: str, *inputs: Any) -> str:
     """The events that answer a program that sends JSON."""
     with httpx.Client(base_url=app.url + "gradio_api/", timeout=60) as http:
-        request = {"data": [picture, 1, "greedy", 0.5, 0]}
+        request = {"data": [*inputs, 1, "greedy", 0.5, 0]}
         event = http.post(f"call/{name}", json=request).json()["event_id"]
         return http.get(f"call/{name}/{event}").text
 
@@ -122,6 +122,13 @@ def test_programs_can_send_data_urls(app: App) -> None:
     assert "There is no picture" in call(app, "caption", None)
     large = "data:image/png;base64," + 29_000_000 * "A"
     assert "larger than 20 MB" in call(app, "caption", {"path": large} | mark)
+
+
+def test_no_other_input_is_taken_for_a_file(app: App) -> None:
+    url = "data:image/png;base64," + base64.b64encode(example_photos()[0].read_bytes()).decode()
+    for path in ("http://127.0.0.1:9/photo.jpg", "/etc/passwd"):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert "prefix must be text" in call(app, "complete", url, file)
 
 
 @pytest.mark.parametrize(
