@@ -328,6 +328,6 @@ def test_the_page_opens_no_file_but_those_that_were_sent(open_page: OpenPage) ->
 
     page.route("**/queue/join*", forge)
     page.set_input_files("#photo-file", example_photos()[1])
-    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    expect(page.get_by_text("opens only files that it has been sent")).to_be_visible()
     assert page.locator("#viewer .stage img").get_attribute("alt") == "The photo"
     expect(page.locator("#intake .entries button")).to_have_count(1)
