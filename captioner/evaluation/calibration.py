@@ -2,7 +2,7 @@
 
 A caption counts as right if at least half of its content words occur in the references. Captions
 are grouped by their mean log-probability per word. The page warns of captions that are as
-improbable as those of a group that is mostly wrong (`web.confidence`).
+improbable as those of a group that is often wrong (`web.confidence`).
 """
 
 from __future__ import annotations

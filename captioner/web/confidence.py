@@ -21,7 +21,7 @@ from captioner.checkpoint.file_names import METRICS
 # One (mean log-probability, share) per bin. The bin of the least probable captions comes first.
 Calibration = tuple[tuple[float, float], ...]
 
-UNSURE_BELOW = 0.5  # a note stands beside captions that are more often wrong than right
+UNSURE_BELOW = 0.6  # a note stands beside captions of which more than four in ten are wrong
 
 
 def read_calibration(folder: Path | None) -> Calibration | None:
@@ -38,7 +38,7 @@ def read_calibration(folder: Path | None) -> Calibration | None:
 
 
 def confidence_note(caption: Caption, calibration: Calibration | None) -> str | None:
-    """Writes one sentence for the visitor if captions as improbable as this one are mostly wrong.
+    """Writes one sentence for the visitor if captions as improbable as this one are often wrong.
 
     Args:
         caption: The caption, with one log-probability per word.

@@ -33,7 +33,7 @@ def examples() -> list[Example]:
         Example(ours / "cat.jpg"),
         Example(Path(gr.__file__).parent / "media_assets" / "images" / "tower.jpg"),
         Example(ours / "pavilion.jpg"),
-        Example(ours / "flower.jpg"),
+        Example(ours / "flower.jpg", goes_wrong=True),
         Example(ours / "coffee.jpg"),
         Example(ours / "photographer.png", goes_wrong=True),
         Example(ours / "rocket.jpg", goes_wrong=True),

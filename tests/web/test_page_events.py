@@ -39,7 +39,7 @@ def write(folder: Path, calibration: Any) -> Path:
     [
         ((-3.0, -1.0), "fewer than 1 in 10"),
         ((-1.2,), "about 3 in 10"),
-        ((-0.7,), None),  # more often right than wrong
+        ((-0.7,), None),  # mostly right
         ((-0.1,), None),  # above all bins
         ((), None),
     ],

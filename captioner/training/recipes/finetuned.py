@@ -23,6 +23,7 @@ RECIPE = Recipe(
         "decoder_learning_rate": 3e-4,
         "polish_epochs": 2,
         "cider_epochs": 2,
+        "cider_captions": "people",
         "cider_overuse": 0.2,
     },
 )

@@ -26,6 +26,7 @@ RECIPE = Recipe(
         "decoder_learning_rate": 5e-4,
         "polish_epochs": 2,
         "cider_epochs": 15,
+        "cider_captions": "people",
         "cider_overuse": 0.2,
         "cider_blend": 0.5,
     },
