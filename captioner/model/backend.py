@@ -117,11 +117,9 @@ def accelerator() -> str:
     import tensorflow as tf
 
     found = tf.config.list_physical_devices("GPU")
-    return (
-        tf.config.experimental.get_device_details(found[0]).get("device_name", "a GPU")
-        if (found)
-        else ""
-    )
+    if not found:
+        return ""
+    return tf.config.experimental.get_device_details(found[0]).get("device_name", "a GPU")
 
 
 def free_device_memory() -> int:

@@ -214,7 +214,7 @@ def _new_model(config: CaptionerConfig) -> CaptionModel:
 def extractor_for(network: keras.Model, training: TrainingConfig) -> FeatureExtractor:
     """What makes the features of a run."""
     size = ON_ACCELERATOR if backend.accelerator() else ON_CPU
-    return FeatureExtractor(network, size, training.mixed_extraction)
+    return FeatureExtractor(network, batch_size=size, mixed_precision=training.mixed_extraction)
 
 
 def config_of(

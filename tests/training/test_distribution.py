@@ -23,7 +23,7 @@ from captioner.data.datasets import Record
 from captioner.data.views import AS_IT_IS
 from captioner.data.vocabulary import Vocabulary
 from captioner.model.feature_cache import VERIFIED, FeatureCache, FeatureError, Stamp
-from captioner.model.features import FeatureExtractor, extract
+from captioner.model.features import LOCK, FeatureExtractor, extract
 from captioner.training.batches import CaptionBatches
 from captioner.training.distribution import Distribution, DistributionError, distribute
 
@@ -239,7 +239,7 @@ def share(records, folder: Path, part: int, stalled: float = 60.0) -> tuple[Feat
 
 
 def shards(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != VERIFIED}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in (VERIFIED, LOCK)}
 
 
 def test_two_processes_share_the_extraction(records, tmp_path):

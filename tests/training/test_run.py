@@ -24,7 +24,6 @@ COLOURS = ("red", "green", "blue", "grey")
 # What train.py does, with shards of 4 images so that there is a middle to be killed in.
 DRIVER = """
 import logging, sys
-from functools import partial
 from pathlib import Path
 from captioner.config import TrainingConfig
 from captioner.data.datasets import read_dataset
@@ -32,7 +31,7 @@ from captioner.training import run
 from captioner.training.run import RunOptions, run_training
 logging.basicConfig(level="INFO")
 data, output, backbone, epochs = sys.argv[1:]
-run.FeatureExtractor = partial(run.FeatureExtractor, batch_size=4)  # a full batch for each shard
+run.ON_CPU = 4  # a full batch for each shard
 model = {"embedding_dim": 16, "units": 32, "attention_units": 16}
 if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
     from small_backbone import small_backbone

@@ -84,6 +84,8 @@ def test_many_photos(open_page: Callable[..., Page], tmp_path: Path) -> None:
     page.route("**/queue/join*", lambda route: held.append(route))
     drop(page, [tmp_path])
     expect(page.get_by_text("They wait until those of other visitors are done")).to_be_visible()
+    while not held:
+        page.wait_for_timeout(20)
     held.pop().continue_()
     page.unroute("**/queue/join*")
     expect(page.locator("#many-table [role=status]")).to_have_text(re.compile("^4 of 4 files"))
