@@ -103,9 +103,7 @@ def _csv(path: Path) -> tuple[Rows, Parse]:
         raise no_captions(path)
     for delimiter in ",;\t|":
         columns = [cell.strip().lower() for cell in _cells(path, first, delimiter)]
-        if {*columns}.isdisjoint(IMAGE_FIELDS):
-            continue
-        if any(map(CAPTION_FIELD.fullmatch, columns)):
+        if not {*columns}.isdisjoint(IMAGE_FIELDS) and any(map(CAPTION_FIELD.fullmatch, columns)):
             # Kaggle's Flickr30k does not quote its cells: quotes in it belong to the captions.
             quoted = columns != _KAGGLE or delimiter != "|"
             rows = islice(_csv_rows(path, text, delimiter, quoted), 1, None)

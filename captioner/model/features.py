@@ -143,7 +143,7 @@ def extract(
     if part:  # only the first process writes the stamp, so that two do not write it at once
         _wait_for(folder, set(), set(), stalled)
     distinct = list({r.image_id: r for r in records}.values())
-    if (folder / "stamp.json").exists():
+    if (folder / "stamp.json").exists():  # nothing is written to a folder that has all
         cache = FeatureCache(folder, stamp, distinct)
         if all(r.image_id in cache for r in distinct):
             return cache
@@ -151,13 +151,7 @@ def extract(
     with _only_run(folder) if parts == 1 else nullcontext():
         cache = FeatureCache(folder, stamp, distinct)  # also with what another run has made
         missing = [r for r in distinct if r.image_id not in cache]
-        if cache.replaced:
-            logger.warning(
-                "%d photos were replaced since their features were made, and are extracted again: "
-                "%s",
-                len(cache.replaced),
-                abbreviate(cache.replaced),
-            )
+        _warn_of_replaced(cache)
         # Processes that share the work must divide it in the same way, so they divide all photos:
         # what is missing changes while they start. A single process divides the missing photos, so
         # that all its shards are full.
@@ -189,6 +183,15 @@ def _only_run(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _warn_of_replaced(cache: FeatureCache) -> None:
+    if cache.replaced:
+        logger.warning(
+            "%d photos were replaced since their features were made, and are extracted again: %s",
+            len(cache.replaced),
+            abbreviate(cache.replaced),
+        )
 
 
 def _check_none_replaced(cache: FeatureCache, left_out: set[str]) -> None:

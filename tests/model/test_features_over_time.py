@@ -1,9 +1,10 @@
-"""The feature cache over time: photos that are replaced, caches of old, shards verified once."""
+"""The feature cache over time: replaced photos, caches of old, shards verified once, two runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_features import (
     CountingExtractor,
     contents,
     copy_of,
+    copy_of_photos,
     damage,
     extractor,
     features,
@@ -32,10 +34,7 @@ __all__ = ["extractor", "records", "whole"]  # fixtures
 
 def copied(records, to: Path) -> list[Record]:
     """The same photos elsewhere, as if just written."""
-    to.mkdir()
-    for record in records:
-        (to / record.path.name).write_bytes(record.path.read_bytes())
-    return records_in(to)
+    return records_in(copy_of_photos(records, to))
 
 
 def test_a_replaced_photo_gets_new_features(
@@ -116,3 +115,13 @@ def test_what_was_verified_is_not_read_again(
     damage(victim, "flip")
     FeatureCache(folder, extractor.stamp())
     assert sum(read) == 10 + SHARD + 10
+
+
+def test_two_runs_may_fill_a_folder_at_once(records, whole, backbone, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    runs = [CountingExtractor(backbone, batch_size=3) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda run: extract(records, run, folder, SHARD), runs))
+    assert [len(cache) for cache in found] == [10, 10]
+    assert sorted(run.images for run in runs) == [0, 10], "no photo is looked at twice"
+    assert contents(folder) == contents(whole)
