@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.data.names import is_picture
 from captioner.environment import BUNDLED_CHECKPOINT, settle
 from captioner.errors import CaptionerError
 from captioner.model.decoding_options import (
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
     from captioner.captioner import Caption, Captioner
 
-# The extensions of pictures in a folder. A file that is named on the command line is always tried.
-PICTURES = frozenset(
-    ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .mpo".split()  # noqa: SIM905
-)
 CSV_COLUMNS = ("file", "rank", "caption", "mean_log_prob")
 SEARCH = {  # the options of the search, and their types
     "strategy": str,
@@ -137,7 +134,7 @@ def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
     for path in given:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
-            pictures = [file for file in files if file.suffix.lower() in PICTURES]
+            pictures = [file for file in files if is_picture(file.name)]
             if others := len(files) - len(pictures):
                 _report(f"{path}: {others} files are left out, because they are not pictures.")
             photos += pictures

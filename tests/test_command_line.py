@@ -141,6 +141,7 @@ def test_what_is_done_is_kept(
 
 def test_each_photo_once(folder: Path) -> None:
     lion = folder / "a lion.jpg"
+    (folder / "._lion.jpg").write_bytes(b"\0\5\x16\7")  # macOS's notes on lion.jpg
     photos, missing = find_photos([lion, folder, folder / "letter.txt", folder / "none.jpg"])
     assert [p.name for p in photos] == ["a lion.jpg", "broken.jpg", "TOWER.JPG", "letter.txt"]
     assert missing == 1

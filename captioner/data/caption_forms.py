@@ -38,6 +38,7 @@ from captioner.data.text import encoding_of
 from captioner.files import LFS_POINTER, system_fault
 
 _KAGGLE = ["image_name", "comment_number", "comment"]
+_QUOTES = "in quoted text, write each quote twice"
 FORMS = "captions.txt, *.csv, *.tsv, *.jsonl, *.token or *.json"
 
 
@@ -59,19 +60,24 @@ def read_captions_file(path: Path) -> CaptionsFile:
     if suffix != ".json":
         raise DatasetError(f"{path} is none of {FORMS}; save the captions as one of them")
     content = _json(path)
+    if isinstance(content, list) and content:  # as BLIP's and pandas'
+        return collect(path, _entries("entries", content), lambda entry: _row(_object(entry)))
     if _is_karpathy(content):
         return collect(path, *_karpathy(content))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return collect(path, *_coco(path, content))
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         return collect(path, *_textcaps(content))
-    what = (
+    if isinstance(content, dict) and isinstance(content.get("images"), list):
+        raise NoCaptionsError(
+            f'{path} lists photos without captions: it has neither "annotations", as COCO\'s files '
+            'do, nor "sentences", as Karpathy\'s do; take the file that has the captions'
+        )
+    raise DatasetError(
         f'{path} has neither "images" and "annotations", as COCO\'s files do, nor "images" with '
         '"sentences", as Karpathy\'s do; write other formats as JSON lines, one object per line, '
         "and name the file *.jsonl"
     )
-    hidden = isinstance(content, dict) and isinstance(content.get("images"), list)
-    raise NoCaptionsError(what) if hidden else DatasetError(what)
 
 
 def read_coco_file(path: Path) -> CaptionsFile:
@@ -163,9 +169,9 @@ def _csv_rows(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise DatasetError(
-                f"{path}, line {line}: {error}; in quoted text, write each quote twice"
-            ) from error
+            long = "limit" in str(error)  # more than 128 KB
+            remedy = "shorten the text, or close the quote in front of it" if long else _QUOTES
+            raise DatasetError(f"{path}, line {line}: {error}; {remedy}") from error
         if cells is None:
             return
         cells = [cell.strip() for cell in cells]
@@ -190,9 +196,14 @@ def _json_lines(path: Path) -> tuple[Rows, Parse]:
     def parse(line: str) -> Row:
         entry = _object(json.loads(line))
         narrative = "dataset_id" in entry and "image_id" in entry
-        return _narrative(entry) if narrative else row_of(entry)
+        return _narrative(entry) if narrative else _row(entry)
 
     return _lines(path), parse
+
+
+def _row(entry: dict) -> Row:
+    """`row_of` for fields in upper or lower case."""
+    return row_of({name.lower(): value for name, value in entry.items()})
 
 
 def _narrative(entry: dict) -> Row:
@@ -249,6 +260,8 @@ def _coco(path: Path, content: dict) -> tuple[Rows, Parse]:
             return Orphan()
         if annotation.get("is_rejected") or annotation.get("is_precanned"):
             return Rejected()
+        if annotation["caption"] is None:  # published files have none of these
+            raise ValueError("its caption is not text")
         fields = {"file_name": image["file_name"], "caption": annotation["caption"]}
         more = {"image": image, "annotation": annotation}
         return row_of({**fields, "split": image.get("split"), **more})
@@ -302,10 +315,14 @@ def _json(path: Path) -> Any:
         raise no_captions(path)
     try:
         return json.loads(content)
+    except UnicodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         lines = getattr(error, "msg", "") == "Extra data"
         remedy = (
-            "if it has an object in each line, name it *.jsonl" if lines else "download it again"
+            "if it has an object in each line, name it *.jsonl"
+            if lines
+            else "correct it there, or download it again"
         )
         raise DatasetError(f"{path} is not JSON ({error}); {remedy}") from error
 

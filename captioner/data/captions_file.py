@@ -18,9 +18,12 @@ from captioner.data.names import relative_name
 from captioner.data.text import clean
 from captioner.errors import CaptionerError
 
-IMAGE_FIELDS = ("file_name", "image", "filename", "file", "image_name")
+IMAGE_FIELDS = (
+    "file_name", "image", "filename", "file", "image_name", "image_path", "image_id"
+)  # fmt: skip
 CAPTION_FIELDS = ("caption", "text", "sentence", "captions", "comment", "raw")
-CAPTION_FIELD = re.compile(rf"({'|'.join(CAPTION_FIELDS)})([ _-]?\d+)?")  # also "caption_0"
+CAPTION_FIELD = re.compile(rf"({'|'.join(CAPTION_FIELDS)})([ ._-]?\d+)?")  # also "caption_0"
+SPLIT_FIELDS = ("set", "subset", "partition")  # which may mean something else, unlike "split"
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -29,7 +32,9 @@ SPLITS = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "development": "val",
     "test": "test",
+    "testing": "test",
 }
 AUTHORS = ("people", "model")  # the field "by" is one of them, or a list with one per caption
 _SHOWN = 5  # names in a message
@@ -229,20 +234,30 @@ def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
     captions = _captions(fields)
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise ValueError("its captions are not text")
-    split = fields.get("split") or None
-    if split is not None:
-        split = SPLITS.get(str(split).strip().lower())
-        if split is None:
-            raise ValueError(
-                f"its split is {fields['split']!r}: it must be one of {', '.join(SPLITS)}"
-            )
+    split = _split(fields)
     if number is not None and not isinstance(number, int):
         raise ValueError(f"its number is {number!r}: it must be a whole number")
     authors = _authors(fields.get("by"), len(captions))
     captions = [clean(text) for text in captions]
     texts = [text for text in captions if text]
     by = tuple(author for author, text in zip(authors, captions, strict=False) if text)
-    return Row(relative_name(_first(fields, IMAGE_FIELDS)), texts, split, number, by, fields)
+    return Row(_image(fields), texts, split, number, by, fields)
+
+
+def _image(fields: Mapping[str, Any]) -> str:
+    name = _first(fields, IMAGE_FIELDS)
+    is_number = isinstance(name, int) and name is fields.get("image_id")
+    return relative_name(str(name) if is_number else name)
+
+
+def _split(fields: Mapping[str, Any]) -> str | None:
+    if split := fields.get("split"):
+        known = SPLITS.get(str(split).strip().lower())
+        if known is None:
+            raise ValueError(f"its split is {split!r}: it must be one of {', '.join(SPLITS)}")
+        return known
+    others = (str(fields.get(name)).strip().lower() for name in SPLIT_FIELDS)
+    return next((SPLITS[other] for other in others if other in SPLITS), None)
 
 
 def _captions(fields: Mapping[str, Any]) -> Any:
@@ -250,7 +265,11 @@ def _captions(fields: Mapping[str, Any]) -> Any:
     names = [name for name in fields if CAPTION_FIELD.fullmatch(name)]
     if any(name[-1].isdigit() for name in names):
         return [fields[name] for name in names if fields[name] is not None]
+    if names and all(fields[name] is None for name in names):
+        return []  # a blank cell, as pandas writes it
     captions = _first(fields, CAPTION_FIELDS)
+    if isinstance(captions, list):
+        return [text for text in captions if text is not None]
     if not isinstance(captions, str):
         return captions
     if re.match(r"\[\s*['\"]", captions):  # a list, written as JSON or by Python into a cell

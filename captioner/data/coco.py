@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from captioner.data.caption_forms import read_coco_file
 from captioner.data.captions_file import CaptionedFile, DatasetError
+from captioner.data.folder import read_folder
 from captioner.data.names import file_name
 from captioner.data.records import Record, check_no_leak, sample_records, select_subset
 from captioner.files import system_fault
@@ -98,12 +99,22 @@ def read_coco_evaluation(data_dir: str | os.PathLike[str], seed: int) -> list[Re
     return records
 
 
-def check_release(data_dir: Path) -> None:
-    """Raises DatasetError if the folder has COCO 2017 alone, so that 2014 is not downloaded."""
+def read_coco2017(data_dir: Path, seed: int) -> list[Record]:
+    """The photos of COCO 2017 that are on disk. Raises DatasetError."""
+    check_release(data_dir, "2017")
+    return read_folder(data_dir, seed=seed, release="2017")
+
+
+def check_release(data_dir: Path, year: str = "2014") -> None:
+    """Raises DatasetError if the folder has the other release of COCO alone, so that this one is
+    not downloaded, and the model card does not name it."""
+    names = {"2014": "coco", "2017": "coco2017"}
     found = {path.stem[-4:] for path in (data_dir / "annotations").glob("captions_*20??.json")}
-    if found == {"2017"}:
+    other = next(release for release in names if release != year)
+    if found == {other}:
         raise DatasetError(
-            f"{data_dir} has COCO 2017, and coco is COCO 2014; use --dataset coco2017:{data_dir}"
+            f"{data_dir} has COCO {other}, and {names[year]} is COCO {year}; use --dataset "
+            f"{names[other]}:{data_dir}"
         )
 
 

@@ -17,6 +17,7 @@ from captioner.data.coco import (
     check_release,
     has_official_val,
     read_coco,
+    read_coco2017,
     read_coco_evaluation,
     read_coco_training,
 )
@@ -149,7 +150,7 @@ DATASETS: dict[str, DataSet] = {
     "flickr30k": DataSet(title="Flickr30k", read=_read_own, licence=_RESEARCH),
     "coco2017": DataSet(
         title="MS-COCO 2017",
-        read=_read_own,
+        read=limited(read_coco2017),
         licence=f"captions under {_CC_BY}; its photos under the terms of Flickr",
         splits=("val",),
     ),

@@ -29,6 +29,7 @@ _PHOTO_FOLDERS = (
     "images",
     "Images",
     "Flicker8k_Dataset",
+    "Flicker8k_Dataset/Flicker8k_Dataset",
     "Flickr8k_Dataset",
     "Flickr8k_Dataset/Flicker8k_Dataset",
     "",

@@ -21,13 +21,18 @@ from captioner.data.captions_file import (
 )
 from captioner.data.layouts import Part, find_parts
 from captioner.data.names import FileFinder
+from captioner.data.photo_search import search_photos
 from captioner.data.records import Record, check_no_leak, select_subset
 
 logger = logging.getLogger(__name__)
 
 
 def read_folder(
-    data_dir: str | os.PathLike[str], *, seed: int = 0, val_fraction: float = 0.1
+    data_dir: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    release: str = "",
 ) -> list[Record]:
     """Reads a folder of images with their captions, in one of the layouts of `layouts`.
 
@@ -40,17 +45,16 @@ def read_folder(
         data_dir: The folder; or a captions file, if its folder has several.
         seed: Which images become "val".
         val_fraction: Which share of the training images become "val", in [0, 1).
+        release: The year of COCO, if the folder may have the captions files of several.
 
     Raises:
         DatasetError: There is no captions file, it is not clear which one to read, one is
             malformed, or all images are missing.
         ValueError: `val_fraction` is not in [0, 1).
     """
-    parts = find_parts(Path(data_dir))
+    parts = find_parts(Path(data_dir), release)
     contents = _read_parts(parts)
-    records = _unique(
-        [_locate(part.path, content, part.folders) for part, content in contents], parts
-    )
+    records = _unique([_locate(part, content) for part, content in contents], parts)
     if not any(file.split == "val" for _, content in contents for file in content.files):
         train = [record for record in records if record.split == "train"]
         others = [record for record in records if record.split != "train"]
@@ -134,12 +138,10 @@ def _merged(records: Iterable[Record]) -> list[Record]:
     return list(photos.values())
 
 
-def _locate(
-    source: Path, content: CaptionsFile, folders: Iterable[Path]
-) -> list[Record] | DatasetError:
+def _locate(part: Part, content: CaptionsFile) -> list[Record] | DatasetError:
     """The records, or the error that all photos are missing: those of other parts may be there."""
     try:
-        return _located(source, content, folders)
+        return _located(part, content)
     except _PhotosMissing as error:
         return error
 
@@ -148,14 +150,13 @@ class _PhotosMissing(DatasetError):
     pass
 
 
-def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> list[Record]:
-    """The records of the images that are in one of the folders; "train" is the default split."""
-    folders = list(dict.fromkeys(folders))
-    here = [folder for folder in folders if folder.is_dir()]
-    finder = FileFinder()
+def _located(part: Part, content: CaptionsFile) -> list[Record]:
+    """The records of the images that are there; "train" is the default split."""
+    source, here = part.path, [folder for folder in part.folders if folder.is_dir()]
+    found = _found(part, [file.name for file in content.files], here)
     records, missing = [], []
     for file in content.files:
-        if path := _find(finder, here, file):
+        if path := found.get(file.name):
             split = file.split or "train"
             records.append(Record(file.image_id, path, file.captions, split, by=file.by))
         else:
@@ -184,6 +185,16 @@ def _located(source: Path, content: CaptionsFile, folders: Iterable[Path]) -> li
     return records
 
 
-def _find(finder: FileFinder, folders: Sequence[Path], file: CaptionedFile) -> Path | None:
-    found = (finder.find(folder, file.name) for folder in folders)
-    return next((path for path in found if path), None)
+def _found(part: Part, names: Sequence[str], here: Sequence[Path]) -> dict[str, Path]:
+    """Where the images are, by name: in the folders `here`, or else anywhere in the data set."""
+    finder, found = FileFinder(), {}
+    for name in names:
+        paths = (finder.find(folder, name) for folder in here)
+        if path := next((path for path in paths if path), None):
+            found[name] = path
+    if not found and part.home:
+        found = search_photos(part.home, names, part.split)
+        if found:
+            places = abbreviate(sorted({str(path.parent) for path in found.values()}))
+            logger.info(f"{part.path}: its photos are in {places}")
+    return found

@@ -12,7 +12,12 @@
 | VizWiz-Captions | `annotations/{train,val,test}.json` | `train/`, `val/`, `test/` |
 | nocaps | `nocaps_val_4500_captions.json` | `val/` or `images/` |
 | TextCaps | `TextCaps_0.1_{train,val}.json` | `train_images/` |
+| STAIR Captions | `stair_captions_v1.2_{train,val}.json` | COCO 2014's |
+| BLIP's lists | `*_{train,val,test}.json` | as the list says |
 | Localized Narratives | `*_{train,val,test}_localized_narratives*.jsonl` | as in their own set |
+
+If no photo of a captions file is there, `photo_search` looks for them in all folders of the data
+set.
 """
 
 from __future__ import annotations
@@ -58,7 +63,8 @@ _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
 # The names of published files with one split each. Such a file keeps its split even if it lies
 # alone; in the name of any other file that lies alone, "train" or "val" may mean nothing.
 _PUBLISHED = re.compile(
-    r"captions_(train|val)20\d\d\.json|nocaps_.*|textcaps_.*|.*localized_narratives.*"
+    r"captions_(train|val)20\d\d\.json|(train|val)\.json|nocaps_.*|textcaps_.*"
+    r"|.*localized_narratives.*|stair_captions_.*"
 )
 
 
@@ -69,24 +75,23 @@ class Part:
     path: Path
     split: str | None  # of entries that do not name their split, by the file's name or folder
     folders: tuple[Path, ...]  # where to look for the photos, in this order
+    home: Path | None = None  # if they are in none of these, below which folder they may be
 
 
-def find_parts(data_dir: Path) -> list[Part]:
+def find_parts(data_dir: Path, release: str = "") -> list[Part]:
     """Finds the captions files of a data set: one, or one for each split or shard.
 
     Args:
         data_dir: A folder that contains the files itself or in one of `FOLDERS`; or a captions
             file.
+        release: If there are files of several releases, those with this year are meant.
 
     Raises:
         DatasetError: There is no captions file, or it is not clear which one to read.
     """
     if data_dir.is_file():
-        home = data_dir.absolute().parent
         split = _split_of(data_dir) if _PUBLISHED.fullmatch(data_dir.name.lower()) else None
-        while home.name in FOLDERS or home.name.startswith(_ARCHIVE):
-            home = home.parent
-        return [_part(data_dir, home, split)]
+        return [_part(data_dir, _home(data_dir.absolute().parent), split)]
     if not data_dir.is_dir():
         raise DatasetError(
             f"there is no folder {data_dir}; correct the path, or put the data there"
@@ -104,7 +109,7 @@ def find_parts(data_dir: Path) -> list[Part]:
     named = (data_dir / name for name in (*FOLDERS, "flickr30k_images"))
     for folder in (data_dir, *named, *sorted(archives)):
         if files := _captions_files(folder):
-            return _parts(folder, files, data_dir)
+            return _parts(folder, _of_release(files, release), _home(data_dir))
     inside = sorted(folder for folder in data_dir.iterdir() if _has_captions(folder))
     if inside:
         places = abbreviate(map(str, inside))
@@ -113,6 +118,13 @@ def find_parts(data_dir: Path) -> list[Part]:
         f"no captions file is in {data_dir} or its folders {', '.join(FOLDERS)}; put one there, "
         f"named {FORMS}"
     )
+
+
+def _home(folder: Path) -> Path:
+    """The folder of the data set, of which `folder` may be the part with the captions."""
+    while folder.name in FOLDERS or folder.name.startswith(_ARCHIVE):
+        folder = folder.parent
+    return folder
 
 
 def _has_captions(folder: Path) -> bool:
@@ -154,9 +166,10 @@ def _parts(folder: Path, files: list[Path], home: Path) -> list[Part]:
 
 def _part(path: Path, home: Path, split: str | None) -> Part:
     general = [path.parent, *(place / name for place in (home, path.parent) for name in _PHOTOS)]
+    general += [home.parent / name for name in _PHOTOS if name.startswith("flickr30k")]
     word = _SPLIT_WORD.search(path.name.lower())
     if not word:
-        return Part(path, split, tuple(dict.fromkeys(general)))
+        return Part(path, split, tuple(dict.fromkeys(general)), home)
     # The folders of this split come first, because other splits may have photos of the same names.
     year = re.search(r"20\d\d", path.name)
     names = [
@@ -165,7 +178,11 @@ def _part(path: Path, home: Path, split: str | None) -> Part:
         for name in dict.fromkeys([word[0], *_words_for(SPLITS[word[0]])])
     ]
     own = [home / name for name in names]
-    return Part(path, split, tuple(dict.fromkeys([*own, *general])))
+    return Part(path, split, tuple(dict.fromkeys([*own, *general])), home)
+
+
+def _of_release(files: list[Path], release: str) -> list[Path]:
+    return [path for path in files if release in path.name] or files
 
 
 def _has_own_photos(group: Iterable[Path], home: Path) -> bool:

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.data.text import name_key
+
+_PICTURES = frozenset(
+    ".jpg .jpeg .jfif .jpe .png .apng .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .mpo".split()  # noqa: SIM905
+)
 
 
 def relative_name(name: Any) -> str:
@@ -41,24 +46,36 @@ def file_name(name: Any) -> str:
         raise ValueError(f"{name!r} is not a plain file name") from error
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file of this name in a folder is taken for a picture, by its extension. macOS puts
+    a file `._NAME` with its own notes beside each file on disks of other systems."""
+    return os.path.splitext(name)[1].lower() in _PICTURES and not name.startswith("._")
+
+
 class FileFinder:
-    """Finds files by name even if the name on disk has another Unicode form or case."""
+    """Finds files by name even if the name on disk has another Unicode form or case, or if a
+    picture's name is given without its extension."""
 
     def __init__(self) -> None:
         self._listing = lru_cache(maxsize=None)(_by_key)
+        self._pictures = lru_cache(maxsize=None)(_pictures_by_id)
 
     def find(self, folder: Path, name: str) -> Path | None:
         """The file `name` (with "/" between folders) in `folder`; None if there is none.
 
         If there is no file of exactly this name, the one whose name differs only in Unicode form or
-        case is returned, unless there are several.
+        case is returned, unless there are several. A name without an extension also stands for the
+        picture of this name, or of this number with other zeros in front.
         """
         # Unlike Path.is_file, this returns False for a name that no file system accepts.
         if os.path.isfile(folder / name):
             return folder / name
         path = folder
-        for part in PurePosixPath(name).parts:
+        parts = PurePosixPath(name).parts
+        for number, part in enumerate(parts, start=1):
             found = self._listing(path).get(name_key(part), ())
+            if not found and number == len(parts) and "." not in part:
+                found = self._pictures(path).get(picture_id(part), ())
             if part in found:
                 path /= part
             elif len(found) == 1:
@@ -69,11 +86,28 @@ class FileFinder:
 
 
 def _by_key(folder: Path) -> dict[str, list[str]]:
+    return _grouped((name_key(name), name) for name in _names(folder))
+
+
+def _pictures_by_id(folder: Path) -> dict[str, list[str]]:
+    pictures = filter(is_picture, _names(folder))
+    return _grouped((picture_id(os.path.splitext(name)[0]), name) for name in pictures)
+
+
+def picture_id(stem: str) -> str:
+    """A key that is equal for names without extensions, and for numbers, such as 000042 and 42."""
+    return name_key(stem.lstrip("0") if stem.isdecimal() else stem)
+
+
+def _names(folder: Path) -> list[str]:
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except OSError:
-        return {}
+        return []
+
+
+def _grouped(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name_key(name), []).append(name)
+    for key, name in names:
+        groups.setdefault(key, []).append(name)
     return groups

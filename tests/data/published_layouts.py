@@ -106,6 +106,37 @@ LAYOUTS: dict[str, tuple[Files, dict]] = {
             "flickr30k-images/2.jpg": ("2", "val", ("A cat .",)),
         },
     ),
+    "STAIR Captions": (
+        {
+            "stair_captions_v1.2_train.json": coco((9, "COCO_train2014_000000000009.jpg", "犬")),
+            "stair_captions_v1.2_val.json": coco((7, "COCO_val2014_000000000007.jpg", "猫")),
+            "train2014/COCO_train2014_000000000009.jpg": b"",
+            "val2014/COCO_val2014_000000000007.jpg": b"",
+        },
+        {
+            "train2014/COCO_train2014_000000000009.jpg": (
+                "COCO_train2014_000000000009",
+                "train",
+                ("犬",),
+            ),
+            "val2014/COCO_val2014_000000000007.jpg": ("COCO_val2014_000000000007", "val", ("猫",)),
+        },
+    ),
+    "BLIP's lists": (
+        {
+            "coco_karpathy_train.json": [
+                {"caption": "a dog", "image": "val2014/1.jpg", "image_id": "coco_1"},
+                {"caption": "one dog", "image": "val2014/1.jpg", "image_id": "coco_1"},
+            ],
+            "coco_karpathy_val.json": [{"image": "val2014/2.jpg", "caption": ["a cat", "one cat"]}],
+            "val2014/1.jpg": b"",
+            "val2014/2.jpg": b"",
+        },
+        {
+            "val2014/1.jpg": ("val2014/1", "train", ("a dog", "one dog")),
+            "val2014/2.jpg": ("val2014/2", "val", ("a cat", "one cat")),
+        },
+    ),
     "COCO's photos in images/": (
         {
             "annotations/captions_train2017.json": coco((9, "9.jpg", "a dog")),
@@ -228,6 +259,13 @@ LAYOUTS: dict[str, tuple[Files, dict]] = {
             "train/VizWiz_train_00000000.jpg": ("VizWiz_train_00000000", "train", ("A can .",)),
             "val/VizWiz_val_00000000.jpg": ("VizWiz_val_00000000", "val", ("A box .",)),
         },
+    ),
+    "VizWiz-Captions, validation alone": (
+        {
+            "annotations/val.json": coco((0, "VizWiz_val_00000000.jpg", "A box .")),
+            "val/VizWiz_val_00000000.jpg": b"",
+        },
+        {"val/VizWiz_val_00000000.jpg": ("VizWiz_val_00000000", "val", ("A box .",))},
     ),
     "nocaps": (
         {

@@ -56,6 +56,25 @@ def test_of_two_releases_the_one_with_photos_is_read(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def test_coco_2017_beside_2014(tmp_path: Path) -> None:
+    files, expected = LAYOUTS["COCO 2017"]
+    make(tmp_path, files | LAYOUTS["COCO 2014"][0])
+    assert said(read_dataset("coco2017", tmp_path), tmp_path) == expected
+    make(tmp_path / "old", LAYOUTS["COCO 2014"][0])
+    with pytest.raises(DatasetError, match=r"has COCO 2014, .* use --dataset coco:.*old$"):
+        read_dataset("coco2017", tmp_path / "old")
+
+
+def test_the_folder_of_the_captions_is_enough(tmp_path: Path) -> None:
+    files, expected = LAYOUTS["COCO 2017"]
+    make(tmp_path, files)
+    assert said(read_folder(tmp_path / "annotations"), tmp_path) == expected
+    make(tmp_path, {"flickr30k/results_20130124.token": "1.jpg#0\tA dog ."})
+    make(tmp_path, {"flickr30k-images/1.jpg": b""})
+    (record,) = read_folder(tmp_path / "flickr30k", val_fraction=0)
+    assert record.path == tmp_path / "flickr30k-images" / "1.jpg"
+
+
 def test_a_folder_above_the_data_set_or_another_release_is_called_that(tmp_path: Path) -> None:
     make(tmp_path / "coco", LAYOUTS["COCO 2017"][0])
     with pytest.raises(DatasetError, match=r"captions are not in .* give the path .*coco$"):

@@ -58,6 +58,63 @@ def test_hidden_test_sets_are_left_out(tmp_path: Path, caplog: pytest.LogCapture
         read_folder(tmp_path / "files")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("blank.jsonl", '{"image": "a.jpg", "text": null}\n{"Image": "b.jpg", "Text": "x"}', "b"),
+        ("list.jsonl", '{"image": "b.jpg", "captions": [null, "x"]}', "b"),
+        ("list.json", '[{"image": "b.jpg", "caption": "x"}]', "b"),
+        ("columns.csv", "image,caption,caption.1\nb.jpg,,x\n", "b"),
+        ("path.csv", "image_path,caption\nb.jpg,x\n", "b"),
+        ("stems.csv", "image_id,caption\nb,x\n", "b"),
+        ("numbers.csv", "image_id,caption\n7,x\n", "7"),
+        ("results.json", '[{"image_id": 7, "caption": "x"}]', "7"),
+    ],
+)
+def test_as_pandas_and_others_write_them(
+    tmp_path: Path, name: str, content: str, expected: str
+) -> None:
+    make(tmp_path, {name: content, "000007.jpg": b"", "b.txt": b"", "._b.jpg": b""} | PHOTOS)
+    (record,) = read_folder(tmp_path, val_fraction=0)
+    assert (record.image_id, record.captions) == (expected, ("x",))
+
+
+@pytest.mark.parametrize("column", ["split", "set", "subset", "partition", "Split"])
+def test_the_split_by_other_names(tmp_path: Path, column: str) -> None:
+    rows = f"image,caption,{column}\na.jpg,x,Testing\nb.jpg,x,development\n"
+    make(tmp_path, {"captions.csv": rows} | PHOTOS)
+    assert {r.image_id: r.split for r in read_folder(tmp_path)} == {"a": "test", "b": "val"}
+    make(tmp_path, {"captions.csv": f"image,caption,{column}\na.jpg,x,red\nb.jpg,x,\n"})
+    if column.lower() == "split":
+        with pytest.raises(DatasetError, match=r"its split is 'red': it must be one of"):
+            read_folder(tmp_path)
+    else:  # a column that means something else
+        assert {r.split for r in read_folder(tmp_path, val_fraction=0)} == {"train"}
+
+
+def test_photos_in_other_folders_are_found(tmp_path: Path) -> None:
+    rows = "image,caption\nx/a.jpg,x\nb,y\nc.jpg,z\n"
+    photos = ("p/2020/a.jpg", "p/2021/b.PNG", "p/q/r/s/c.jpg", "p/q/c.JPG", "p/b.txt", "p/._b.png")
+    make(tmp_path, {"captions.csv": rows} | dict.fromkeys(photos, b""))
+    (tmp_path / "p" / "circle").symlink_to(tmp_path)
+    found = {r.image_id: r.path for r in read_folder(tmp_path, val_fraction=0)}
+    assert found == {"x/a": tmp_path / "p/2020/a.jpg", "b": tmp_path / "p/2021/b.PNG"}
+    # Of several files of one name, the one in the named folder is meant.
+    make(tmp_path, {"captions.csv": "image,caption\nq/c.jpg,z\n"})
+    (record,) = read_folder(tmp_path, val_fraction=0)
+    assert record.path == tmp_path / "p/q/c.JPG"
+    make(tmp_path, {"captions.csv": "image,caption\nc.jpg,z\n"})
+    with pytest.raises(DatasetError, match=r"1 of its 1 images are missing"):
+        read_folder(tmp_path)
+
+
+def test_photos_of_another_split_are_not_taken(tmp_path: Path) -> None:
+    files = {f"captions_{split}.csv": "image,caption\n1.jpg,x\n" for split in ("train", "val")}
+    make(tmp_path, files | {"more/val2017/1.jpg": b""})
+    (record,) = read_folder(tmp_path)
+    assert record.split == "val"
+
+
 def test_an_empty_column_does_not_hide_another(tmp_path: Path) -> None:
     make(tmp_path, {"captions.csv": "image,caption,text\na.jpg,,a dog\nb.jpg,a cat,\n"} | PHOTOS)
     found = {r.image_id: r.captions for r in read_folder(tmp_path, val_fraction=0)}

@@ -1,0 +1,66 @@
+"""Finds photos that lie in none of the folders where their publishers put them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from captioner.data.captions_file import SPLITS
+from captioner.data.names import is_picture, name_key, picture_id
+
+_DEPTH = 4  # folders inside each other, so that a search ends soon even in somebody's home folder
+
+
+def search_photos(home: Path, names: Iterable[str], split: str | None = None) -> dict[str, Path]:
+    """Looks for photos in all folders below one.
+
+    Args:
+        home: The folder.
+        names: The relative names of the photos, as a captions file gives them. Folders in them
+            only decide between several files of one name.
+        split: "train", "val" or "test": folders that are named after another split are left out,
+            because they may have other photos of the same names.
+
+    Returns:
+        The photos that were found, by the given name. A name that several files have is missing.
+    """
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        last = PurePosixPath(name).name
+        wanted.setdefault(name_key(last) if "." in last else picture_id(last), []).append(name)
+    found: dict[str, list[Path]] = {}
+    for folder, pictures in _folders(str(home), split, set()):
+        for picture in pictures:
+            stem = os.path.splitext(picture)[0]
+            for key in dict.fromkeys((name_key(picture), picture_id(stem))):
+                for name in wanted.get(key, ()):
+                    found.setdefault(name, []).append(Path(folder, picture))
+    chosen = {name: _best(name, paths) for name, paths in found.items()}
+    return {name: path for name, path in chosen.items() if path}
+
+
+def _best(name: str, paths: list[Path]) -> Path | None:
+    if len(paths) > 1:
+        parts = [name_key(part) for part in PurePosixPath(name).parts]
+        paths = [p for p in paths if [name_key(part) for part in p.parts[-len(parts) :]] == parts]
+    return paths[0] if len(paths) == 1 else None
+
+
+def _folders(
+    folder: str, split: str | None, visited: set[str], depth: int = 0
+) -> Iterator[tuple[str, list[str]]]:
+    """The folders below `folder`, each once, with the names of their pictures."""
+    here = os.path.realpath(folder)
+    if here in visited:  # links may form a circle
+        return
+    visited.add(here)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    yield folder, [entry.name for entry in entries if is_picture(entry.name) and entry.is_file()]
+    for entry in entries if depth < _DEPTH else ():
+        named = SPLITS.get(entry.name.lower().rstrip("0123456789"), split)
+        if split in (None, named) and not is_picture(entry.name) and entry.is_dir():
+            yield from _folders(entry.path, split, visited, depth + 1)
