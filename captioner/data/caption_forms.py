@@ -103,7 +103,7 @@ def _check_content(path: Path) -> None:
 
 
 def _csv(path: Path) -> tuple[Rows, Parse]:
-    text = _text(path)
+    text = read_text(path)
     first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
     if not first:
         raise no_captions(path)
@@ -181,7 +181,7 @@ def _csv_rows(
 
 def _token(path: Path) -> tuple[Rows, Parse]:
     """The format of Flickr8k and Flickr30k: NAME#NUMBER, tab, caption."""
-    lines = enumerate(re.split(r"\r\n?|\n", _text(path)), start=1)
+    lines = enumerate(re.split(r"\r\n?|\n", read_text(path)), start=1)
 
     def parse(line: str) -> Row:
         match = re.fullmatch(r"([^\t]+)#\d+\t(.*)", line)
@@ -340,7 +340,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a text file. Raises DatasetError."""
     try:
         with path.open(encoding=encoding_of(path), newline="") as file:
             return file.read()

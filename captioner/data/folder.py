@@ -23,6 +23,7 @@ from captioner.data.layouts import Part, find_parts
 from captioner.data.names import FileFinder
 from captioner.data.photo_search import search_photos
 from captioner.data.records import Record, check_no_leak, select_subset
+from captioner.data.text_per_photo import read_text_per_photo
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def _read_parts(parts: Sequence[Part]) -> list[tuple[Part, CaptionsFile]]:
     missing: list[NoCaptionsError] = []
     for part in parts:
         try:
-            content = read_captions_file(part.path)
+            read = read_text_per_photo if part.path.is_dir() else read_captions_file
+            content = read(part.path)
         except NoCaptionsError as error:
             missing.append(error)
             continue

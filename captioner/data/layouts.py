@@ -3,6 +3,7 @@
 | published as | captions | photos |
 |---|---|---|
 | one's own | one file of any format, or one for each split | beside it, or in `images/` |
+| img2dataset | `NAME.txt`, `NAME.caption` or `NAME.json` for each photo | beside it |
 | COCO 2014, COCO 2017 | `annotations/captions_{train,val}2017.json` | `{,images/}train2017/` etc. |
 | Flickr30k, its authors | `results_20130124.token` | `flickr30k-images/` |
 | Flickr30k, Kaggle | `results.csv` or `captions.txt` | `flickr30k_images/` |
@@ -30,6 +31,8 @@ from pathlib import Path
 
 from captioner.data.caption_forms import FORMS
 from captioner.data.captions_file import SPLITS, DatasetError, abbreviate
+from captioner.data.names import is_picture
+from captioner.data.text_per_photo import has_text_per_photo
 from captioner.files import remedy
 
 FOLDERS = ("annotations", "captions", "text", "images")  # where captions files lie
@@ -57,7 +60,7 @@ _SPLIT_PHOTOS = (
 # Files that often lie beside captions files, but contain no captions.
 _OTHER_FILES = re.compile(
     r"(instances|person_keypoints|stuff|panoptic|image_info|deprecated-challenge)_"
-    r"|.*_image_info|dataset_infos?\.json|state\.json|package\.json|run\.json"
+    r"|.*_image_info|\d+_stats\.json|dataset_infos?\.json|state\.json|package\.json|run\.json"
 )
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
 # The names of published files with one split each. Such a file keeps its split even if it lies
@@ -72,7 +75,7 @@ _PUBLISHED = re.compile(
 class Part:
     """A captions file of a data set."""
 
-    path: Path
+    path: Path  # or the folder, if each photo has its captions beside it
     split: str | None  # of entries that do not name their split, by the file's name or folder
     folders: tuple[Path, ...]  # where to look for the photos, in this order
     home: Path | None = None  # if they are in none of these, below which folder they may be
@@ -114,6 +117,13 @@ def find_parts(data_dir: Path, release: str = "") -> list[Part]:
     if inside:
         places = abbreviate(map(str, inside))
         raise DatasetError(f"the captions are not in {data_dir} itself; give the path {places}")
+    if has_text_per_photo(data_dir):
+        return [Part(data_dir, None, (data_dir,))]
+    if tables := [*data_dir.glob("*.parquet"), *data_dir.glob("*/*.parquet")]:
+        raise DatasetError(
+            f"{abbreviate(map(str, sorted(tables)))} cannot be read; write the photos in it as "
+            "files, and their names and captions as metadata.csv beside them"
+        )
     raise DatasetError(
         f"no captions file is in {data_dir} or its folders {', '.join(FOLDERS)}; put one there, "
         f"named {FORMS}"
@@ -205,7 +215,13 @@ def _names(folder: Path) -> list[str]:
 
 
 def _captions_files(folder: Path) -> list[Path]:
-    return [folder / name for name in _names(folder) if _may_hold_captions(folder / name)]
+    names = _names(folder)
+    photos = {os.path.splitext(name)[0] for name in names if is_picture(name)}
+    return [
+        folder / name
+        for name in names
+        if _may_hold_captions(folder / name) and name.removesuffix(".json") not in photos
+    ]
 
 
 def _may_hold_captions(path: Path) -> bool:

@@ -30,7 +30,7 @@ def search_photos(home: Path, names: Iterable[str], split: str | None = None) ->
         last = PurePosixPath(name).name
         wanted.setdefault(name_key(last) if "." in last else picture_id(last), []).append(name)
     found: dict[str, list[Path]] = {}
-    for folder, pictures in _folders(str(home), split, set()):
+    for folder, pictures in picture_folders(home, split):
         for picture in pictures:
             stem = os.path.splitext(picture)[0]
             for key in dict.fromkeys((name_key(picture), picture_id(stem))):
@@ -47,10 +47,19 @@ def _best(name: str, paths: list[Path]) -> Path | None:
     return paths[0] if len(paths) == 1 else None
 
 
+def picture_folders(home: Path, split: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """`home` and the folders below it, each once, with the names of their pictures.
+
+    Args:
+        home: The folder.
+        split: Folders that are named after another split are left out; None for all.
+    """
+    return _folders(str(home), split, set())
+
+
 def _folders(
     folder: str, split: str | None, visited: set[str], depth: int = 0
 ) -> Iterator[tuple[str, list[str]]]:
-    """The folders below `folder`, each once, with the names of their pictures."""
     here = os.path.realpath(folder)
     if here in visited:  # links may form a circle
         return

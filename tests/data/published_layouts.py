@@ -137,6 +137,32 @@ LAYOUTS: dict[str, tuple[Files, dict]] = {
             "val2014/2.jpg": ("val2014/2", "val", ("a cat", "one cat")),
         },
     ),
+    "img2dataset": (
+        {
+            "00000_stats.json": {"count": 2},
+            "00000/000000000.jpg": b"",
+            "00000/000000000.txt": "a dog",
+            "00000/000000000.json": {"caption": "a dog", "key": "000000000"},
+            "00001/000010000.jpg": b"",
+            "00001/000010000.json": {"caption": "a cat", "key": "000010000"},
+        },
+        {
+            "00000/000000000.jpg": ("00000/000000000", "train", ("a dog",)),
+            "00001/000010000.jpg": ("00001/000010000", "train", ("a cat",)),
+        },
+    ),
+    "a text for each photo, by splits": (
+        {
+            "train/a.png": b"",
+            "train/a.txt": "a dog\n\none dog\n",
+            "val/a.jpg": b"",
+            "val/a.caption": "a cat",
+        },
+        {
+            "train/a.png": ("train/a", "train", ("a dog", "one dog")),
+            "val/a.jpg": ("val/a", "val", ("a cat",)),
+        },
+    ),
     "COCO's photos in images/": (
         {
             "annotations/captions_train2017.json": coco((9, "9.jpg", "a dog")),

@@ -79,6 +79,26 @@ def test_as_pandas_and_others_write_them(
     assert (record.image_id, record.captions) == (expected, ("x",))
 
 
+def test_a_text_for_each_photo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, {"a.txt": "a dog"} | PHOTOS)
+    assert [r.image_id for r in read_folder(tmp_path, val_fraction=0)] == ["a"]
+    assert "1 photos have no captions beside them and are skipped: b.jpg" in caplog.text
+    make(tmp_path, {"a.txt": b"\xff\xe9", "b.json": "["})
+    with pytest.raises(
+        DatasetError, match=r"2 entries cannot be used: a.txt \(.*is not UTF-8 text"
+    ):
+        read_folder(tmp_path)
+    make(tmp_path, {"captions.csv": "image,caption\na.jpg,a cat\n"})  # then these are other notes
+    (record,) = read_folder(tmp_path, val_fraction=0)
+    assert record.captions == ("a cat",)
+
+
+def test_parquet_is_called_that(tmp_path: Path) -> None:
+    make(tmp_path, {"data/train-00000-of-00001.parquet": b"PAR1", "README.md": "---"})
+    with pytest.raises(DatasetError, match=r"train-.*parquet cannot be read; write the photos"):
+        read_folder(tmp_path)
+
+
 @pytest.mark.parametrize("column", ["split", "set", "subset", "partition", "Split"])
 def test_the_split_by_other_names(tmp_path: Path, column: str) -> None:
     rows = f"image,caption,{column}\na.jpg,x,Testing\nb.jpg,x,development\n"
