@@ -48,7 +48,13 @@ from captioner.training.distribution import Distribution
 from captioner.training.epoch_report import EpochReport
 from captioner.training.finetuning import fit_end_to_end, polish
 from captioner.training.preflight import check_backbone, check_records
-from captioner.training.same_run import RUN, TrainingError, describe_run, is_same_run
+from captioner.training.same_run import (
+    RUN,
+    TrainingError,
+    describe_run,
+    is_same_run,
+    record_run,
+)
 from captioner.training.self_critical import fit_cider
 from captioner.training.training_state import History, StateError, load_weights
 
@@ -184,8 +190,8 @@ def _prepare(
     )
     config = config_of(options, extractor, vocabulary)
     described = describe_run(config, readable, vocabulary.rule)
-    if distribution.is_main and not is_same_run(options.output / RUN, described):
-        write_json(options.output / RUN, described)
+    if distribution.is_main:
+        record_run(options.output / RUN, described)
     return readable, RunContext(
         config, vocabulary, cache, train, val, options.output, distribution, views
     )

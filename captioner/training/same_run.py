@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from captioner.checkpoint.checkpoint_folder import read_json
+from captioner.checkpoint.checkpoint_folder import read_json, write_json
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.words import UNICODE
@@ -48,9 +48,7 @@ def is_same_run(path: Path, now: dict[str, Any]) -> bool:
     """
     if not path.exists():
         return False
-    before = read_json(
-        path, "Move it out of the folder, and give the options that this run began with."
-    )
+    before = _recorded(path)
     begun = (path.parent / self_critical.STATE).exists()
     extendable = EXTENDABLE if begun else EXTENDABLE + EXTENDABLE_BEFORE
     for section, value in now.items():
@@ -74,3 +72,21 @@ def is_same_run(path: Path, now: dict[str, Any]) -> bool:
             "with it, or another --output."
         )
     return True
+
+
+def record_run(path: Path, now: dict[str, Any]) -> None:
+    """Writes what the run is, if that is not there yet.
+
+    Options that may change until self-critical training begins are written anew when they have
+    changed, because it keeps those that it begins with.
+
+    Raises:
+        TrainingError: The folder has a run with other options or other data.
+    """
+    if not is_same_run(path, now) or _recorded(path) != now:
+        write_json(path, now)
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    remedy = "Move it out of the folder, and give the options that this run began with."
+    return read_json(path, remedy)

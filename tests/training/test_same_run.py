@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner.training import self_critical
-from captioner.training.same_run import RUN, TrainingError, is_same_run
+from captioner.training.same_run import RUN, TrainingError, is_same_run, record_run
 
 BEGUN = {"training": {"epochs": 2, "cider_epochs": 3, "cider_overuse": 0.2}, "dataset": "coco"}
 
@@ -28,3 +28,13 @@ def test_a_phase_that_has_begun_keeps_its_options(tmp_path: Path) -> None:
     assert is_same_run(path, now(cider_epochs=9))
     with pytest.raises(TrainingError, match=r"training\.cider_overuse was 0\.2, now 0\.0"):
         is_same_run(path, now(cider_overuse=0.0))
+
+
+def test_a_phase_keeps_the_options_that_it_begins_with(tmp_path: Path) -> None:
+    path = tmp_path / RUN
+    record_run(path, BEGUN)
+    record_run(path, now(cider_overuse=0.0))
+    (tmp_path / self_critical.STATE).touch()
+    assert is_same_run(path, now(cider_overuse=0.0))
+    with pytest.raises(TrainingError, match=r"training\.cider_overuse was 0\.0, now 0\.2"):
+        is_same_run(path, BEGUN)
