@@ -232,13 +232,12 @@ def _prepare(deterministic: bool) -> None:
 def main() -> int:
     options = parse()
     # Here and below, and not above, so that --help and mistakes in the options answer at once.
-    from captioner.errors import CaptionerError
+    from captioner.errors import CaptionerError, report
 
     try:
         _train(options)
     except (CaptionerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     except KeyboardInterrupt:
         print("\nstopped. The same command goes on from here.", file=sys.stderr)
         return 130

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.data.names import is_picture
 from captioner.environment import BUNDLED_CHECKPOINT, settle
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, report
 from captioner.model.decoding_options import (
     DEFAULTS,
     STRATEGIES,
@@ -110,11 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle(page=True)  # only now that the options are read, because TensorFlow takes seconds
         return _caption_all(options, search, photos, failed)
     except (CaptionerError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # the program that reads the captions has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     except KeyboardInterrupt:
         return 130
 

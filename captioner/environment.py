@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from captioner.allocator import keep_freed_memory
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, report
 from captioner.files import allow_open_files
 
 logger = logging.getLogger(__name__)
@@ -149,8 +149,7 @@ def run_settled(module: str, options: argparse.Namespace) -> int:
         settle()
         return importlib.import_module(module).run(options)
     except EnvironmentUnusable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     except KeyboardInterrupt:
         return 130
 
@@ -192,10 +191,8 @@ def _ignore_unknown_mplbackend() -> None:
     try:
         importlib.import_module("matplotlib")
     except ValueError:
-        logger.warning(
-            "MPLBACKEND=%s is unknown to Matplotlib and ignored", os.environ["MPLBACKEND"]
-        )
-        del os.environ["MPLBACKEND"]
+        value = os.environ.pop("MPLBACKEND")
+        logger.warning("MPLBACKEND=%s is unknown to Matplotlib and ignored", value)
         # A second import must not find the modules that the failed one has left.
         for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[module]
@@ -225,6 +222,8 @@ def _choose_backend() -> None:
 
 def _choose_keras_home() -> None:
     """Sets KERAS_HOME to an empty folder if the user's keras.json would stop Keras."""
+    if given := os.environ.pop("KERAS_HOME", ""):  # an empty one is the working folder for Keras
+        os.environ["KERAS_HOME"] = os.path.expanduser(given)
     if _keras_json() is None:
         logger.warning("%s cannot be used by Keras and is ignored", _keras_json_path())
         os.environ["KERAS_HOME"] = folder = tempfile.mkdtemp(prefix="keras-")
@@ -232,7 +231,9 @@ def _choose_keras_home() -> None:
 
 
 def _keras_json_path() -> Path:
-    return Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
+    home = os.path.expanduser("~")
+    base = home if os.access(home, os.W_OK) else "/tmp"  # as Keras has it
+    return Path(os.environ.get("KERAS_HOME") or f"{base}/.keras", "keras.json")
 
 
 def _keras_json() -> dict[str, Any] | None:
@@ -249,6 +250,7 @@ def _keras_json() -> dict[str, Any] | None:
         return {}
     usable = (
         isinstance(settings, dict)
+        and isinstance(settings.get("backend", ""), str)
         and settings.get("floatx", "float32") in ("float16", "float32", "float64")
         and isinstance(settings.get("epsilon", 1e-7), float)
         and settings.get("image_data_format", "channels_last")
@@ -376,14 +378,15 @@ def _import_keras() -> ModuleType:
 @contextlib.contextmanager
 def _without_notes() -> Iterator[None]:
     """Holds standard error back, also that of C++ code, and then prints all of it but the notes."""
-    try:
-        descriptor = sys.stderr.fileno()
-    except (AttributeError, OSError):  # there is no standard error, as under pythonw
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(descriptor)
-    with tempfile.TemporaryFile() as written:
+    with contextlib.ExitStack() as files:
+        try:
+            descriptor = sys.stderr.fileno()
+            written = files.enter_context(tempfile.TemporaryFile())
+        except (AttributeError, OSError):  # as under pythonw; or there is no place for files
+            yield
+            return
+        sys.stderr.flush()
+        kept = os.dup(descriptor)
         os.dup2(written.fileno(), descriptor)
         try:
             yield

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 class CaptionerError(Exception):
     """A problem that a user can solve. The message names the file or option, and the remedy.
@@ -9,3 +12,15 @@ class CaptionerError(Exception):
     All errors of this package for such problems are subclasses. `app.py`, `train.py` and the other
     command lines print the message on one line. Any other exception is a bug.
     """
+
+
+def report(error: BaseException) -> int:
+    """Prints an error's message on standard error, and returns the exit status.
+
+    Nothing is printed if the program that reads standard output has ended, as `| head` does.
+    """
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    return 1

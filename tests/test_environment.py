@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from safetensors.numpy import load_file
 
+from captioner import environment
 from captioner.checkpoint.checkpoint_folder import find_faults, read_config
 
 PHOTO = ROOT / "assets" / "examples" / "photographer.png"
@@ -114,6 +116,27 @@ def test_what_others_have_set_is_neutralised(tmp_path: Path) -> None:
     assert done.returncode == 0 and "keras.json cannot be used by Keras and is" in done.stderr
     assert done.stdout.splitlines()[2].startswith("example.org:80,localhost,127.0.0.1,::1,")
     assert "HTTPS_PROXY names a proxy with a malformed address and is ignored" in done.stderr
+
+
+def test_keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text('{"backend": ["jax"]}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("~/.keras", "", str(tmp_path / ".keras")):
+        monkeypatch.setenv("KERAS_HOME", given)
+        environment._choose_keras_home()
+        assert not os.listdir(os.environ["KERAS_HOME"])  # a folder of its own, without keras.json
+    for given in ("~/other", ""):
+        monkeypatch.setenv("KERAS_HOME", given)
+        (tmp_path / ".keras" / "keras.json").write_text('{"backend": "jax"}')
+        environment._choose_keras_home()
+        assert os.environ.get("KERAS_HOME", "") == (str(tmp_path / "other") if given else "")
+
+
+def test_notes_are_not_held_back_without_a_place_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with environment._without_notes():
+        pass
 
 
 @pytest.mark.parametrize(

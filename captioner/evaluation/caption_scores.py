@@ -27,6 +27,7 @@ from captioner.captioner import Caption, Captioner
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError
 from captioner.data.words import spaced
+from captioner.errors import report
 from captioner.evaluation.command_lines import SEARCH
 from captioner.evaluation.diversity import diversity, flaws, unknown_words
 from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
@@ -154,8 +155,7 @@ def run(options: argparse.Namespace) -> int:
             subject.captioner, records, options.decoding, subject.cache, subject.train_captions
         )
     except (*EXPECTED, MetricsUnavailable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     what = {"dataset": subject.name, "split": options.split, "strategy": options.strategy}
     scores = what | found.scores
     if options.save:

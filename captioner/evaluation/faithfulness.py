@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from tqdm import tqdm
 from captioner.captioner import Caption, Captioner
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import END
+from captioner.errors import report
 from captioner.evaluation.bootstrap import bootstrap, interval
 from captioner.evaluation.caption_scores import describe
 from captioner.evaluation.subject import EXPECTED, load_subject, save_result
@@ -258,8 +258,7 @@ def run(options: argparse.Namespace) -> int:
         subject = load_subject(options)
         found = faithfulness(subject.captioner, subject.records, subject.cache, options.seed)
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     entry = {"dataset": subject.name, "split": options.split} | found
     if options.save:
         save_result(Path(options.checkpoint), "faithfulness", entry, SAME)

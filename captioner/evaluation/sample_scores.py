@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -32,6 +31,7 @@ from captioner.checkpoint.checkpoint_folder import read_json, write_json
 from captioner.checkpoint.file_names import METRICS
 from captioner.data.records import Record
 from captioner.data.words import split_words
+from captioner.errors import report
 from captioner.evaluation.calibration import calibration, reliability_diagram
 from captioner.evaluation.diversity import flaws, names_a_person
 from captioner.evaluation.subject import EXPECTED, features_of, load_subject
@@ -55,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
             if temperature == DEFAULTS.temperature:
                 shown = drawn
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     result: dict[str, Any] = {"dataset": subject.name, "split": options.split, "samples": rows}
     if DEFAULTS.temperature in options.temperatures:
         result["calibration"] = calibration(subject.records, shown)
@@ -68,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
             path = Path(options.checkpoint) / METRICS
             write_json(path, read_json(path) | {"calibration": result["calibration"]})
     except OSError as error:  # the measuring took long, so its result has been printed already
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return report(error)
     return 0
 
 
