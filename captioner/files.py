@@ -16,18 +16,6 @@ from typing import BinaryIO
 LFS_POINTER = b"version https://git-lfs"  # how what Git leaves in place of a large file begins
 
 
-def cores() -> int:
-    """The CPU cores that this process may use. Containers often have fewer than the machine."""
-    try:
-        found = len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux has it
-        found = os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # the limit of a container: microseconds in each period
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        found = min(found, max(1, round(int(limit) / int(period))))
-    return found
-
-
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to write, which appears under `path` only once all of it is on disk.

@@ -18,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 from captioner.files import (
     atomic_file,
     check_writable,
-    cores,
     system_fault,
     write_bytes,
     write_fault,
@@ -206,14 +205,3 @@ def test_looking_whether_a_folder_can_be_written_leaves_nothing_behind(tmp_path:
         with pytest.raises((FileExistsError, NotADirectoryError)):
             check_writable(place)
     assert names(tmp_path) == ["file"]
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_cores_that_are_not_ours_are_not_counted() -> None:
-    mine = os.sched_getaffinity(0)
-    assert 1 <= cores() <= len(mine)
-    os.sched_setaffinity(0, {min(mine)})
-    try:
-        assert cores() == 1
-    finally:
-        os.sched_setaffinity(0, mine)

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from captioner.files import check_writable
+
 Tensor = Any
 
 FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"  # as Keras names its policies
@@ -132,12 +134,10 @@ def free_device_memory() -> int:
     return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)
 
 
-def memory_of_machine() -> int:
-    """Bytes of main memory; 4 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return 2**32
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of the backend says that the device has too little memory."""
+    # The exceptions' classes do not tell under JAX, and would have to be imported.
+    return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def on_device(array: np.ndarray) -> Tensor:
@@ -150,7 +150,7 @@ def keep_compiled() -> None:
 
     If JAX's own environment variable names a folder, that is used. Otherwise the folder lies in the
     user's cache folder, and has at most `COMPILED_BYTES`; the programs that were not used for the
-    longest time are deleted first.
+    longest time are deleted first. If nothing can be written there, nothing is stored.
     """
     if name() != "jax":
         return
@@ -159,6 +159,10 @@ def keep_compiled() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(caches) / "captioner" / "compiled"
+        try:
+            check_writable(folder)
+        except OSError:  # JAX would warn of it for each program
+            return
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", COMPILED_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -25,7 +25,8 @@ from captioner.data.captions_file import abbreviate
 from captioner.data.datasets import Record
 from captioner.data.images import ImageError, load_image
 from captioner.data.views import AS_IT_IS, View
-from captioner.files import cores, make_folder, system_fault, write_fault
+from captioner.files import make_folder, system_fault, write_fault
+from captioner.machine import cores
 from captioner.model.backbone import FoldedBackbone, fingerprint
 from captioner.model.backend import predict
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from captioner.files import cores, file_sha256
+from captioner.files import file_sha256
+from captioner.machine import cores
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from captioner.files import cores
+from captioner.machine import cores
 from captioner.training.batches import CaptionBatches
 from captioner.training.training_state import Model
 

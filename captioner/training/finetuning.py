@@ -22,10 +22,11 @@ from captioner.config import TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_square
 from captioner.data.views import names_a_side
+from captioner.machine import memory
 from captioner.model import backbones
 from captioner.model.augmentation import draw
 from captioner.model.backbone import copy_of, round_weights
-from captioner.model.backend import copy_weights, memory_of_machine
+from captioner.model.backend import copy_weights
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.training.batches import CaptionBatches
 from captioner.training.cross_entropy import (
@@ -114,13 +115,13 @@ class Photos:
         records: The photos.
         size: Their width and height in pixels.
         limit: Decoded photos are kept for the next epochs as long as they take less than this many
-            bytes; by default a quarter of the machine's memory.
+            bytes; by default a quarter of the memory that this process may use.
     """
 
     def __init__(self, records: Sequence[Record], size: int, limit: int | None = None) -> None:
         self.paths = {r.image_id: r.path for r in records}
         self.size = size
-        self.limit = memory_of_machine() // 4 if limit is None else limit
+        self.limit = memory() // 4 if limit is None else limit
         self.kept: dict[str, np.ndarray] = {}
 
     def __contains__(self, image_id: str) -> bool:

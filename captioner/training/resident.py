@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from captioner.files import cores
+from captioner import machine
 from captioner.model import backend
 from captioner.model.feature_cache import FeatureCache
 from captioner.training.views import ViewsInTurn
 
 logger = logging.getLogger(__name__)
 SHARE = 0.6  # of the device's free memory that features may take
+SHARE_OF_MAIN = 0.5  # of the main memory, where all of them are collected before they are sent
+TOO_MANY = "%d features are too many for the memory of the device, or of this machine"
 BLOCK = 256  # images that a thread gathers at once; photos, which it decodes, take seconds
 
 
@@ -69,15 +71,16 @@ def make_resident(
         caches: The first has all images as they are; the others have further views of some images.
 
     Returns:
-        The features on the device, or None if they do not fit.
+        The features on the device, or None if they do not fit there, or not into the main memory.
     """
-    room = backend.free_device_memory() * SHARE
+    free = backend.free_device_memory()
+    room = min(free * SHARE, machine.memory() * SHARE_OF_MAIN)
     held = [[i for i in image_ids if i in cache] for cache in caches]
     count = sum(map(len, held))
     one = caches[0].gather(image_ids[:1])
     if one.nbytes * count > room:
-        if room:  # a CPU has no memory of its own
-            logger.info("%d features are too many for the device's memory", count)
+        if free:  # a CPU has no memory of its own
+            logger.info(TOO_MANY, count)
         return None
     first = [sum(map(len, held[:n])) for n in range(len(held))]
     pool = np.empty((count, *one.shape[1:]), one.dtype)  # the parts would take as much again
@@ -85,7 +88,7 @@ def make_resident(
     def copy(cache: FeatureCache, ids: list[str], row: int) -> None:
         pool[row : row + len(ids)] = cache.gather(ids)
 
-    threads = ThreadPoolExecutor(cores(), "captioner features")
+    threads = ThreadPoolExecutor(machine.cores(), "captioner features")
     try:
         blocks = [
             threads.submit(copy, cache, ids[start : start + BLOCK], before + start)
@@ -96,9 +99,16 @@ def make_resident(
             block.result()
     finally:
         threads.shutdown(cancel_futures=True)  # after Ctrl-C, without waiting for all
+    try:
+        pool = backend.on_device(pool)
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        logger.info(TOO_MANY, count)  # other programs use the device, too
+        return None
     logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
     rows = [
         {image_id: start + row for row, image_id in enumerate(ids)}
         for start, ids in zip(first, held, strict=True)
     ]
-    return ResidentFeatures(backend.on_device(pool), rows)
+    return ResidentFeatures(pool, rows)

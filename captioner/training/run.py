@@ -36,7 +36,8 @@ from captioner.data.mixture import by_dataset, summary
 from captioner.data.views import further_views
 from captioner.data.vocabulary import Vocabulary
 from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
-from captioner.files import cores, write_bytes, write_fault
+from captioner.files import write_bytes, write_fault
+from captioner.machine import cores
 from captioner.model import backend
 from captioner.model.backbone import build_backbone
 from captioner.model.backbones import DEFAULT, IMAGENET, model_sizes
@@ -116,6 +117,23 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
             return _run_locked(records, options)
         except StateError as error:
             raise TrainingError(str(error)) from error
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+            raise TrainingError(_out_of_memory(error, options)) from error
+
+
+def _out_of_memory(error: Exception, options: RunOptions) -> str:
+    size = options.training.batch_size
+    # TensorFlow's messages begin with where it happened, which says nothing to people.
+    lines = str(error).strip().splitlines()
+    detail = next((line.strip() for line in lines if "llocat" in line), lines[0] if lines else "")
+    return (
+        f"{backend.accelerator() or 'this machine'} has too little memory for this run: {detail}. "
+        "End other programs that use it, and run the same command again. If that is not enough, "
+        f"begin anew with a --batch-size below {size}, another --output, and "
+        f"--features {options.features_folder}."
+    )
 
 
 def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:

@@ -12,9 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-from captioner.model.backend import keep_compiled
-keep_compiled()
+import os
 import jax
+from captioner.model.backend import keep_compiled
+caches, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], jax.__file__
+keep_compiled()  # where nothing can be written
+print(jax.config.values["jax_compilation_cache_dir"])
+os.environ["XDG_CACHE_HOME"] = caches
+keep_compiled()
 print(jax.config.values["jax_compilation_cache_dir"])
 print(jax.config.values["jax_compilation_cache_max_size"])
 """
@@ -32,7 +37,8 @@ def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, own):
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    folder, limit = done.stdout.split()
+    unwritable, folder, limit = done.stdout.split()
+    assert unwritable == (folder if own else "None")
     assert Path(folder) == tmp_path / ("own" if own else "captioner/compiled")
     assert limit == ("-1" if own else str(2**30))
 
