@@ -197,7 +197,8 @@ class SelfCriticalTrainer:
         return float(scores.mean())
 
     def _step(self, features: Any, words: np.ndarray, advantage: np.ndarray) -> None:
-        longest = int((words != PAD).sum(axis=-1).max())
+        # If the training has diverged, no sample has words. `run_epochs` says so after the epoch.
+        longest = max(1, int((words != PAD).sum(axis=-1).max()))
         if wants_few_shapes():
             longest = words.shape[-1]
         targets = words[:, :, :longest]  # (batch, captions, steps)

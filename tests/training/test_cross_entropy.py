@@ -232,7 +232,8 @@ def test_self_critical_training_keeps_the_best_epoch(trained, tmp_path):
     assert judge(greedy(model), of, reward)["val_cider"] == pytest.approx(max(scores))
 
 
-def test_weights_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("when", ["at its end", "before a step of it"])
+def test_weights_that_are_no_numbers_are_not_kept(when, tmp_path, monkeypatch):
     """Their captions have a score nevertheless."""
     of = context(tmp_path, cider_epochs=2)
     model = fresh(of)
@@ -242,7 +243,10 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch):
             variable.assign(np.full(variable.shape, np.nan))
         return {"batches": trainer.batches, "rewards": 1.0}
 
-    monkeypatch.setattr(SelfCriticalTrainer, "train_epoch", diverge)
+    if when == "at its end":
+        monkeypatch.setattr(SelfCriticalTrainer, "train_epoch", diverge)
+    else:  # the samples then have no words
+        monkeypatch.setattr(SelfCriticalTrainer, "begin", diverge)
     with pytest.raises(StateError, match="CIDEr epoch 1 the validation score or a weight is not a"):
         fit_cider(model, of)
     assert not (tmp_path / CIDER_STATE).exists()
