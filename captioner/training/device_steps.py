@@ -24,7 +24,7 @@ from captioner.machine import cores
 from captioner.training.batches import CaptionBatches
 from captioner.training.training_state import Model
 
-STEPS = 8  # at most, in one call; Ctrl-C has to wait for them
+STEPS = 8  # at most, in one call; Ctrl-C has to wait for two calls
 
 
 class DeviceSteps:
