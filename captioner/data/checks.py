@@ -20,8 +20,9 @@ def check_trainable(records: Sequence[Record], min_count: int = 1) -> None:
         min_count: How often a word must occur in the training captions to be learnt.
 
     Raises:
-        DatasetError: There are no photos of a split, no words in its captions, or no words that
-            occur often enough; the message says what to do.
+        DatasetError: There are no photos of a split, no words in its captions, or in those of a
+            data set's validation photos, or no words that occur often enough; the message says what
+            to do.
     """
     train = [r for r in records if r.split == "train"]
     val = [r for r in records if r.split == "val"]
@@ -31,11 +32,15 @@ def check_trainable(records: Sequence[Record], min_count: int = 1) -> None:
         raise DatasetError(
             f"{len(train)} training and {len(val)} validation photos: both are needed; {remedy}."
         )
-    for name, part in (("training", train), ("validation", val)):
+    parts = [("training photos", train)]
+    for name in dict.fromkeys(r.dataset for r in val):  # each is validated by itself
+        part = [r for r in val if r.dataset == name]
+        parts.append(("validation photos" + f" of {name}" * bool(name), part))
+    for what, part in parts:
         if not any(True for _ in _words(part)):
             raise DatasetError(
-                f"no caption of the {len(part)} {name} photos has a word in it; check the column "
-                "or field that the captions are read from."
+                f"no caption of the {len(part)} {what} has a word in it; check the column or field "
+                "that the captions are read from."
             )
     if not _occurs(_words(train), min_count):
         raise DatasetError(

@@ -82,8 +82,31 @@ def make_resident(
         if free:  # a CPU has no memory of its own
             logger.info(TOO_MANY, count)
         return None
-    first = [sum(map(len, held[:n])) for n in range(len(held))]
     pool = np.empty((count, *one.shape[1:]), one.dtype)  # the parts would take as much again
+    first = [sum(map(len, held[:n])) for n in range(len(held))]
+    _fill(pool, caches, held, first)
+    try:
+        pool = backend.on_device(pool)
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        logger.info(TOO_MANY, count)  # other programs use the device, too
+        return None
+    logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
+    rows = [
+        {image_id: start + row for row, image_id in enumerate(ids)}
+        for start, ids in zip(first, held, strict=True)
+    ]
+    return ResidentFeatures(pool, rows)
+
+
+def _fill(
+    pool: np.ndarray,
+    caches: Sequence[FeatureCache],
+    held: Sequence[list[str]],
+    first: Sequence[int],
+) -> None:
+    """Copies the images in `held` from each cache to the rows of `pool`, from `first` on."""
 
     def copy(cache: FeatureCache, ids: list[str], row: int) -> None:
         pool[row : row + len(ids)] = cache.gather(ids)
@@ -99,16 +122,3 @@ def make_resident(
             block.result()
     finally:
         threads.shutdown(cancel_futures=True)  # after Ctrl-C, without waiting for all
-    try:
-        pool = backend.on_device(pool)
-    except Exception as error:
-        if not backend.is_out_of_memory(error):
-            raise
-        logger.info(TOO_MANY, count)  # other programs use the device, too
-        return None
-    logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
-    rows = [
-        {image_id: start + row for row, image_id in enumerate(ids)}
-        for start, ids in zip(first, held, strict=True)
-    ]
-    return ResidentFeatures(pool, rows)

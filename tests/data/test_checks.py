@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ VAL = photos("a dog", split="val")
         ([*VAL, *photos("a dog", split="test")], 1, r'^0 training and 1 .*give each photo a "spl'),
         ([*photos("!!!", "😀"), *VAL], 1, r"^no caption of the 2 training photos has a word"),
         ([*photos("a dog"), *photos("...", split="val")], 1, r"of the 1 validation photos has a w"),
+        (
+            [*photos("a dog"), *VAL, *(replace(r, dataset="b") for r in photos("", split="val"))],
+            1,
+            r"of the 1 validation photos of b has a word",
+        ),
         (
             [*photos("a dog", "the cat"), *VAL],
             2,
