@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,12 +13,10 @@ import numpy as np
 
 from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
 from captioner.checkpoint.hub import find_checkpoint, push, save_checkpoint
-from captioner.data.images import ImageSource, load_image, to_network_input
-from captioner.data.vocabulary import UNK
-from captioner.data.words import join_words
+from captioner.data.images import ImageError, ImageSource, load_image, to_network_input
 from captioner.errors import CaptionerError
+from captioner.model.captions import ALTERNATIVES, Caption, captions_of
 from captioner.model.decoding import (
-    IMPOSSIBLE,
     Decoded,
     DecodingLoop,
     SearchInputs,
@@ -30,26 +28,6 @@ from captioner.model.decoding_options import DEFAULTS, DecodingOptions, OptionEr
 from captioner.model.features import FeatureExtractor
 from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
 from captioner.model.steering import Region, attention_bias
-
-ALTERNATIVES = 5  # other words kept for each word
-
-
-@dataclass(frozen=True)
-class Caption:
-    """One caption of one photo, with the model's attention for each word."""
-
-    text: str
-    words: list[str]
-    log_probs: list[float]  # one per word, natural logarithm, before temperature
-    attention: np.ndarray  # float32 (n_words, rows, columns), each map sums to 1
-    # For each word, the most probable other words in its place, with the natural logarithms of
-    # their probabilities, best first.
-    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
-
-    @property
-    def mean_log_prob(self) -> float:
-        """The mean of `log_probs`, by which captions are ordered."""
-        return float(np.mean(self.log_probs))
 
 
 class ForkError(CaptionerError, RuntimeError):
@@ -132,7 +110,8 @@ class Captioner:
         """Captions one photo.
 
         Args:
-            image: A path, the bytes of a file, a PIL image, or a uint8 array (height, width, 3).
+            image: A path, the bytes of a file, an open binary file, a PIL image, or a uint8 array
+                (height, width, 3).
             num_captions: How many captions. Samples that equal another one word for word are left
                 out, as long as there are enough others.
             strategy: "sample" draws words at random, "beam" searches for the most probable
@@ -155,7 +134,9 @@ class Captioner:
                 `distinct`.
 
         Returns:
-            The captions, those with the highest mean log-probability per word first.
+            The captions, best first. Samples are ordered by their mean log-probability per word,
+            captions of a beam search by its own ranking: the log-probability of the words and of
+            the end, divided by length ** `length_penalty`.
 
         Raises:
             ImageError: The picture cannot be used.
@@ -163,18 +144,18 @@ class Captioner:
                 or `region` is neither a box nor a mask. It is a `ValueError`.
             ForkError: The `Captioner` was made before this process was forked.
         """
-        search: dict[str, Any] = {
-            "num_captions": num_captions,
-            "strategy": strategy,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "beam_width": beam_width,
-            "seed": seed,
-        }
-        return self.caption_batch(
-            [image], prefix=prefix, region=region, leak=leak, **(search | more)
-        )[0]
+        options = replace(
+            DEFAULTS,
+            num_captions=num_captions,
+            strategy=strategy,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            beam_width=beam_width,
+            seed=seed,
+            **more,
+        )
+        return self.caption_batch([image], options, prefix=prefix, region=region, leak=leak)[0]
 
     def caption_batch(
         self,
@@ -190,17 +171,18 @@ class Captioner:
 
         Args:
             images: The photos, each as `caption` takes it.
-            options: All options of the search; if it is given, `settings` has no effect.
+            options: All options of the search; by default those of `caption`.
             prefix: As in `caption`, for all photos.
             region: As in `caption`, for all photos.
             leak: As in `caption`.
-            **settings: The options of `caption` by name, with the same defaults.
+            **settings: Single options by name, which replace those in `options`.
 
         Returns:
             For each photo its captions, best first.
 
         Raises:
-            ImageError: One of the pictures cannot be used. None is captioned then.
+            ImageError: One of the pictures cannot be used; the message says which. No captions are
+                returned then.
             OptionError: As in `caption`, or `images` is a single photo.
         """
         # An open file gives its lines, and a photo as an array its rows.
@@ -212,14 +194,21 @@ class Captioner:
                 "caption_batch([photo]), or caption(photo) for one."
             )
         images = list(images)
-        options = options or replace(DEFAULTS, **settings)
+        options = replace(options or DEFAULTS, **settings)
         forced = self.forced_words(prefix, options) if prefix else None
         bias = None if region is None else self.region_bias(region, leak)
         captions: list[list[Caption]] = []
         size = self.extractor.batch_size
         for start in range(0, len(images), size):
-            some = [self.pixels(image) for image in images[start : start + size]]
-            captions += self.caption_pixels(some, options, forced, bias)
+            pixels: list[np.ndarray] = []
+            for number, image in enumerate(images[start : start + size], start):
+                try:
+                    pixels.append(self.pixels(image))
+                except ImageError as error:
+                    if len(images) == 1:
+                        raise
+                    raise ImageError(f"images[{number}]: {error}") from error
+            captions += self.caption_pixels(pixels, options, forced, bias)
         return captions
 
     def caption_pixels(
@@ -264,7 +253,7 @@ class Captioner:
     def search(self, inputs: SearchInputs, options: DecodingOptions) -> list[list[Caption]]:
         """`caption_features` with all inputs of the search given."""
         decoded = decode(self._loop(options), inputs.features, options, *inputs[1:])
-        return [self._captions(decoded, i, options) for i in range(len(inputs.features))]
+        return self._captions(decoded, inputs, options)
 
     def forced_words(self, prefix: str, options: DecodingOptions) -> np.ndarray:
         """The words that the captions of one photo begin with, as `decode` takes them.
@@ -273,10 +262,13 @@ class Captioner:
             int32 (1, rows, steps): the ids of the words of `prefix`, then zeros.
 
         Raises:
-            OptionError: The model does not know a word, or there are too many words.
+            OptionError: `prefix` is not text, the model does not know a word, or there are too
+                many words.
         """
+        if not isinstance(prefix, str):
+            raise OptionError(f"prefix is {prefix!r}: it must be text, such as 'a man in'")
         words = self.vocabulary.split(prefix)
-        unknown = [word for word in dict.fromkeys(words) if self.vocabulary.encode(word) == [UNK]]
+        unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
         if unknown:
             raise OptionError(
                 "the model does not know the "
@@ -287,7 +279,7 @@ class Captioner:
                 f"the beginning has {len(words)} words, but a caption at most {options.max_words}"
             )
         forced = np.zeros((1, options.rows, options.max_words + 1), np.int32)
-        forced[:, :, : len(words)] = self.vocabulary.encode(prefix)
+        forced[:, :, : len(words)] = self.vocabulary.ids(words)
         return forced
 
     def region_bias(self, region: Region, leak: float | None = None) -> np.ndarray:
@@ -350,51 +342,17 @@ class Captioner:
             chooser_for(options),
             options.rows,
             alternatives=ALTERNATIVES + 1,
-            unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
-            function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
+            unfinished=self.vocabulary.ids(UNFINISHED),
+            function_words=self.vocabulary.ids(FUNCTION_WORDS),
             xla=xla,
         )
 
-    def _captions(self, decoded: Decoded, image: int, options: DecodingOptions) -> list[Caption]:
-        captions = []
-        for row in _wanted_rows(decoded.words[image], options):
-            ids = decoded.words[image, row].tolist()
-            words = self.vocabulary.decode(ids)[: options.max_words]
-            if len(words) == options.max_words:  # it is cut, perhaps after "in the"
-                while len(words) > 1 and words[-1] in UNFINISHED:
-                    words.pop()
-            n = len(words)
-            maps = decoded.attention[image, row, :n]  # (n, locations)
-            shape = (n, self.config.model.rows, self.config.model.columns)
-            captions.append(
-                Caption(
-                    join_words(words),
-                    words,
-                    [float(x) for x in decoded.log_probs[image, row, :n]],
-                    maps.reshape(shape),
-                    self._alternatives(decoded, image, row, words),
-                )
-            )
-        return sorted(captions, key=lambda c: -c.mean_log_prob)
-
-    def _alternatives(
-        self, decoded: Decoded, image: int, row: int, words: list[str]
-    ) -> list[list[tuple[str, float]]]:
-        alternatives = []
-        for step, chosen in enumerate(words):
-            ids = decoded.alternatives[image, row, step].tolist()
-            log_probs = decoded.alternative_log_probs[image, row, step].tolist()
-            pairs = zip((self.vocabulary.words[i] for i in ids), log_probs, strict=True)
-            # In a very small vocabulary, impossible words are among the most probable ones.
-            others = [(w, p) for w, p in pairs if w != chosen and p > IMPOSSIBLE / 2]
-            alternatives.append(others[:ALTERNATIVES])
-        return alternatives
-
-
-def _wanted_rows(words: np.ndarray, options: DecodingOptions) -> list[int]:
-    """The numbers of an image's rows to return, from the ids of their words (rows, steps)."""
-    rows = list(range(len(words)))
-    if options.distinct:
-        _, firsts = np.unique(words, axis=0, return_index=True)
-        rows.sort(key=lambda row: row not in firsts)  # stable: otherwise in the order of drawing
-    return rows[: options.num_captions]
+    def _captions(
+        self, decoded: Decoded, inputs: SearchInputs, options: DecodingOptions
+    ) -> list[list[Caption]]:
+        grid = self.config.model.rows, self.config.model.columns
+        begun = np.count_nonzero(inputs.forced[:, 0], axis=-1)  # given words of each image
+        return [
+            captions_of(decoded, image, options, self.vocabulary, grid, words)
+            for image, words in enumerate(begun.tolist())
+        ]

@@ -18,6 +18,7 @@ from captioner import Captioner, CheckpointError, DecodingOptions, ImageError
 from captioner.captioner import ForkError
 from captioner.checkpoint.checkpoint_folder import Checkpoint
 from captioner.model.decoding_options import DEFAULTS, OptionError
+from captioner.model.function_words import UNFINISHED
 
 PHOTOS = Path(gradio.__file__).parent / "media_assets" / "images"
 CHECKPOINT = Path(__file__).parents[1] / "assets" / "checkpoint"
@@ -48,8 +49,24 @@ def test_the_contract(captioner, photo, strategy):
         assert caption.attention.dtype == np.float32
         assert caption.attention.shape == (len(caption.words), 8, 8)
         np.testing.assert_allclose(caption.attention.sum((1, 2)), 1, atol=1e-4)
-    means = [np.mean(c.log_probs) for c in captions]
-    assert means == sorted(means, reverse=True)
+    if strategy != "beam":
+        means = [c.mean_log_prob for c in captions]
+        assert means == sorted(means, reverse=True)
+    again = captioner.caption(photo, num_captions=4, strategy=strategy, seed=7)
+    assert again == captions and again[0] in captions
+    assert captions[0].attention.base is None or captions[0].attention.base.size == (
+        captions[0].attention.size
+    ), "it keeps no other memory alive"
+
+
+def test_a_beam_has_the_same_best_caption_however_many_are_asked_for(captioner):
+    """The mean over words alone would prefer captions that break off: "... with a cup"."""
+    photos = sorted((Path(__file__).parents[1] / "assets" / "examples").glob("*.jpg"))
+    one = captioner.caption_batch(photos, strategy="beam", num_captions=1, length_penalty=0.5)
+    five = captioner.caption_batch(photos, strategy="beam", num_captions=5, length_penalty=0.5)
+    assert [captions[0] for captions in one] == [captions[0] for captions in five]
+    means = [[c.mean_log_prob for c in captions] for captions in five]
+    assert any(some != sorted(some, reverse=True) for some in means), "else this tests nothing"
 
 
 def test_an_animal_is_recognised(captioner):
@@ -113,6 +130,14 @@ def test_a_batch_is_captioned_as_its_photos_alone(captioner):
         assert [c.text for c in captions] == [c.text for c in alone]
         assert captions[0].words[0] == "two"
         assert captions[0].attention[:, :, :4].sum((1, 2)).min() > 0.8
+    greedy = captioner.caption_batch(photos[:1], options, strategy="greedy")
+    assert greedy == [captioner.caption(photos[0], strategy="greedy")], "what is named counts"
+    with pytest.raises(TypeError, match="max_word"):
+        captioner.caption_batch(photos, options, max_word=3)
+    with pytest.raises(TypeError, match="options"):
+        captioner.caption(photos[0], options=options)
+    with pytest.raises(ImageError, match=r"^images\[1\]: the picture is not a picture"):
+        captioner.caption_batch([photos[0], b"no picture"])
     image = Image.new("RGB", (8, 8))
     as_file = io.BytesIO(photos[0].read_bytes())
     arrays = (np.asarray(image), np.asarray(image)[0])
@@ -197,6 +222,10 @@ def test_the_attention_stays_in_the_region(captioner, photo):
 
 
 def test_errors_are_documented_ones(captioner, photo, tmp_path):
+    with pytest.raises(OptionError, match="prefix is 3: it must be text"):
+        captioner.caption(photo, prefix=3)
+    with pytest.raises(OptionError, match="leak is 'x': it must be above 0"):
+        captioner.caption(photo, region=(0, 0, 1, 1), leak="x")
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         captioner.caption(tmp_path / "text.jpg")
@@ -207,9 +236,15 @@ def test_errors_are_documented_ones(captioner, photo, tmp_path):
 
 
 def test_a_caption_that_is_cut_does_not_end_in_the_middle_of_a_phrase(captioner, photo):
-    cut = captioner.caption(photo, prefix="a dog in the", max_words=4, **ONE)[0]
-    assert cut.text == "a dog"
-    assert len(cut.log_probs) == len(cut.attention) == len(cut.alternatives) == 2
+    whole = captioner.caption(photo, **ONE)[0].words
+    n = next(i for i, word in enumerate(whole) if word in UNFINISHED and i > 1)
+    while whole[n] in UNFINISHED:
+        n += 1  # words that a cut leaves off
+    cut = captioner.caption(photo, prefix=" ".join(whole[:2]), max_words=n, **ONE)[0]
+    assert cut.words[-1] not in UNFINISHED and len(cut.words) < n
+    assert len(cut.log_probs) == len(cut.attention) == len(cut.alternatives) == len(cut.words)
+    given = captioner.caption(photo, prefix="a dog in the", max_words=4, **ONE)[0]
+    assert given.text == "a dog in the", "captions begin with all that was asked for"
 
 
 def test_saving_into_the_current_folder(captioner, tmp_path, monkeypatch):

@@ -75,7 +75,11 @@ class Vocabulary:
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
         """The ids of a caption's words, `<unk>` for unknown ones; without `<start>` and `<end>`."""
-        return [self._ids.get(word, UNK) for word in self.split(caption)[:max_words]]
+        return self.ids(self.split(caption)[:max_words])
+
+    def ids(self, words: Iterable[str]) -> list[int]:
+        """The ids of words, `<unk>` for unknown ones."""
+        return [self._ids.get(word, UNK) for word in words]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of `ids` up to `<end>` or `<pad>`."""

@@ -241,7 +241,7 @@ def _forced_log_probs(
     """The log-probabilities of the captions' words for the photos (images, size, size, 3)."""
     forced = np.zeros((len(captions), 1, GREEDY.max_words + 1), np.int32)
     for row, caption in zip(forced, captions, strict=True):
-        ids = [*captioner.vocabulary.encode(caption.text), END]
+        ids = [*captioner.vocabulary.ids(caption.words), END]
         row[0, : len(ids)] = ids
     said = captioner.caption_features(captioner.features_of_pixels(pixels), GREEDY, forced)
     return [found[0].log_probs for found in said]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Number
 
 from captioner.bounds import Bounds
 from captioner.errors import CaptionerError
@@ -71,8 +72,13 @@ class DecodingOptions:
             raise OptionError(
                 f"strategy is {self.strategy!r}: it must be one of {', '.join(STRATEGIES)}"
             )
+        if not isinstance(self.distinct, bool):
+            raise OptionError(f"distinct is {self.distinct!r}: it must be True or False")
         for name, bounds in BOUNDS.items():
             value = getattr(self, name)
+            if isinstance(value, Number) and hasattr(value, "item"):  # one of NumPy's numbers
+                value = value.item()
+                object.__setattr__(self, name, value)
             if not (bounds.allow(value) or (value is None and name in MAY_BE_NONE)):
                 raise OptionError(f"{name} is {value!r}: it must be {bounds}")
 

@@ -7,6 +7,7 @@ region to the scores before their softmax has exactly this effect (`BahdanauAtte
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -53,8 +54,9 @@ def attention_bias(
     """
     coverage = region_coverage(region, rows, columns)
     leak = leak_of(coverage) if leak is None else leak
-    if not 0 < leak <= 1:
+    if not (isinstance(leak, Real) and 0 < leak <= 1):
         raise OptionError(f"leak is {leak!r}: it must be above 0 and at most 1")
+    leak = float(leak)
     return np.log(leak + (1 - leak) * coverage).astype(np.float32).reshape(-1)
 
 

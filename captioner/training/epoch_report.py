@@ -106,8 +106,8 @@ class EpochReport:
                 chooser_for(GREEDY),
                 GREEDY.rows,
                 # As captions are decoded later, when the checkpoint is used.
-                unfinished=self.vocabulary.encode(" ".join(UNFINISHED)),
-                function_words=self.vocabulary.encode(" ".join(FUNCTION_WORDS)),
+                unfinished=self.vocabulary.ids(UNFINISHED),
+                function_words=self.vocabulary.ids(FUNCTION_WORDS),
             )
         return self.compiled[model]
 

@@ -192,7 +192,7 @@ class BatchingCaptioner(Captioner):
             if self._is_ready(options):
                 loop = self._compiled[self._kind(options)].result()
         decoded = decode(loop, inputs.features, options, *inputs[1:])
-        return [self._captions(decoded, i, options) for i in range(len(searches))]
+        return self._captions(decoded, inputs, options)
 
     def is_compiled(self, options: DecodingOptions) -> bool:
         """Whether a search of this kind has been compiled for single photos."""

@@ -1,6 +1,8 @@
 """Decoding: choosers on a toy alphabet, the loop on a tiny model; runs under every backend."""
 
+import dataclasses
 import itertools
+import json
 
 import keras
 import numpy as np
@@ -239,10 +241,20 @@ def test_alternatives_are_the_likeliest_words(model, features, strategy):
     np.testing.assert_allclose(again.log_probs[:, 0, 0], expected, atol=1e-5)
 
 
+def test_numbers_of_numpy_are_numbers():
+    options = DecodingOptions(
+        seed=np.int64(3), top_k=np.uint8(4), temperature=np.float32(0.5), top_p=np.float64(1)
+    )
+    assert options == DecodingOptions(seed=3, top_k=4, temperature=0.5, top_p=1)
+    assert json.dumps(dataclasses.asdict(options)), "they are saved beside scores"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"strategy": "best"},
+        {"num_captions": np.float64(3)},
+        {"seed": np.bool_(True)},
         {"num_captions": 0},
         {"num_captions": 2.5},
         {"temperature": 0},
@@ -252,6 +264,8 @@ def test_alternatives_are_the_likeliest_words(model, features, strategy):
         {"top_p": 1.5},
         {"beam_width": 0},
         {"seed": -1},
+        {"distinct": None},
+        {"distinct": "no"},
     ],
 )
 def test_bad_options_are_named(settings):
