@@ -135,9 +135,10 @@ def free_device_memory() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of the backend says that the device has too little memory."""
-    # The exceptions' classes do not tell under JAX, and would have to be imported.
-    return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+    """Whether an error says that the device, or this machine, has too little memory."""
+    # The backend's classes would have to be imported, and do not tell under JAX.
+    named = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+    return named or isinstance(error, MemoryError)
 
 
 def on_device(array: np.ndarray) -> Tensor:

@@ -125,13 +125,14 @@ def run_training(records: Sequence[Record], options: RunOptions) -> Path:
 
 def _out_of_memory(error: Exception, options: RunOptions) -> str:
     size = options.training.batch_size
+    device = "" if isinstance(error, MemoryError) else backend.accelerator()
     # TensorFlow's messages begin with where it happened, which says nothing to people.
-    lines = str(error).strip().splitlines()
-    detail = next((line.strip() for line in lines if "llocat" in line), lines[0] if lines else "")
+    lines = [line.strip().rstrip(".") for line in str(error).strip().splitlines()]
+    detail = next((f": {line}" for line in lines if "llocat" in line), "")
     return (
-        f"{backend.accelerator() or 'this machine'} has too little memory for this run: {detail}. "
-        "End other programs that use it, and run the same command again. If that is not enough, "
-        f"begin anew with a --batch-size below {size}, another --output, and "
+        f"{device or 'this machine'} has too little memory for this run{detail}. End other "
+        "programs that use it, and run the same command again. If that is not enough, begin anew "
+        f"with a --batch-size below {size}, another --output, and "
         f"--features {options.features_folder}."
     )
 

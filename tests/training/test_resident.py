@@ -46,13 +46,23 @@ def test_features_that_do_not_fit_stay_where_they_are(where, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
-    "error", [FULL, ResourceExhaustedError("Graph execution error:\n\nat: allocate 9 bytes\nMore")]
+    ("error", "told"),
+    [
+        (FULL, r"^A chip has .* this run: .* allocate 9 bytes\. End"),
+        (
+            ResourceExhaustedError("Graph:\n\nat: allocate 9\nMore"),
+            r"A chip .*at: allocate 9\. End",
+        ),
+        (MemoryError("Unable to allocate 9 GiB"), r"^this machine has .* allocate 9 GiB\. End"),
+        (MemoryError(), r"^this machine has too little memory for this run\. End"),
+    ],
 )
-def test_a_run_that_needs_too_much_memory_says_what_to_do(error, tmp_path, monkeypatch) -> None:
+def test_a_run_that_needs_too_much_memory_says_what_to_do(error, told, tmp_path, monkeypatch):
     def fill(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("captioner.training.run._run_locked", fill)
-    told = r"this run: .*allocate 9 bytes.* --batch-size below 32, .*--features .*/features\.$"
+    monkeypatch.setattr(backend, "accelerator", lambda: "A chip")
+    told += r" .* --batch-size below 32, .*--features .*/features\.$"
     with pytest.raises(TrainingError, match=told):
         run_training([], RunOptions("folder", tmp_path))
