@@ -80,6 +80,7 @@ def region_coverage(region: Region, rows: int, columns: int) -> np.ndarray:
         coverage = vertical @ _overlaps(np.array([left, right]), columns).T
     elif mask.ndim == 2 and mask.size and np.isfinite(mask).all() and mask.min() >= 0:
         vertical = _overlaps(np.linspace(0, 1, mask.shape[0] + 1), rows)
+        mask = mask / (mask.max() or 1)  # so that sums of its weights are finite
         coverage = vertical @ mask @ _overlaps(np.linspace(0, 1, mask.shape[1] + 1), columns).T
     else:
         raise OptionError(_NO_REGION)

@@ -98,7 +98,9 @@ class Feedback:
 
     def _lines(self) -> list[str]:
         path = self._folder / _CAPTIONS
-        return path.read_text("utf-8").splitlines() if path.exists() else []
+        text = path.read_text("utf-8") if path.exists() else ""
+        # `splitlines` would also split a caption that somebody has written with U+2028 in it.
+        return [line for line in text.split("\n") if line]
 
 
 def open_folder(folder: Path) -> Feedback:

@@ -33,6 +33,8 @@ def test_a_mask_of_any_size_is_averaged_over_the_cells():
     np.testing.assert_allclose(region_coverage(mask, 4, 4)[:2, :2], [[1, 1], [1, 1]])
     np.testing.assert_allclose(region_coverage(mask, 3, 3)[0], [1, 0.5, 0])
     np.testing.assert_allclose(region_coverage([[1.0, 2.0]], 1, 2), [[0.5, 1]])
+    for weight in (1e308, 5e-324):  # their sum is no number, or a part of them 0
+        np.testing.assert_allclose(region_coverage(np.full((9, 9), weight), 2, 2), np.ones((2, 2)))
 
 
 def test_the_bias_multiplies_the_attention_weights():

@@ -44,7 +44,10 @@ def test_it_becomes_a_data_set(tmp_path: Path, photo: Photo) -> None:
     for record in records:
         assert sorted(record.captions) == ["A dog no. 0", "A dog no. 1", "A dog no. 2"]
         assert record.by == ("people",) * 3 and record.path.read_bytes() in photos
-    # The next server goes on with it.
+    # The next server goes on with it, also if somebody has written a caption in another way.
+    lines = tmp_path / "new" / "feedback" / "captions.jsonl"
+    first, _, rest = lines.read_text("utf-8").partition("\n")
+    lines.write_text(f"{first.replace('A dog', f'A{chr(0x2028)}dog')}\n{rest}", "utf-8")
     Feedback(tmp_path / "new" / "feedback").keep(photos[0], "a cat")
     assert len(read_dataset("folder", tmp_path / "new" / "feedback")) == 20
 
