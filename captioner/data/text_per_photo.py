@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def read_text_per_photo(home: Path) -> CaptionsFile:
         name, text = pair
         content = read_text(home / text)
         if not text.endswith(".json"):
-            return row_of({"image": name, "captions": content.splitlines()})
+            return row_of({"image": name, "captions": re.split(r"\r\n?|\n", content)})
         entry: Any = json.loads(content)
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object")

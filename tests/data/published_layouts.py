@@ -154,7 +154,7 @@ LAYOUTS: dict[str, tuple[Files, dict]] = {
     "a text for each photo, by splits": (
         {
             "train/a.png": b"",
-            "train/a.txt": "a dog\n\none dog\n",
+            "train/a.txt": "a dog\n\none\u2028dog\n",  # a separator that is no end of a line
             "val/a.jpg": b"",
             "val/a.caption": "a cat",
         },
