@@ -35,6 +35,7 @@ Crops = Annotated[int, Bounds(0, 16, whole=True)]
 Natural = Annotated[int, Bounds(0, 2**32 - 1, whole=True)]
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
 UpTo1 = Annotated[float, Bounds(0, 1)]
+Rate = Annotated[float, Bounds(1e-12, 1)]
 Below1 = Annotated[float, Bounds(0, 0.99)]
 Weight = Annotated[float, Bounds(0, 100)]
 
@@ -123,7 +124,7 @@ class TrainingConfig:
     finetune_epochs: Count = 2  # of that, from photos
     finetune_image_size: Pixels = 299  # pixels, both sides; fewer cost less, see `finetuning`
     finetune_learning_rate: UpTo1 = 5e-5  # of the backbone, at its peak
-    decoder_learning_rate: UpTo1 = 1e-4  # of the decoder, meanwhile and in the epochs after it
+    decoder_learning_rate: Rate = 1e-4  # of the decoder, meanwhile and in the epochs after it
     polish_epochs: Count = 1  # of the decoder alone, on the features of the tuned backbone
     cider_epochs: CountFrom0 = 0  # of self-critical training, after those of cross-entropy
     cider_learning_rate: UpTo1 = 2e-4  # of self-critical training, throughout

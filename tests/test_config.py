@@ -175,6 +175,7 @@ def test_other_versions_are_refused(version: Any) -> None:
         ("training.learning_rate", 0.0),
         ("training.learning_rate", float("nan")),
         ("training.learning_rate", float("inf")),
+        ("training.decoder_learning_rate", 0.0),  # the backbone's is a multiple of it
         ("training.clip_norm", 0.0),
         ("training.weight_decay", -1.0),
         ("training.label_smoothing", 1.0),

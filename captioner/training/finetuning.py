@@ -1,11 +1,12 @@
 """Training backbone and decoder together, from photos (Vinyals et al. 2016, arXiv 1609.06647).
 
 This follows the training of the decoder, because the gradients of an untrained decoder would spoil
-the backbone. Photos are decoded once, and sent to the device as bytes. The device crops, mirrors
-and colours them differently in every epoch (`model/augmentation.py`). The photos may be smaller
-here than later, at half the cost: things look larger in a crop than in the whole photo, and a
-smaller picture makes up for this (Touvron et al. 2019, arXiv 1906.06423). Later phases use a cache
-again, of the tuned backbone's features of photos of full size.
+the backbone. Photos are sent to the device as bytes; those that memory has room for are decoded
+once. The device crops, mirrors and colours them differently in every epoch
+(`model/augmentation.py`). The photos may be smaller here than later, at half the cost: things look
+larger in a crop than in the whole photo, and a smaller picture makes up for this (Touvron et al.
+2019, arXiv 1906.06423). Later phases use a cache again, of the tuned backbone's features of photos
+of full size.
 """
 
 from __future__ import annotations
