@@ -155,12 +155,16 @@ def test_what_cannot_be_used_is_one_sentence(variables: dict[str, str], reason: 
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="giving files away takes root")
-def test_a_folder_of_another_user_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = tmp_path / f"gradio-{os.getuid()}"
     theirs.mkdir()
     os.chown(theirs, 1234, 1234)
-    done = run(SETTINGS, TMPDIR=str(tmp_path), HTTP_PROXY=NOBODY)
-    ours = Path(done.stdout.splitlines()[4])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    environment._choose_upload_folder()
+    ours = Path(os.environ["GRADIO_TEMP_DIR"])
     assert ours.parent == tmp_path and ours != theirs and ours.stat().st_mode & 0o077 == 0
 
 

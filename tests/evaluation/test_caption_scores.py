@@ -12,6 +12,7 @@ import pytest
 from toy import toy_captioner
 
 from captioner.data.datasets import DatasetError, Record
+from captioner.evaluation import caption_scores
 from captioner.evaluation.caption_scores import SAME, describe
 from captioner.evaluation.command_lines import samples_options, scores_options
 from captioner.evaluation.subject import read_split, save_result
@@ -130,11 +131,11 @@ def test_what_is_missing_is_said(tmp_path):
     assert "Java" in without_java.stderr and "Traceback" not in without_java.stderr
 
 
-def test_missing_data_and_checkpoints_are_named(metrics, tmp_path):
-    arguments = ["--dataset", "flickr8k", "--data-dir", tmp_path, "--split", "test"]
-    done = evaluate(BUNDLED, *arguments)
-    assert done.returncode == 1
-    assert "Flickr8k.token.txt" in done.stderr and "Traceback" not in done.stderr
+def test_missing_data_and_checkpoints_are_named(metrics, tmp_path, capsys):
+    arguments = [BUNDLED, "--dataset", "flickr8k", "--data-dir", tmp_path, "--split", "test"]
+    assert caption_scores.run(scores_options(list(map(str, arguments)))) == 1
+    said = capsys.readouterr().err
+    assert "Flickr8k.token.txt" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize(
