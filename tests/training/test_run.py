@@ -23,14 +23,22 @@ COLOURS = ("red", "green", "blue", "grey")
 
 # What train.py does, with shards of 4 images so that there is a middle to be killed in.
 DRIVER = """
-import logging, sys
+import logging, sys, time
 from pathlib import Path
 from captioner.config import TrainingConfig
 from captioner.data.datasets import read_dataset
+from captioner.model.features import FeatureExtractor
 from captioner.training import run
 from captioner.training.run import RunOptions, run_training
 logging.basicConfig(level="INFO")
-data, output, backbone, epochs = sys.argv[1:]
+data, output, backbone, epochs, pause = sys.argv[1:]
+build, padded = run.build_backbone, FeatureExtractor.padded
+# InceptionV3 on small photos, 2 x 2 features: most of the run would be the network otherwise.
+run.build_backbone = lambda *given, **named: build(*given, image_size=107, **named)
+def slowly(extractor, images):
+    time.sleep(float(pause))
+    return padded(extractor, images)
+FeatureExtractor.padded = slowly
 run.ON_CPU = 4  # a full batch for each shard
 model = {"embedding_dim": 16, "units": 32, "attention_units": 16}
 if epochs == "slow":  # enough steps to be interrupted in the middle of an epoch
@@ -70,13 +78,14 @@ def data(tmp_path_factory, photo) -> Path:
     return folder
 
 
-def start(data: Path, output: Path, epochs: int | str = 3) -> subprocess.Popen:
+def start(data: Path, output: Path, epochs: int | str = 3, pause: float = 0) -> subprocess.Popen:
+    """Starts a run, which waits for `pause` seconds before each batch of photos."""
     # Without Java the run skips the caption scores, which have a test of their own.
     environment = os.environ | {"PATH": str(Path(sys.executable).parent)}
     environment["PYTHONPATH"] = f"{ROOT}:{TESTS}"
     environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # what train.py --deterministic does
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(data), str(output), str(BACKBONE), str(epochs)],
+        [sys.executable, "-c", DRIVER, *map(str, (data, output, BACKBONE, epochs, pause))],
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -126,7 +135,7 @@ def test_a_run_learns_and_leaves_a_working_checkpoint(finished, data):
 def test_killed_twice_it_ends_with_the_very_same_weights(finished, data, tmp_path):
     whole, _ = finished
     output = tmp_path / "output"
-    process = start(data, output)
+    process = start(data, output, pause=1)
     kill_when(process, lambda: list(output.glob("features/shard-*.json")))
     kept = {p.name: p.read_bytes() for p in output.glob("features/shard-*")}
     assert len(list(output.glob("features/shard-*.json"))) < 3, "killed too late to show anything"
