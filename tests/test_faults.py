@@ -13,10 +13,12 @@ import pytest
 
 from captioner.checkpoint.checkpoint_folder import (
     Checkpoint,
+    CheckpointError,
     find_faults,
     read_config,
     write_checkpoint,
 )
+from captioner.checkpoint.hub import find_checkpoint, save_checkpoint
 from captioner.checkpoint.hub_errors import reason
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig
 from captioner.data.vocabulary import Vocabulary
@@ -85,7 +87,7 @@ def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path: Path) -> None:
 
 
 def test_a_kill_between_the_renames_of_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
-    folder, new, old = (tmp_path / f"checkpoint{ending}" for ending in ("", ".new", ".old"))
+    folder, new, old = (tmp_path / n for n in ("checkpoint", ".checkpoint.new", ".checkpoint.old"))
     words = Vocabulary.build(["a red thing here today"], 5, 1)
 
     def write(note: str) -> None:
@@ -111,6 +113,34 @@ def test_a_kill_between_the_renames_of_a_checkpoint_loses_nothing(tmp_path: Path
     folder.rename(old)
     (tmp_path / "kept").rename(new)
     assert note() == "newer", "it was whole before the first rename"
+
+
+def test_writing_a_checkpoint_leaves_what_people_put_beside_it(tmp_path: Path) -> None:
+    folder, real, backup = (tmp_path / name for name in ("best", "elsewhere", "best.old"))
+    config = CaptionerConfig(SIZES, BackboneConfig("inception_v3", 299, fingerprint="0" * 64))
+    words = Vocabulary.build(["a red thing here today"], 5, 1)
+    parts = Checkpoint(config, words, CaptionModel(SIZES), SOLE)
+    for name in ("best.old", "best.new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint|there is no folder"):
+        read_config(folder)
+    assert (backup / "mine").exists()
+    real.mkdir()
+    folder.symlink_to(real)
+    for _ in range(3):
+        write_checkpoint(folder, parts, {}, {})
+    assert folder.is_symlink() and read_config(real)[0] == config
+    assert {p.name for p in tmp_path.iterdir()} == {"best", "elsewhere", "best.old", "best.new"}
+    assert (backup / "mine").exists() and (tmp_path / "best.new" / "mine").exists()
+    (backup / "mine").write_text("notes")
+    with pytest.raises(CheckpointError, match="mine is a file, not a checkpoint directory"):
+        save_checkpoint(parts, backup / "mine")
+    with pytest.raises(NotADirectoryError):
+        save_checkpoint(parts, backup / "mine" / "below")
+    assert (backup / "mine").read_text() == "notes"
+    with pytest.raises(CheckpointError, match="mine is a file, not a checkpoint directory"):
+        find_checkpoint(backup / "mine")
 
 
 def test_no_room_for_a_folder_has_a_remedy(tmp_path: Path, monkeypatch) -> None:

@@ -80,7 +80,8 @@ def write_checkpoint(
 ) -> None:
     """Writes the directory under a temporary name, then renames it to `folder`.
 
-    A checkpoint that was in `folder` stays there until the new one is whole.
+    A checkpoint that was in `folder` stays there until the new one is whole. If `folder` is a
+    symbolic link, the directory that it leads to is replaced.
 
     Args:
         folder: The checkpoint directory.
@@ -89,9 +90,11 @@ def write_checkpoint(
         extra: The contents of further files by name, such as "README.md" and "loss.png".
 
     Raises:
+        CheckpointError: `folder` is a file.
         OSError: The directory cannot be written.
     """
-    folder = Path(os.path.abspath(folder))  # "." has no name to put another one beside
+    check_no_file(folder)
+    folder = Path(os.path.realpath(folder))  # "." has no name to put another one beside
     finish_swap(folder)
     new, old = _beside(folder)
     shutil.rmtree(new, ignore_errors=True)
@@ -111,8 +114,15 @@ def write_checkpoint(
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
-    """The temporary names of a new checkpoint and of the one that it replaces."""
-    return folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    """The temporary names of a new checkpoint and of the one that it replaces. They are hidden,
+    because people call their own copies `best.old`, which must stay."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+
+def check_no_file(folder: Path) -> None:
+    """Raises `CheckpointError` if `folder` is a file, which a checkpoint must not replace."""
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file, not a checkpoint directory. Give another name.")
 
 
 def finish_swap(folder: Path) -> None:
@@ -123,9 +133,9 @@ def finish_swap(folder: Path) -> None:
     if folder.exists():
         return
     with suppress(OSError, ValueError):  # the disk is read-only, or the path has no name
-        new, old = _beside(folder)
+        new, old = _beside(Path(os.path.realpath(folder)))
         if old.is_dir():
-            os.replace(new if new.is_dir() else old, folder)
+            os.replace(new if new.is_dir() else old, os.path.realpath(folder))
 
 
 def _write_files(

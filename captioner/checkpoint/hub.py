@@ -20,6 +20,7 @@ from captioner.checkpoint.checkpoint_folder import (
     Checkpoint,
     CheckpointError,
     CheckpointUnreadable,
+    check_no_file,
     find_faults,
     finish_swap,
     read_config,
@@ -48,6 +49,7 @@ def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) 
     if not os.fspath(checkpoint):  # `Path` would take it for the current folder
         raise CheckpointError("Its name is empty. Give a directory, or USER/NAME on the Hub.")
     finish_swap(Path(checkpoint))
+    check_no_file(Path(checkpoint))
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
     return download(str(checkpoint), revision)

@@ -152,6 +152,11 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
         if isinstance(source, str | os.PathLike):
             name = Path(source).name
             _check_file(Path(source))
+        elif isinstance(source, io.TextIOBase):
+            raise ImageError(
+                f"a text file ({type(source).__name__}) is not a picture. Open files in binary "
+                'mode: open(path, "rb").'
+            )
         elif not hasattr(source, "read") and not isinstance(source, Image.Image):
             raise ImageError(
                 f"a {type(source).__name__} is not a picture. Give a path, the bytes of a file, an "

@@ -211,9 +211,11 @@ def _arrange(
 
 
 def _fitting_font(text: str, width: int, size: float, path: Path) -> ImageFont.FreeTypeFont:
-    font = _font(size, path)
+    font = _font(max(size, 1), path)  # Pillow has no font of less than a pixel
     length = font.getlength(text)
-    return font if length <= width else font.font_variant(size=size * width / length * 0.98)
+    if length <= width:
+        return font
+    return font.font_variant(size=max(font.size * width / length * 0.98, 1))
 
 
 @lru_cache(maxsize=8)

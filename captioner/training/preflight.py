@@ -85,6 +85,8 @@ def check_places(options: argparse.Namespace) -> None:
         return
     _check_folder(options.output, "--output")
     folder = options.output / "checkpoint"
+    if folder.is_file():
+        raise OptionsError(f"{folder} is a file. Move it away, or give another --output.")
     if foreign := foreign_files(folder):
         raise OptionsError(
             f"{folder} holds other files ({abbreviate(foreign)}), which the new checkpoint would "

@@ -273,7 +273,9 @@ def test_what_cannot_be_repaired_is_not_read_whole(tmp_path: Path) -> None:
     assert "It is a video" in refusal(tmp_path / "film.mp4")
     with (tmp_path / "film.mp4").open("rb") as film:
         assert "It is a video" in refusal(film)
-    assert "damaged" in refusal(io.StringIO("text"))
+    assert "(StringIO) is not a picture" in refusal(io.StringIO("text"))
+    with open(__file__, encoding="utf-8") as file:
+        assert 'Open files in binary mode: open(path, "rb")' in refusal(file)
 
 
 def test_colours_in_floating_point_are_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from captioner import Caption
 from captioner.data.images import load_image
 from captioner.drawing.overlay import (
+    attention_frames,
     attention_grid,
     attention_grid_png,
     draw_attention,
@@ -143,6 +144,13 @@ def test_the_grid_has_the_photo_and_a_tile_for_each_word(count: int, size: tuple
 def test_the_grid_takes_photos_of_extreme_shapes(size: tuple[int, int]) -> None:
     sheet = attention_grid(Image.new("RGB", size, MAGENTA), caption_of(["a", "line"]), tile=60)
     assert tile_pixels(sheet).sum() == 3 * 60 * (60 if size == (1, 1) else 1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 19])
+def test_tiny_pictures_are_drawn_too(size: int) -> None:
+    photo, caption = Image.new("RGB", (30, 20), MAGENTA), caption_of(["a", "skateboarding"])
+    assert attention_grid(photo, caption, tile=size).height >= size
+    assert len(attention_frames(photo, caption, longest=size)) == 3
 
 
 def test_the_grid_of_no_words_is_the_photo() -> None:

@@ -38,6 +38,7 @@ MISTAKES = {
     "--private": "of no use without --push-to-hub",
     "--output note.txt": "note.txt cannot be written to (File exists). Move the file away",
     "--output mine": "mine/checkpoint holds other files (thesis.txt), which the new checkpoint",
+    "--output run": "run/checkpoint is a file. Move it away, or give another --output",
     "--features note.txt/below": "Move the file away that is in its place, or give another --feat",
     "--dataset coko": "Did you mean coco?",
     "--dataset folder --data-dir none": "there is no folder none; correct the path",
@@ -64,6 +65,8 @@ def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: 
     (tmp_path / "note.txt").write_text("precious")
     (tmp_path / "mine" / "checkpoint").mkdir(parents=True)
     (tmp_path / "mine" / "checkpoint" / "thesis.txt").write_text("more precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint").write_text("most precious")
     (tmp_path / "captions.csv").write_text("image,caption,split\na.png,a dog,val\n")
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
