@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from captioner.files import system_fault, write_bytes
 
 PAD, START, END, UNK = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
+
+# No word has these: captions are one line of text in UTF-8, and terminals obey control characters.
+_NOT_IN_WORDS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class VocabularyError(CaptionerError, ValueError):
@@ -105,6 +109,9 @@ class Vocabulary:
             words = content["words"]
             if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
                 raise VocabularyError('"words" is not a list of strings')
+            for word in words:
+                if not word or _NOT_IN_WORDS.search(word):
+                    raise VocabularyError(f"{word!r} is not a word")
             # Vocabularies that name no rule were made before there was more than one.
             return cls(words, content.get("word_breaking", word_breaking.LETTERS))
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -110,6 +110,11 @@ def test_saving_and_loading(tmp_path: Path) -> None:
         b'{"words": ["<start>", "<pad>", "<end>", "<unk>", "a"]}',
         b'{"words": ["<pad>", "<start>", "<end>", "<unk>", "a", "a"]}',
         b'{"words": ["<pad>", "<start>", "<end>", "<unk>", 7]}',
+        b'{"words": ["<pad>", "<start>", "<end>", "<unk>", ""]}',
+        b'{"words": ["<pad>", "<start>", "<end>", "<unk>", "two words"]}',
+        b'{"words": ["<pad>", "<start>", "<end>", "<unk>", "a\\nb"]}',
+        b'{"words": ["<pad>", "<start>", "<end>", "<unk>", "\\u001b[2J"]}',
+        b'{"words": ["<pad>", "<start>", "<end>", "<unk>", "\\ud800"]}',
     ],
 )
 def test_damaged_files(tmp_path: Path, content: bytes) -> None:
