@@ -278,7 +278,7 @@ def _train(options: argparse.Namespace) -> None:
     preflight.check_records(records, training)
     if options.check:
         print(*preflight.describe_data(records, training), sep="\n", flush=True)
-    _run(options, mixture.title_of(sources), records, recipe.model, training)
+    _run(options, mixture.joined_name(sources), records, recipe.model, training)
 
 
 def _run(

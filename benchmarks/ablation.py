@@ -83,7 +83,7 @@ def train(row: str, options: argparse.Namespace) -> None:
     checkpoint = run.run_training(
         mixture.read_mixture(sources, options.images),
         run.RunOptions(
-            dataset=mixture.title_of(sources),
+            dataset=mixture.joined_name(sources),
             output=folder,
             backbone_weights=options.backbone_weights,
             features=options.features,

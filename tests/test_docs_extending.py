@@ -16,7 +16,7 @@ from captioner.checkpoint.model_card import model_card
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.datasets import DATASETS, DatasetError, Record, read_split
 from captioner.data.images import NETWORK_INPUT
-from captioner.data.mixture import parse_sources, read_mixture, title_of
+from captioner.data.mixture import joined_name, parse_sources, read_mixture
 from captioner.model.backbone import FoldedBackbone, build_backbone
 from captioner.model.backbones import BACKBONES
 from captioner.training.run import RunOptions, run_training
@@ -49,7 +49,7 @@ def test_adding_a_data_set(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"has no train/\*\.jpg"):
             read_mixture(parse_sources([f"sidecars:{tmp_path / 'val'}"]))
         config = CaptionerConfig(
-            ModelConfig(9, **GRID), BackboneConfig(**INPUT), dataset=title_of(sources)
+            ModelConfig(9, **GRID), BackboneConfig(**INPUT), dataset=joined_name(sources)
         )
         card = model_card(config, {})
         assert "trained on Photos with text files" in card

@@ -66,15 +66,15 @@ def parse_sources(texts: Sequence[str], data_dir: Path | None = None) -> list[So
     return sources
 
 
-def title_of(sources: Iterable[Source]) -> str:
+def joined_name(sources: Iterable[Source]) -> str:
     """What a model was trained on, as reports name it: one kind of data set, or several names."""
     sources = list(sources)
     return sources[0].kind if len(sources) == 1 else _PLUS.join(source.name for source in sources)
 
 
-def names_in(title: str) -> list[str]:
-    """The names of the data sets in a text that `title_of` has made."""
-    return [name for name in title.split(_PLUS) if name]
+def names_in(joined: str) -> list[str]:
+    """The names of the data sets in a text that `joined_name` has made."""
+    return [name for name in joined.split(_PLUS) if name]
 
 
 def read_mixture(
@@ -135,6 +135,15 @@ def captions_of_people(record: Record) -> tuple[str, ...]:
     if not record.by:
         return record.captions
     return tuple(c for c, by in zip(record.captions, record.by, strict=True) if by != "model")
+
+
+def rewarded_records(records: Iterable[Record], captions: str) -> list[Record]:
+    """The records that self-critical training learns from: all of them, or, if `captions` is
+    "people", those with captions by people, and only these captions."""
+    if captions == "all":
+        return list(records)
+    by_people = [replace(r, captions=captions_of_people(r), by=()) for r in records]
+    return [r for r in by_people if r.captions]
 
 
 def summary(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from captioner.data.datasets import (
     check_no_leak,
     title_of,
 )
-from captioner.data.mixture import Source, captions_of_people, summary
+from captioner.data.mixture import Source, rewarded_records, summary
 from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from captioner.errors import CaptionerError
 from captioner.files import check_writable, write_fault
@@ -143,8 +143,7 @@ def check_records(records: Sequence[Record], training: TrainingConfig) -> None:
     check_no_leak(records)
     check_trainable(records, training.min_count)
     train = (r for r in records if r.split == "train")
-    by_people = training.cider_epochs and training.cider_captions == "people"
-    if by_people and not any(captions_of_people(r) for r in train):
+    if training.cider_epochs and not rewarded_records(train, training.cider_captions):
         raise DatasetError(
             "no training photo has captions by people, which self-critical training shall reward "
             "(--set training.cider_captions=all rewards those by models, too)"

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captioner.data.datasets import Record
-from captioner.data.mixture import captions_of_people
+from captioner.data.mixture import rewarded_records
 from captioner.data.vocabulary import END, PAD, START, Vocabulary
 from captioner.model import backend
 from captioner.model.backend import compiles_whole_steps, copy_weights, wants_few_shapes
@@ -45,15 +45,6 @@ STATE, BEST = "cider_state.safetensors", "cider_best.safetensors"
 def make_reward(records: Sequence[Record], vocabulary: Vocabulary) -> CiderD:
     """CIDEr-D with the captions of `records` as references. Their ends count as words."""
     return CiderD({r.image_id: [[*vocabulary.encode(c), END] for c in r.captions] for r in records})
-
-
-def rewarded_records(records: Sequence[Record], captions: str) -> list[Record]:
-    """The records that self-critical training learns from: all of them, or, if `captions` is
-    "people", those with captions by people, and only these captions."""
-    if captions == "all":
-        return list(records)
-    by_people = [replace(r, captions=captions_of_people(r), by=()) for r in records]
-    return [r for r in by_people if r.captions]
 
 
 def fit_cider(model: CaptionModel, context: RunContext) -> History:

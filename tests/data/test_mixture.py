@@ -13,10 +13,10 @@ from captioner.data.mixture import (
     Source,
     by_dataset,
     captions_of_people,
+    joined_name,
     parse_sources,
     read_mixture,
     summary,
-    title_of,
 )
 
 
@@ -58,13 +58,13 @@ def test_ids_do_not_collide_and_splits_are_kept(two_folders: list[Source]) -> No
         "cats": 3,
         "dogs": 2,
     }
-    assert title_of(two_folders) == "cats + dogs"
+    assert joined_name(two_folders) == "cats + dogs"
 
 
 def test_one_data_set_keeps_its_ids_and_so_its_feature_cache(two_folders: list[Source]) -> None:
     records = read_mixture(two_folders[:1])
     assert [r.image_id for r in records] == ["1", "2", "3"]
-    assert title_of(two_folders[:1]) == "folder"
+    assert joined_name(two_folders[:1]) == "folder"
 
 
 def test_who_wrote_the_captions(two_folders: list[Source]) -> None:
