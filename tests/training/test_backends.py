@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # nine processes, on a machine that may be busy
     pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed"),
     pytest.mark.skipif(keras.backend.backend() == "jax", reason="it starts JAX by itself"),
 ]

@@ -244,7 +244,7 @@ def test_a_full_disk_at_every_stage(command, data, finished, mount: Mount):
         "features/shard": "40k",
         "features/mirrored": "280k",
         "best": "440k",
-        "checkpoint": "12m",
+        ".checkpoint.new": "12m",
     }
     for stage, size in sizes.items():
         subprocess.run(["/bin/mount", "-o", f"remount,size={size}", str(disk)], check=True)
