@@ -133,9 +133,10 @@ def finish_swap(folder: Path) -> None:
     if folder.exists():
         return
     with suppress(OSError, ValueError):  # the disk is read-only, or the path has no name
-        new, old = _beside(Path(os.path.realpath(folder)))
+        folder = Path(os.path.realpath(folder))
+        new, old = _beside(folder)
         if old.is_dir():
-            os.replace(new if new.is_dir() else old, os.path.realpath(folder))
+            os.replace(new if new.is_dir() else old, folder)
 
 
 def _write_files(

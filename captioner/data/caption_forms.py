@@ -181,7 +181,7 @@ def _csv_rows(
 
 def _token(path: Path) -> tuple[Rows, Parse]:
     """The format of Flickr8k and Flickr30k: NAME#NUMBER, tab, caption."""
-    lines = enumerate(re.split(r"\r\n?|\n", read_text(path)), start=1)
+    lines = enumerate(read_lines(path), start=1)
 
     def parse(line: str) -> Row:
         match = re.fullmatch(r"([^\t]+)#\d+\t(.*)", line)
@@ -338,6 +338,12 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise _unreadable(path, error) from error
     except UnicodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Other separators than ends of lines, such as U+2028, which
+    `splitlines` takes for such, belong to the text. Raises DatasetError."""
+    return re.split(r"\r\n?|\n", read_text(path))
 
 
 def read_text(path: Path) -> str:

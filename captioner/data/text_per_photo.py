@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from captioner.data.caption_forms import read_text
+from captioner.data.caption_forms import read_lines, read_text
 from captioner.data.captions_file import CaptionsFile, Row, abbreviate, collect, row_of
 from captioner.data.photo_search import picture_folders
 
@@ -44,10 +43,9 @@ def read_text_per_photo(home: Path) -> CaptionsFile:
 
     def parse(pair: tuple[str, str]) -> Row:
         name, text = pair
-        content = read_text(home / text)
         if not text.endswith(".json"):
-            return row_of({"image": name, "captions": re.split(r"\r\n?|\n", content)})
-        entry: Any = json.loads(content)
+            return row_of({"image": name, "captions": read_lines(home / text)})
+        entry: Any = json.loads(read_text(home / text))
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object")
         return row_of({**entry, "file_name": name})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -28,8 +30,11 @@ class Features:
         return np.zeros((len(image_ids), 4, 8), np.float16)
 
 
-def fill(*_: object) -> None:
-    raise FULL
+def raising(error: Exception) -> Callable[..., None]:
+    def fill(*_: object) -> None:
+        raise error
+
+    return fill
 
 
 @pytest.mark.parametrize("where", ["device", "main memory", "device that others use, too"])
@@ -41,7 +46,7 @@ def test_features_that_do_not_fit_stay_where_they_are(where, monkeypatch) -> Non
     elif where == "main memory":
         monkeypatch.setattr(machine, "memory", lambda: 100)
     else:
-        monkeypatch.setattr(backend, "on_device", fill)
+        monkeypatch.setattr(backend, "on_device", raising(FULL))
     assert make_resident(["1", "2"], [Features()]) is None
 
 
@@ -58,10 +63,7 @@ def test_features_that_do_not_fit_stay_where_they_are(where, monkeypatch) -> Non
     ],
 )
 def test_a_run_that_needs_too_much_memory_says_what_to_do(error, told, tmp_path, monkeypatch):
-    def fill(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("captioner.training.run._run_locked", fill)
+    monkeypatch.setattr("captioner.training.run._run_locked", raising(error))
     monkeypatch.setattr(backend, "accelerator", lambda: "A chip")
     told += r" .* --batch-size below 32, .*--features .*/features\.$"
     with pytest.raises(TrainingError, match=told):
