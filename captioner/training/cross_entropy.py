@@ -23,7 +23,7 @@ from captioner.training.batches import CaptionBatches
 from captioner.training.device_steps import DeviceSteps
 from captioner.training.distribution import Distribution
 from captioner.training.epoch_loop import AfterEpoch, Phase, Progress, run_epochs
-from captioner.training.resident import ResidentFeatures, make_resident
+from captioner.training.resident import DeviceCopy, ResidentFeatures
 from captioner.training.training_state import History, Model, load_weights
 from captioner.training.views import ViewsInTurn
 
@@ -42,7 +42,7 @@ class RunContext:
     output: Path
     distribution: Distribution = field(default_factory=Distribution)
     views: Sequence[FeatureCache] = ()  # of training photos, mirrored or cropped
-    resident: ResidentFeatures | None = None  # the features, if they are on the device
+    device_copy: DeviceCopy | None = None  # the features on the device, if it may have them
     encoded: dict[str, list[list[int]]] = field(default_factory=dict)  # captions' ids by image
     after_epoch: AfterEpoch | None = None  # called after each epoch: see `run_epochs`
 
@@ -57,11 +57,22 @@ class RunContext:
         return ViewsInTurn((self.cache, *self.views), self.config.training.seed, epoch)
 
     def on_device(self) -> RunContext:
-        """This context with all features on the device, if there is one device and it has room."""
+        """This context, which copies all features to the device when they are first needed, if
+        there is one device and it has room."""
         if not has_loops(self.distribution):
             return self
         ids = list(dict.fromkeys(r.image_id for r in (*self.train, *self.val)))
-        return replace(self, resident=make_resident(ids, (self.cache, *self.views)))
+        return replace(self, device_copy=DeviceCopy(ids, (self.cache, *self.views)))
+
+    @property
+    def resident(self) -> ResidentFeatures | None:
+        """The features on the device, if they are to be there and fit."""
+        return self.device_copy.get() if self.device_copy else None
+
+    def release(self) -> None:
+        """Frees the memory of the device. Nothing may use the features there afterwards."""
+        if self.device_copy:
+            self.device_copy.release()
 
     def batches(
         self,
@@ -71,10 +82,10 @@ class RunContext:
     ) -> CaptionBatches:
         """The training batches of an epoch from number `first` on. None: the validation batches."""
         records = self.val if epoch is None else self.train
-        features = self.features(epoch)
+        features, resident = self.features(epoch), self.resident
         return kind(
             records,
-            self.resident.seen_by(features) if self.resident else features,
+            resident.seen_by(features) if resident else features,
             self.vocabulary,
             self.config.training,
             epoch,
@@ -102,7 +113,8 @@ class CrossEntropyTrainer:
         self.context = context
         self.batches_of = batches
         self._begin = begin
-        self.batches = len(batches(context, epoch=0))
+        # The features are not needed to count the batches.
+        self.batches = len(batches(replace(context, device_copy=None), epoch=0))
         model.compile(optimizer=optimizer(self.batches), jit_compile=compiles_whole_steps())
         model.optimizer.build(model.trainable_variables)
         self.on_device = DeviceSteps(model) if has_loops(context.distribution) else None
@@ -110,6 +122,10 @@ class CrossEntropyTrainer:
     def begin(self) -> None:
         """Measures the features in the first phase; does nothing in the others."""
         self._begin()
+
+    def prepare(self) -> None:
+        """Copies the features to the device, if they are to be there."""
+        _ = self.context.resident
 
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
         """See `epoch_loop.Trainer`. `progress` has the sum of the loss and the number of words."""

@@ -65,6 +65,9 @@ class Trainer(Protocol):
     def begin(self) -> None:
         """Called once, before the first step of the phase."""
 
+    def prepare(self) -> None:
+        """Called before the first step of this process, if any step is left to be taken."""
+
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
         """Trains on the remaining batches of an epoch, until `interrupted` is set.
 
@@ -117,14 +120,19 @@ def run_epochs(
     state, best = output / phase.state, output / phase.best
     history, progress = _begin(trainer, phase, state, best)
     before = int(trainer.judged_before)  # the number of entries before the first epoch's
+
+    def is_over() -> bool:
+        scores = [trainer.score(h) for h in history]
+        done = len(history) - before >= phase.epochs
+        return done or _patience_is_over(scores, phase.patience)
+
+    if not is_over():
+        trainer.prepare()  # here, Ctrl-C still ends at once
     # With several processes, Ctrl-C ends at once and loses the epoch, because a process that stops
     # after a step would leave the others waiting.
     with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
-        for epoch in range(len(history) - before, phase.epochs):
-            scores = [trainer.score(h) for h in history]
-            if _patience_is_over(scores, phase.patience):
-                logger.info("no better validation in %d epochs", phase.patience)
-                break
+        while not is_over():
+            epoch = len(history) - before
             logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
             progress = trainer.train_epoch(epoch, progress, interrupted)
             if progress["batches"] < trainer.batches:
@@ -140,6 +148,8 @@ def run_epochs(
                 after_epoch(phase.name, model, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
+    if len(history) - before < phase.epochs:
+        logger.info("no better validation in %d epochs", phase.patience)
     distribution.agree("their history", json.dumps(history))  # also waits for the best weights
     return history
 

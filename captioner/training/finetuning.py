@@ -68,6 +68,7 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
     )
     epochs, patience = training.finetune_epochs, training.patience
     history = fit(trainer, Phase("fine-tuning epoch", TUNED_STATE, TUNED_BEST, epochs, patience))
+    trainer.context.release()
     copy_weights(backbone, student)
     round_weights(backbone)  # to the precision of a checkpoint
     return history
@@ -175,12 +176,11 @@ class PhotoBatches(CaptionBatches):
 
 def with_photos(context: RunContext) -> RunContext:
     """This context with photos in place of features, on the device if there is room for all."""
-    size = context.config.training.finetune_image_size
-    photos = Photos([*context.train, *context.val], size)
-    shown = replace(context, cache=photos, views=(), resident=None).on_device()
-    if shown.resident:
-        photos.kept.clear()  # all are on the device
-    return shown
+    records, size = [*context.train, *context.val], context.config.training.finetune_image_size
+    # Photos that go to the device are not kept besides.
+    passing = Photos(records, size, limit=0)
+    shown = replace(context, cache=passing, views=(), device_copy=None).on_device()
+    return replace(shown, cache=Photos(records, size))
 
 
 def _schedule(training: TrainingConfig, epochs: int) -> TrainingConfig:

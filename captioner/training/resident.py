@@ -39,10 +39,6 @@ class ResidentFeatures:
     pool: Any
     rows: Sequence[dict[str, int]]
 
-    def release(self) -> None:
-        """Frees the memory at once. Nothing may use the features afterwards."""
-        self.pool.delete()
-
     def seen_by(self, cache: FeatureCache | ViewsInTurn) -> RowNumbers:
         """Takes the place of `cache` in batches, and gives row numbers in place of features."""
         return RowNumbers(self, cache if isinstance(cache, ViewsInTurn) else None)
@@ -60,6 +56,33 @@ class RowNumbers:
         rows, views = self.resident.rows, self.views
         found = [rows[views.view_of(i) if views else 0][i] for i in image_ids]
         return np.array(found, np.int32)
+
+
+class DeviceCopy:
+    """Copies features to the device when they are first needed, if they fit there.
+
+    A phase of which no step is left needs none. Photos, which have to be decoded, would take long.
+
+    Args:
+        image_ids: See `make_resident`.
+        caches: See `make_resident`.
+    """
+
+    def __init__(self, image_ids: Sequence[str], caches: Sequence[FeatureCache]) -> None:
+        self.image_ids, self.caches = image_ids, caches
+        self._made: list[ResidentFeatures | None] = []
+
+    def get(self) -> ResidentFeatures | None:
+        """The features on the device, or None if they do not fit."""
+        if not self._made:
+            self._made.append(make_resident(self.image_ids, self.caches))
+        return self._made[0]
+
+    def release(self) -> None:
+        """Frees the memory at once. Nothing may use the features afterwards."""
+        for resident in filter(None, self._made):
+            resident.pool.delete()
+        self._made.clear()
 
 
 def make_resident(

@@ -157,7 +157,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     if distribution.engine:  # the model was on all devices; the phases that follow need only one
         model = _new_model(context.config)
         load_weights(options.output / BEST, model, options.output / STATE)
-        context = replace(context, distribution=Distribution())
+        context = replace(context, distribution=Distribution()).on_device()
     report = report.after("epoch", history)
     tuning_history: History = []
     if training.finetune_from:
@@ -271,9 +271,8 @@ def _finetune(
     options: RunOptions,
 ) -> tuple[RunContext, EpochReport]:
     """Trains network and model together, then the model alone on the network's new features."""
-    if context.resident:
-        context.resident.release()  # its place is needed for photos, and for the new features
-    history = fit_end_to_end(model, network, replace(context, resident=None, after_epoch=report))
+    context.release()  # the place is needed for photos, and for the new features
+    history = fit_end_to_end(model, network, replace(context, after_epoch=report))
     report = report.after("fine-tuning epoch", history)
     extractor = extractor_for(network, options.training)  # with the new weights
     tuned = extractor.stamp().fingerprint

@@ -112,6 +112,10 @@ class SelfCriticalTrainer:
     def begin(self) -> None:
         """Does nothing, because the weights are there already."""
 
+    def prepare(self) -> None:
+        """Copies the features to the device, if they are to be there."""
+        _ = self.context.resident
+
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
         """See `epoch_loop.Trainer`. `progress` has the sum of the batches' mean rewards.
 

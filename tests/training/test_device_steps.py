@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from threading import Event
 
 import numpy as np
@@ -11,8 +12,10 @@ from test_cross_entropy import context, fresh
 
 from captioner.model import backend
 from captioner.training import device_steps
-from captioner.training.cross_entropy import make_optimizer
+from captioner.training.cross_entropy import CrossEntropyTrainer, RunContext, make_optimizer
 from captioner.training.device_steps import DeviceSteps
+from captioner.training.epoch_loop import Phase, run_epochs
+from captioner.training.finetuning import PhotoBatches, with_photos
 from captioner.training.resident import RowNumbers
 from captioner.training.self_critical import SelfCriticalTrainer
 
@@ -90,3 +93,16 @@ def test_features_on_the_device_are_the_same_features(tmp_path, monkeypatch):
     assert rewards[0] == rewards[1]
     monkeypatch.setattr(backend, "free_device_memory", lambda: 100)
     assert of.on_device().resident is None, "they do not fit"
+
+
+def test_a_phase_that_is_over_decodes_no_photo(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "free_device_memory", lambda: 10**9)
+    monkeypatch.setattr("captioner.training.finetuning.load_image", lambda path: 1 / 0)
+    of = with_photos(context(tmp_path))
+    batches = partial(RunContext.batches, kind=PhotoBatches)
+    rate = partial(make_optimizer, of.config.training)
+    trainer = CrossEntropyTrainer(fresh(of), of, rate, batches)
+    assert trainer.batches == len(context(tmp_path).batches(0))
+    assert run_epochs(trainer, Phase("epoch", "state", "best", epochs=0), tmp_path) == []
+    with pytest.raises(ZeroDivisionError):
+        trainer.prepare()

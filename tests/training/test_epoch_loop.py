@@ -23,10 +23,13 @@ class Diverging:
         self.model = CaptionModel(ModelConfig(5, 1, 1, 2, 2, 2, 2))
         self.model.compile("sgd")
         self.model.optimizer.build(self.model.trainable_variables)
-        self.epochs = 0
+        self.epochs = self.prepared = 0
 
     def begin(self) -> None:
         pass
+
+    def prepare(self) -> None:
+        self.prepared += 1
 
     def train_epoch(self, epoch: int, progress: Progress, interrupted: Event) -> Progress:
         self.epochs += 1
@@ -49,3 +52,20 @@ def test_a_run_that_diverges_ends_with_the_reason(tmp_path: Path) -> None:
         run_epochs(trainer, phase, tmp_path)
     assert trainer.epochs == 2
     assert {path.name for path in tmp_path.iterdir()} == {"state.safetensors", "best.safetensors"}
+
+
+class Converging(Diverging):
+    """Its validation loss is best after the first epoch."""
+
+    def validate(self) -> dict[str, float]:
+        return {"val_nll": float(self.epochs)}
+
+
+@pytest.mark.parametrize(("epochs", "patience", "taken"), [(2, None, 2), (9, 1, 2)])
+def test_nothing_is_prepared_for_a_phase_that_is_over(epochs, patience, taken, tmp_path) -> None:
+    phase = Phase("epoch", "state.safetensors", "best.safetensors", epochs, patience)
+    for left in (taken, 0):
+        trainer = Converging()
+        history = run_epochs(trainer, phase, tmp_path)
+        assert len(history) == taken
+        assert (trainer.epochs, trainer.prepared) == (left, int(left > 0))
