@@ -22,6 +22,7 @@ from captioner.web.endpoints import add_endpoints
 from captioner.web.feedback import Feedback
 from captioner.web.many_photos import add_many_photos
 from captioner.web.one_photo import add_one_photo
+from captioner.web.request_limit import LimitedRequests
 from captioner.web.sent_files import MAX_MEGABYTES
 from captioner.web.shown_models import ShownModel
 from captioner.web.uploads import UncheckedBlocks, remove_broken_uploads
@@ -133,7 +134,7 @@ def launch_options() -> dict[str, Any]:
         "enable_monitoring": False,
         "app_kwargs": {
             "exception_handlers": {403: _forbidden, OSError: _no_room, ClientDisconnect: _gone},
-            "middleware": [Middleware(RunnableSnippets)],
+            "middleware": [Middleware(LimitedRequests), Middleware(RunnableSnippets)],
         },
     }
 

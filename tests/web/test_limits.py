@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from PIL import Image
 from test_mcp import call
 
 from captioner.web.examples import example_photos
+from captioner.web.request_limit import MAX_REQUEST_MEGABYTES
 
 # The real app, but files are old after eight seconds, and only four requests may wait.
 HURRIED = app_with("built.delete_cache = (1, 8); built.queue(max_size=4)")
@@ -127,6 +129,26 @@ def test_who_finds_the_queue_full_is_told_so(hurried: App) -> None:
         assert set(answers) == {"complete", "busy"}
         assert answers.count("complete") >= 4
         assert ask(http, image) == "complete", "the crowd has gone"
+
+
+@pytest.mark.parametrize(
+    ("path", "announced"), [("call/caption", True), ("call/caption", False), ("queue/join", True)]
+)
+def test_a_huge_request_is_refused(hurried: App, path: str, announced: bool) -> None:
+    told = len(hurried.log)
+    large = b" " * 2**20
+
+    def body() -> Iterator[bytes]:
+        yield from itertools.repeat(large, MAX_REQUEST_MEGABYTES + 1)
+
+    headers = {"content-type": "application/json"}
+    if announced:
+        headers["content-length"] = str((MAX_REQUEST_MEGABYTES + 1) * len(large))
+    url = f"{hurried.url}gradio_api/{path}"
+    answer = httpx.post(url, content=body(), headers=headers, timeout=60)
+    assert answer.status_code == 413
+    assert "Upload the pictures" in answer.json()["detail"]
+    assert "Traceback" not in hurried.log[told:]
 
 
 @pytest.mark.parametrize(
