@@ -26,7 +26,7 @@ from captioner.model.decoding import (
 )
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions, OptionError
 from captioner.model.features import FeatureExtractor
-from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
+from captioner.model.function_words import UNFINISHED, repeatable_ids
 from captioner.model.steering import Region, attention_bias
 
 
@@ -343,7 +343,7 @@ class Captioner:
             options.rows,
             alternatives=ALTERNATIVES + 1,
             unfinished=self.vocabulary.ids(UNFINISHED),
-            function_words=self.vocabulary.ids(FUNCTION_WORDS),
+            repeatable=repeatable_ids(self.vocabulary),
             xla=xla,
         )
 

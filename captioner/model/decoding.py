@@ -159,10 +159,10 @@ class DecodingLoop(keras.Model):
         rows: How many captions of an image are searched for at the same time.
         alternatives: How many of the most probable words to record at each step.
         unfinished: Ids of words after which a caption does not end, such as "the".
-        function_words: Ids of function words. If there are any, a caption has no word twice in a
-            row, and no two words in a row at two places (Paulus et al. 2017, arXiv 1705.04304,
-            section 2.5, do this for three words), unless both are function words: "in a" may occur
-            again, "a sign" may not.
+        repeatable: Ids of the words that a caption may say more than once, though not twice in a
+            row (`function_words.repeatable_ids`). A caption has no other word twice. If there are
+            none, all words may be repeated. (Paulus et al. 2017, arXiv 1705.04304, section 2.5,
+            forbid to repeat three words in a row.)
         xla: Whether to compile by XLA, as is always done under JAX. The search is faster then (a
             beam search twice as fast), but compiling takes two seconds and some 70 MB for each
             shape of inputs.
@@ -175,7 +175,7 @@ class DecodingLoop(keras.Model):
         rows: int,
         alternatives: int = 0,
         unfinished: Sequence[int] = (),
-        function_words: Sequence[int] = (),
+        repeatable: Sequence[int] = (),
         xla: bool = False,
     ) -> None:
         super().__init__(dtype="float32")
@@ -186,10 +186,11 @@ class DecodingLoop(keras.Model):
         # For each word, the id that is banned after it: END, or PAD, which is banned anyway.
         self.no_end = np.full(model.config.vocabulary_size, PAD, np.int32)
         self.no_end[[START, *unfinished]] = END
-        self.is_content = None
-        if len(function_words):
-            self.is_content = np.ones(model.config.vocabulary_size, bool)
-            self.is_content[list(function_words)] = False
+        # For each word, the id that is banned after the word was said: the word itself, or PAD.
+        self.once = None
+        if len(repeatable):
+            self.once = np.arange(model.config.vocabulary_size, dtype=np.int32)
+            self.once[list(repeatable)] = PAD
         self.built = True
         self.compile(jit_compile=xla or compiles_whole_steps())
 
@@ -276,9 +277,8 @@ class DecodingLoop(keras.Model):
         steps). They are (batch, rows, any number), some of them more than once."""
         end = ops.expand_dims(ops.take(self.no_end, previous, axis=0), -1)
         banned = [ops.zeros_like(end) + np.array([PAD, START, UNK], np.int32), end]
-        if self.is_content is not None:
-            repeated = _repeats(words, previous, self.is_content)
-            banned += [ops.expand_dims(previous, -1), repeated]
+        if self.once is not None:
+            banned += [ops.expand_dims(previous, -1), ops.take(self.once, words, axis=0)]
         return ops.concatenate(banned, axis=-1)
 
 
@@ -325,17 +325,6 @@ def _allowed(log_probs: Tensor, banned: Tensor, forced: Tensor) -> Tensor:
     forced = ops.expand_dims(forced, -1)
     alone = ops.where(ops.arange(size, dtype="int32") == forced, log_probs, IMPOSSIBLE)
     return ops.where(forced == PAD, allowed, alone)
-
-
-def _repeats(words: Tensor, previous: Tensor, is_content: np.ndarray) -> Tensor:
-    """The words that have already followed `previous` (batch, rows) in `words` (batch, rows,
-    steps), unless both are function words: (batch, rows, steps - 1), with PAD for none."""
-    first, second = words[:, :, :-1], words[:, :, 1:]
-    content = ops.logical_or(
-        ops.take(is_content, first, axis=0), ops.take(is_content, second, axis=0)
-    )
-    same = ops.logical_and(first == ops.expand_dims(previous, -1), content)
-    return ops.where(same, second, PAD)
 
 
 def _rows_of(values: Tensor, parents: Tensor) -> Tensor:

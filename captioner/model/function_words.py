@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -29,3 +31,19 @@ AUXILIARIES = _words("""
 UNFINISHED = (ARTICLES | CONJUNCTIONS | PREPOSITIONS) - PARTICLES
 # All other words are content words, including numbers.
 FUNCTION_WORDS = ARTICLES | CONJUNCTIONS | PREPOSITIONS | PARTICLES | PRONOUNS | AUXILIARIES
+
+# The most frequent words of captions are function words in other languages, too.
+FREQUENT = 30
+
+
+def repeatable_ids(vocabulary: Vocabulary) -> list[int]:
+    """The ids of the words that a caption may say more than once.
+
+    These are the function words if the vocabulary is English, and otherwise its 30 most frequent
+    words. It is English if at least half of its ten most frequent words are function words. (Other
+    languages share a few of them: "in" and "an" are German, too.)
+    """
+    frequent = vocabulary.words[len(SPECIAL_TOKENS) :][:FREQUENT]
+    top = frequent[:10]
+    english = 2 * len(FUNCTION_WORDS.intersection(top)) >= len(top)
+    return vocabulary.ids(FUNCTION_WORDS if english else frequent)

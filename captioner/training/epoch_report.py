@@ -23,7 +23,7 @@ from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.model.decoding import DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
-from captioner.model.function_words import FUNCTION_WORDS, UNFINISHED
+from captioner.model.function_words import UNFINISHED, repeatable_ids
 from captioner.training.loss_plot import loss_plot
 from captioner.training.training_state import History, Model
 
@@ -107,7 +107,7 @@ class EpochReport:
                 GREEDY.rows,
                 # As captions are decoded later, when the checkpoint is used.
                 unfinished=self.vocabulary.ids(UNFINISHED),
-                function_words=self.vocabulary.ids(FUNCTION_WORDS),
+                repeatable=repeatable_ids(self.vocabulary),
             )
         return self.compiled[model]
 
