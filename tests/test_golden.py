@@ -1,7 +1,7 @@
 """The bundled model says today what it said when `golden/captions.json` was written.
 
-After the bundled weights or the search were changed on purpose, `python -m tests.test_golden` writes
-it anew.
+After the bundled weights or the search were changed on purpose, `python -m tests.test_golden`
+writes it anew.
 """
 
 from __future__ import annotations
