@@ -37,7 +37,7 @@ from captioner.config import (
 from captioner.data.datasets import Record, read_dataset
 from captioner.data.vocabulary import Vocabulary
 from captioner.model import backend
-from captioner.model.backbone import build_backbone, copy_of
+from captioner.model.backbone import build_backbone, convolution_flop, copy_of
 from captioner.model.backbones import BACKBONES, DEFAULT
 from captioner.model.caption_model import CaptionModel, EndToEndModel
 from captioner.model.features import FeatureExtractor, extract
@@ -74,13 +74,6 @@ def made_up(folder: Path, count: int) -> list[Record]:
         split = "val" if number % 8 == 0 else "train"
         records.append(Record(str(number), path, tuple(captions), split))
     return records
-
-
-def network_flop(network: keras.Model, first: int = 0) -> float:
-    """The floating-point operations of the network's convolutions for one photo, from layer number
-    `first` on."""
-    convolutions = [x for x in network.layers[first:] if isinstance(x, keras.layers.Conv2D)]
-    return sum(2.0 * np.prod(x.output.shape[1:3]) * np.prod(x.kernel.shape) for x in convolutions)
 
 
 def caption_flop(config: ModelConfig, words: float, captions: float) -> float:
@@ -154,7 +147,7 @@ def bare_extraction(extractor: FeatureExtractor, rounds: int) -> Measured:
     for _ in range(rounds):
         extractor(photos)
     rate = rounds * len(photos) / (time.perf_counter() - start)
-    flop = network_flop(extractor.backbone)
+    flop = convolution_flop(extractor.backbone.layers)
     name = "extraction in " + ("bfloat16" if extractor.mixed_precision else "float32")
     return Measured(f"{name}, photos in memory", rate, "images/s", flop)
 
@@ -209,7 +202,7 @@ def fine_tuning(
     rate = len(few.train) / (time.perf_counter() - start)
     name = f"fine-tuning from {options.finetune_from}"
     # The backward pass takes twice as many, and ends at the first layer that is trained.
-    flop = network_flop(student) + 2 * network_flop(student, first)
+    flop = convolution_flop(student.layers) + 2 * convolution_flop(student.layers[first:])
     return Measured(name, rate, "images/s", flop)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,13 @@ def copy_of(
         twin = keras.models.clone_model(backbone, input_tensors=photos, clone_function=copy)
     copy_weights(twin, backbone)
     return twin
+
+
+def convolution_flop(layers: Iterable[keras.Layer]) -> float:
+    """The floating-point operations of the convolutions among `layers` for one photo."""
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    convolutions = [layer for layer in layers if isinstance(layer, kinds)]
+    return sum(2.0 * np.prod(x.output.shape[1:3]) * np.prod(x.kernel.shape) for x in convolutions)
 
 
 def backbone_arrays(backbone: keras.Model) -> dict[str, np.ndarray]:

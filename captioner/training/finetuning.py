@@ -19,11 +19,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from captioner.config import TrainingConfig
+from captioner import machine
+from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.images import load_image, to_square
 from captioner.data.views import names_a_side
-from captioner.machine import memory
 from captioner.model import backbones
 from captioner.model.augmentation import draw
 from captioner.model.backbone import copy_of, round_weights
@@ -54,9 +54,7 @@ def fit_end_to_end(model: CaptionModel, backbone: keras.Model, context: RunConte
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
     """
     training = context.config.training
-    student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
-    entry = backbones.backbone(context.config.backbone.name)
-    thaw(student, entry.first_layer(student, training.finetune_from))
+    student = student_of(backbone, context.config)
     schedule = _schedule(training, training.finetune_epochs)
     slow = student.trainable_variables
     ratio = training.finetune_learning_rate / training.decoder_learning_rate
@@ -82,6 +80,16 @@ def polish(model: CaptionModel, context: RunContext) -> History:
         model, context, partial(make_optimizer, _schedule(training, epochs))
     )
     return fit(trainer, Phase("polishing epoch", POLISHED_STATE, POLISHED_BEST, epochs, patience))
+
+
+def student_of(backbone: keras.Model, config: CaptionerConfig) -> keras.Model:
+    """A copy of `backbone` for photos of the size of fine-tuning, of which the blocks learn that
+    shall."""
+    training = config.training
+    student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
+    entry = backbones.backbone(config.backbone.name)
+    thaw(student, entry.first_layer(student, training.finetune_from))
+    return student
 
 
 def thaw(backbone: keras.Model, first: int) -> None:
@@ -117,13 +125,13 @@ class Photos:
         records: The photos.
         size: Their width and height in pixels.
         limit: Decoded photos are kept for the next epochs as long as they take less than this many
-            bytes; by default a quarter of the memory that this process may use.
+            bytes; by default `room_for_photos`.
     """
 
     def __init__(self, records: Sequence[Record], size: int, limit: int | None = None) -> None:
         self.paths = {r.image_id: r.path for r in records}
         self.size = size
-        self.limit = memory() // 4 if limit is None else limit
+        self.limit = room_for_photos() if limit is None else limit
         self.kept: dict[str, np.ndarray] = {}
 
     def __contains__(self, image_id: str) -> bool:
@@ -172,6 +180,12 @@ class PhotoBatches(CaptionBatches):
     def _draw(self, image_id: str) -> np.ndarray:
         name = [self.training.seed, self.epoch, self.numbers[image_id], 2]
         return draw(np.random.default_rng(name), may_mirror=image_id not in self.sided)
+
+
+def room_for_photos() -> int:
+    """The bytes of main memory that decoded photos may take: a quarter of what this process may
+    use."""
+    return machine.memory() // 4
 
 
 def with_photos(context: RunContext) -> RunContext:

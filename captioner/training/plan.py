@@ -26,21 +26,20 @@ from captioner.data.views import AS_IT_IS, View, further_views
 from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, require_metrics
-from captioner.model.backbone import build_backbone
-from captioner.model.backend import compiles_whole_steps
+from captioner.model.backbone import build_backbone, convolution_flop
+from captioner.model.backend import compiles_whole_steps, predict
 from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor, extract
 from captioner.training.cross_entropy import RunContext, make_optimizer
+from captioner.training.finetuning import room_for_photos, student_of
+from captioner.training.resident import room_on_device
 from captioner.training.run import RunOptions, config_of, extractor_for
 from captioner.training.same_run import RUN, describe_run, is_same_run
 from captioner.training.self_critical import SelfCriticalTrainer
 
 GB = 1e9
 PHOTOS, STEPS = 64, 3  # how many of each are measured
-# Training the network on photos takes about three times as long as running it, because the backward
-# pass takes twice as long as the forward pass. Training only the last blocks takes less.
-FORWARD_AND_BACKWARD = 3
 
 
 class NoRoom(CaptionerError, RuntimeError):
@@ -107,6 +106,7 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     context = RunContext(config, vocabulary, made_up, train, val, output)
     todo = sum(len(left) for _, left in missing.values())
     yield from _disk(context, extractor, todo, folder)  # first, because times take long to measure
+    yield from too_little_memory(context, sum(len(some) for some, _ in missing.values()))
     parts = list(_parts(context, extractor, todo, [*train, *val]))
     of_all = " of all epochs, also of those that are done" * going_on
     yield f"Time{of_all}, estimated from {PHOTOS} photos and {STEPS} steps measured just now:"
@@ -162,8 +162,7 @@ def _parts(
     epoch = steps * step + ceil(len(context.val) / training.batch_size) * step / 3
     yield Part(f"cross-entropy, {training.epochs} epochs at most", training.epochs * epoch)
     if training.finetune_from:
-        pixels = (training.finetune_image_size / extractor.image_size) ** 2
-        seconds = FORWARD_AND_BACKWARD * photo * pixels * len(context.train) + epoch
+        seconds = _seconds_of_finetuning(context, extractor.backbone) + epoch
         epochs = training.finetune_epochs
         yield Part(f"fine-tuning, {epochs} epochs at most (a formula)", epochs * seconds)
         views = 1 + len(further_views(training.mirror, training.crops))
@@ -199,6 +198,23 @@ def _step_of_cross_entropy(context: RunContext) -> tuple[int, float]:
     model.compile(make_optimizer(training, steps), jit_compile=compiles_whole_steps())
     x, y = batches[steps // 2]
     return steps, _seconds_of(lambda: model.train_on_batch(x, y))
+
+
+def _seconds_of_finetuning(context: RunContext, network: keras.Model) -> float:
+    """The seconds that the network takes in an epoch.
+
+    Only its forward pass is measured, because compiling the backward pass takes up to half a
+    minute. The backward pass through a block takes twice as long as the forward pass, and ends at
+    the first block that learns.
+    """
+    training = context.config.training
+    student = student_of(network, context.config)
+    student.compile(jit_compile=compiles_whole_steps())
+    photos = np.zeros((training.batch_size, *student.input_shape[1:]), np.float32)
+    forward = _seconds_of(lambda: predict(student, photos)) / training.batch_size
+    learning = convolution_flop(layer for layer in student.layers if layer.trainable)
+    both = forward * (1 + 2 * learning / convolution_flop(student.layers))
+    return both * len(context.train) + forward * len(context.val)
 
 
 def _step_of_self_critical(context: RunContext) -> tuple[int, float]:
@@ -251,6 +267,32 @@ def _disk(
                 f"about {size / GB:.1f} GB are needed in {place}, and {free / GB:.1f} GB are free. "
                 "Make room, or give another --output or --features."
             )
+
+
+def too_little_memory(context: RunContext, features: int) -> Iterator[str]:
+    """Says, in lines, what the run would hold in memory if there was more of it.
+
+    Args:
+        context: The run.
+        features: The number of its features, of all views.
+    """
+    training, model = context.config.training, context.config.model
+    room = room_on_device()
+    size = features * 2 * model.locations * model.channels  # float16
+    if 0 < room < size:  # without a device they are read from disk in any case
+        yield (
+            f"Memory: the features, {size / GB:.1f} GB, are read from disk in each epoch, because "
+            f"there is room for {room / GB:.1f} GB in the memory of the device and of this machine"
+        )
+    one = 3 * training.finetune_image_size**2
+    count = len(context.train) + len(context.val)
+    kept = room_for_photos() // one
+    if training.finetune_from and kept < count and room < count * one:
+        yield (
+            f"Memory: {count - kept:,} of {count:,} photos for fine-tuning are decoded again in "
+            f"each epoch, because they take {count * one / GB:.1f} GB, and there is room for "
+            f"{kept * one / GB:.1f} GB"
+        )
 
 
 def _existing(path: Path) -> Path:

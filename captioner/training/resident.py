@@ -85,6 +85,12 @@ class DeviceCopy:
         self._made.clear()
 
 
+def room_on_device() -> float:
+    """The bytes of features that may be copied to the device. On a CPU there is no room."""
+    free = backend.free_device_memory()
+    return min(free * SHARE, machine.memory() * SHARE_OF_MAIN)
+
+
 def make_resident(
     image_ids: Sequence[str], caches: Sequence[FeatureCache]
 ) -> ResidentFeatures | None:
@@ -97,13 +103,11 @@ def make_resident(
     Returns:
         The features on the device, or None if they do not fit there, or not into the main memory.
     """
-    free = backend.free_device_memory()
-    room = min(free * SHARE, machine.memory() * SHARE_OF_MAIN)
     held = [[i for i in image_ids if i in cache] for cache in caches]
     count = sum(map(len, held))
     one = caches[0].gather(image_ids[:1])
-    if one.nbytes * count > room:
-        if free:  # a CPU has no memory of its own
+    if one.nbytes * count > room_on_device():
+        if backend.free_device_memory():  # a CPU has no memory of its own
             logger.info(TOO_MANY, count)
         return None
     pool = np.empty((count, *one.shape[1:]), one.dtype)  # the parts would take as much again

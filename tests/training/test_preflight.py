@@ -7,14 +7,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Photo
 
-from captioner.config import ConfigError, describe_settings
+from captioner import machine
+from captioner.config import (
+    BackboneConfig,
+    CaptionerConfig,
+    ConfigError,
+    ModelConfig,
+    TrainingConfig,
+    describe_settings,
+)
 from captioner.data.datasets import DatasetError, Record
 from captioner.data.mixture import Source
-from captioner.training.plan import absent_photos
+from captioner.data.vocabulary import Vocabulary
+from captioner.model import backend
+from captioner.training.cross_entropy import RunContext
+from captioner.training.plan import absent_photos, too_little_memory
 from captioner.training.preflight import describe_downloads, settings_of
 from captioner.training.recipes import RECIPES
 
@@ -98,6 +110,29 @@ def test_what_is_not_there_yet(tmp_path: Path) -> None:
     assert absent_photos(records, skip=1) == 1
     with pytest.raises(DatasetError, match=r"^1 photos are not there: .*gone\.jpg.*unreadable 1"):
         absent_photos(records, skip=0)
+
+
+def test_a_check_says_what_memory_has_no_room_for(tmp_path: Path, monkeypatch) -> None:
+    records = [Record(str(i), tmp_path, ("a dog",), "train") for i in range(40)]
+    model = ModelConfig(5, rows=8, columns=8, channels=2048)  # 0.26 MB of features for each photo
+    training = TrainingConfig(finetune_from="mixed8", finetune_image_size=100)  # 30,000 bytes
+    config = CaptionerConfig(model, BackboneConfig("inception_v3", 299), training)
+    cache: Any = None  # nothing is read
+    words = Vocabulary.build(["a dog"])
+    run = RunContext(config, words, cache, records[:30], records[30:], tmp_path)
+
+    def said(device: float, main: float) -> list[str]:
+        monkeypatch.setattr(backend, "free_device_memory", lambda: int(device))
+        monkeypatch.setattr(machine, "memory", lambda: int(main))
+        return [*too_little_memory(run, features=70)]
+
+    assert said(device=1e9, main=1e9) == said(device=0, main=1e7) == []
+    (line,) = said(device=1e7, main=1e9)
+    assert "the features, 0.0 GB, are read from disk" in line
+    assert len(said(device=1e9, main=3e7)) == 1, "they are collected there before they are sent"
+    (line,) = said(device=0, main=2.4e6)
+    assert "20 of 40 photos for fine-tuning are decoded again" in line
+    assert len(said(device=1e6, main=1e6)) == 2
 
 
 def test_all_fields_are_listed_with_what_they_are() -> None:
