@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import pytest
 
+from benchmarks.distribution import COMPILE_QUICKLY
+
 ROOT = Path(__file__).parents[2]
 TESTS = "tests/model/test_caption_model.py"
 
@@ -25,13 +27,7 @@ def test_the_model_passes_its_tests_under_jax():
             "no:cacheprovider",
             TESTS,
         ],
-        env=os.environ
-        | {
-            "KERAS_BACKEND": "jax",
-            # No speed is measured here: compile quickly.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
-        },
+        env=os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": COMPILE_QUICKLY},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -21,6 +21,8 @@ import pytest
 from conftest import write_colours
 from safetensors.numpy import load_file
 
+from benchmarks.distribution import COMPILE_QUICKLY
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),  # nine processes, on a machine that may be busy
@@ -71,8 +73,7 @@ def killed_and_finished(name: str, data: Path, folder: Path) -> str:
         "PATH": str(Path(sys.executable).parent),  # without Java there are no scores to wait for
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder / f"compiled-{name}"),
-        # No speed is measured here: compile quickly.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": COMPILE_QUICKLY,
     }
     if name == "jax-bfloat16":
         environment["ON_DEVICE"] = "yes"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.distribution import COMPILE_QUICKLY
+
 ROOT = Path(__file__).parents[2]
 # A small network in InceptionV3's place, and what one measures with.
 PROGRAM = """
@@ -41,9 +43,7 @@ def test_the_gpu_benchmark_runs_without_one(tmp_path):
             "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
             "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in ("", "benchmarks", "tests")),
             "PATH": str(Path(sys.executable).parent),  # without Java there are no scores
-            # No speed is measured here: compile quickly.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
+            "XLA_FLAGS": COMPILE_QUICKLY,
         },
         text=True,
         capture_output=True,
