@@ -24,9 +24,9 @@ from captioner.data.vocabulary import PAD
 from captioner.model.decoding import Decoded, DecodingLoop, chooser_for, decode
 from captioner.model.decoding_options import DecodingOptions
 from captioner.model.feature_cache import FeatureCache
-from captioner.model.features import FeatureExtractor
 from captioner.training import cross_entropy, finetuning, self_critical
 from captioner.training.rewards import CiderD, padded
+from captioner.training.run import extractor_for
 from captioner.training.training_state import load_weights
 
 SEARCHES = {
@@ -45,7 +45,8 @@ def main() -> None:
     options, groups = finished_run(__doc__)
     checkpoint = read_checkpoint(options.output / "checkpoint")
     model = checkpoint.model
-    cache = FeatureCache(options.features, FeatureExtractor(checkpoint.backbone).stamp())
+    extractor = extractor_for(checkpoint.backbone, checkpoint.config.training)
+    cache = FeatureCache(options.features, extractor.stamp())
     rewards = {
         name: self_critical.make_reward(records, checkpoint.vocabulary)
         for name, records in groups.items()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import checkout  # noqa: F401 - finds the package
@@ -19,8 +20,10 @@ from captioner.captioner import Captioner
 from captioner.data.datasets import Record
 from captioner.data.mixture import by_dataset, parse_sources, read_mixture
 from captioner.evaluation.caption_scores import evaluate
-from captioner.model.feature_cache import FeatureCache, Stamp
+from captioner.model.feature_cache import FeatureCache
 from captioner.training import cross_entropy, finetuning
+from captioner.training.run import extractor_for
+from captioner.training.same_run import RUN
 from captioner.training.training_state import load_weights
 
 PHASES = {  # phase -> the names of the files of its weights and its training state
@@ -50,10 +53,12 @@ def after_phase(options: argparse.Namespace, phase: str) -> tuple[Captioner, Fea
     if files := PHASES[phase]:
         weights, state = (options.output / name for name in files)
         load_weights(weights, captioner.model, state)
-    stamp = captioner.extractor.stamp()
+    # Features are extracted in float32 or, if the run wanted it so, in bfloat16.
+    stamp = extractor_for(captioner.extractor.backbone, captioner.config.training).stamp()
     tuned = options.output / f"features-{stamp.fingerprint[:12]}"
     if phase == "cross-entropy" or not tuned.exists():
-        first = Stamp(**json.loads((options.features / "stamp.json").read_text()))
+        began = json.loads((options.output / RUN).read_text(encoding="utf-8"))
+        first = replace(stamp, fingerprint=began["backbone"]["fingerprint"])
         return captioner, FeatureCache(options.features, first)
     return captioner, FeatureCache(tuned, stamp)
 

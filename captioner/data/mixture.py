@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,14 @@ def captions_of_people(record: Record) -> tuple[str, ...]:
     return tuple(c for c, by in zip(record.captions, record.by, strict=True) if by != "model")
 
 
-def rewarded_records(records: Iterable[Record], captions: str) -> list[Record]:
+def rewarded_records(records: Iterable[Record], captions: str) -> Iterator[Record]:
     """The records that self-critical training learns from: all of them, or, if `captions` is
     "people", those with captions by people, and only these captions."""
-    if captions == "all":
-        return list(records)
-    by_people = [replace(r, captions=captions_of_people(r), by=()) for r in records]
-    return [r for r in by_people if r.captions]
+    for record in records:
+        if captions == "all":
+            yield record
+        elif by_people := captions_of_people(record):
+            yield replace(record, captions=by_people, by=())
 
 
 def summary(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ def check_records(records: Sequence[Record], training: TrainingConfig) -> None:
     check_no_leak(records)
     check_trainable(records, training.min_count)
     train = (r for r in records if r.split == "train")
-    if training.cider_epochs and not rewarded_records(train, training.cider_captions):
+    if training.cider_epochs and not any(rewarded_records(train, training.cider_captions)):
         raise DatasetError(
             "no training photo has captions by people, which self-critical training shall reward "
             "(--set training.cider_captions=all rewards those by models, too)"

@@ -46,9 +46,30 @@ def is_same_run(path: Path, now: dict[str, Any]) -> bool:
     Raises:
         TrainingError: The folder has a run with other options or other data.
     """
-    if not path.exists():
-        return False
     before = _recorded(path)
+    _check_same(path, before, now)
+    return before is not None
+
+
+def record_run(path: Path, now: dict[str, Any]) -> None:
+    """Writes what the run is, if that is not there yet.
+
+    Options that may change until self-critical training begins are written anew when they have
+    changed, because it keeps those that it begins with.
+
+    Raises:
+        TrainingError: The folder has a run with other options or other data.
+    """
+    before = _recorded(path)
+    _check_same(path, before, now)
+    if before != now:
+        write_json(path, now)
+
+
+def _check_same(path: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Raises `TrainingError` if the run `before`, in the folder of `path`, is another run."""
+    if before is None:
+        return
     begun = (path.parent / self_critical.STATE).exists()
     extendable = EXTENDABLE if begun else EXTENDABLE + EXTENDABLE_BEFORE
     for section, value in now.items():
@@ -71,22 +92,10 @@ def is_same_run(path: Path, now: dict[str, Any]) -> bool:
             f"{path.parent} holds another run ({detail}). Give the options of that run to go on "
             "with it, or another --output."
         )
-    return True
 
 
-def record_run(path: Path, now: dict[str, Any]) -> None:
-    """Writes what the run is, if that is not there yet.
-
-    Options that may change until self-critical training begins are written anew when they have
-    changed, because it keeps those that it begins with.
-
-    Raises:
-        TrainingError: The folder has a run with other options or other data.
-    """
-    if not is_same_run(path, now) or _recorded(path) != now:
-        write_json(path, now)
-
-
-def _recorded(path: Path) -> dict[str, Any]:
+def _recorded(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
     remedy = "Move it out of the folder, and give the options that this run began with."
     return read_json(path, remedy)

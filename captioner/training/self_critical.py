@@ -87,7 +87,7 @@ class SelfCriticalTrainer:
 
     def __init__(self, model: CaptionModel, context: RunContext) -> None:
         self.model = model
-        train = rewarded_records(context.train, context.config.training.cider_captions)
+        train = [*rewarded_records(context.train, context.config.training.cider_captions)]
         self.ids = [r.image_id for r in train]
         self.context = context
         self.training = training = context.config.training
