@@ -302,7 +302,11 @@ class Captioner:
 
         Raises `ImageError` if a picture cannot be used.
         """
-        return self.features_of_pixels(np.stack([self.pixels(image) for image in images]))
+        size = self.extractor.image_size
+        pixels = np.empty((len(images), size, size, 3), np.float32)
+        for place, image in zip(pixels, images, strict=True):
+            place[:] = self.pixels(image)
+        return self.features_of_pixels(pixels)
 
     def pixels(self, image: ImageSource) -> np.ndarray:
         """The network's input for a photo, float32 (size, size, 3) in -1..1.

@@ -122,6 +122,7 @@ def test_a_batch_is_captioned_as_its_photos_alone(captioner):
         assert [c.text for c in captions] == [c.text for c in alone]
         np.testing.assert_allclose(captions[0].log_probs, alone[0].log_probs, atol=2e-2)
     assert captioner.caption_batch([], options) == []
+    assert captioner.features([]).shape == (0, *captioner.features(photos).shape[1:])
     steered = captioner.caption_batch(photos, options, prefix="two", region=(0, 0, 0.5, 1))
     for photo, captions in zip(photos, steered, strict=True):
         alone = captioner.caption(

@@ -51,6 +51,11 @@ def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) 
     finish_swap(Path(checkpoint))
     check_no_file(Path(checkpoint))
     if Path(checkpoint).is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"{checkpoint} is a folder on this computer, which has no revision {revision}. "
+                "Leave the revision out, or give USER/NAME on the Hub."
+            )
         return Path(checkpoint)
     return download(str(checkpoint), revision)
 

@@ -20,6 +20,7 @@ from captioner.checkpoint.checkpoint_folder import (
     read_config,
     write_checkpoint,
 )
+from captioner.checkpoint.hub import find_checkpoint
 
 BUNDLED = Path(__file__).parents[2] / "assets" / "checkpoint"
 
@@ -173,3 +174,9 @@ def test_a_folder_without_a_checkpoint(tmp_path):
         read_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="there is no folder"):
         read_checkpoint(tmp_path / "nothing")
+
+
+def test_a_folder_has_no_revisions(tmp_path):
+    assert find_checkpoint(tmp_path) == tmp_path
+    with pytest.raises(CheckpointError, match=r"is a folder on this computer.*no revision v2"):
+        find_checkpoint(tmp_path, revision="v2")
