@@ -23,7 +23,7 @@ from captioner.training.batches import CaptionBatches
 from captioner.training.device_steps import DeviceSteps
 from captioner.training.distribution import Distribution
 from captioner.training.epoch_loop import AfterEpoch, Phase, Progress, run_epochs
-from captioner.training.resident import DeviceCopy, ResidentFeatures
+from captioner.training.resident import SHARE, DeviceCopy, ResidentFeatures
 from captioner.training.training_state import History, Model, load_weights
 from captioner.training.views import ViewsInTurn
 
@@ -56,13 +56,14 @@ class RunContext:
             return self.cache
         return ViewsInTurn((self.cache, *self.views), self.config.training.seed, epoch)
 
-    def on_device(self) -> RunContext:
+    def on_device(self, share: float = SHARE) -> RunContext:
         """This context, which copies all features to the device when they are first needed, if
-        there is one device and it has room."""
+        there is one device and they take at most `share` of its free memory."""
         if not has_loops(self.distribution):
             return self
+        caches = (self.cache, *self.views)
         ids = list(dict.fromkeys(r.image_id for r in (*self.train, *self.val)))
-        return replace(self, device_copy=DeviceCopy(ids, (self.cache, *self.views)))
+        return replace(self, device_copy=DeviceCopy(ids, caches, share))
 
     @property
     def resident(self) -> ResidentFeatures | None:

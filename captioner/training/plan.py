@@ -32,7 +32,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor, extract
 from captioner.training.cross_entropy import RunContext, make_optimizer
-from captioner.training.finetuning import room_for_photos, student_of
+from captioner.training.finetuning import SHARE_OF_PHOTOS, room_for_photos, student_of
 from captioner.training.resident import room_on_device
 from captioner.training.run import RunOptions, config_of, extractor_for
 from captioner.training.same_run import RUN, describe_run, is_same_run
@@ -287,7 +287,7 @@ def too_little_memory(context: RunContext, features: int) -> Iterator[str]:
     one = 3 * training.finetune_image_size**2
     count = len(context.train) + len(context.val)
     kept = room_for_photos() // one
-    if training.finetune_from and kept < count and room < count * one:
+    if training.finetune_from and kept < count and room_on_device(SHARE_OF_PHOTOS) < count * one:
         yield (
             f"Memory: {count - kept:,} of {count:,} photos for fine-tuning are decoded again in "
             f"each epoch, because they take {count * one / GB:.1f} GB, and there is room for "

@@ -21,10 +21,10 @@ from captioner.model.feature_cache import FeatureCache
 from captioner.training.views import ViewsInTurn
 
 logger = logging.getLogger(__name__)
-SHARE = 0.6  # of the device's free memory that features may take
+SHARE = 0.6  # of the device's free memory that features may take; see `finetuning` for photos
 SHARE_OF_MAIN = 0.5  # of the main memory, where all of them are collected before they are sent
 TOO_MANY = "%d features are too many for the memory of the device, or of this machine"
-BLOCK = 256  # images that a thread gathers at once; photos, which it decodes, take seconds
+BLOCK = 32  # images that a thread gathers at once; few, so that all threads end at the same time
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,19 @@ class DeviceCopy:
     Args:
         image_ids: See `make_resident`.
         caches: See `make_resident`.
+        share: See `make_resident`.
     """
 
-    def __init__(self, image_ids: Sequence[str], caches: Sequence[FeatureCache]) -> None:
-        self.image_ids, self.caches = image_ids, caches
+    def __init__(
+        self, image_ids: Sequence[str], caches: Sequence[FeatureCache], share: float = SHARE
+    ) -> None:
+        self.image_ids, self.caches, self.share = image_ids, caches, share
         self._made: list[ResidentFeatures | None] = []
 
     def get(self) -> ResidentFeatures | None:
         """The features on the device, or None if they do not fit."""
         if not self._made:
-            self._made.append(make_resident(self.image_ids, self.caches))
+            self._made.append(make_resident(self.image_ids, self.caches, self.share))
         return self._made[0]
 
     def release(self) -> None:
@@ -85,20 +88,21 @@ class DeviceCopy:
         self._made.clear()
 
 
-def room_on_device() -> float:
-    """The bytes of features that may be copied to the device. On a CPU there is no room."""
-    free = backend.free_device_memory()
-    return min(free * SHARE, machine.memory() * SHARE_OF_MAIN)
+def room_on_device(share: float = SHARE) -> float:
+    """The bytes of features that may be copied to the device, of whose free memory they may take
+    `share`. On a CPU there is no room."""
+    return min(backend.free_device_memory() * share, machine.memory() * SHARE_OF_MAIN)
 
 
 def make_resident(
-    image_ids: Sequence[str], caches: Sequence[FeatureCache]
+    image_ids: Sequence[str], caches: Sequence[FeatureCache], share: float = SHARE
 ) -> ResidentFeatures | None:
     """Copies the features of the images to the device.
 
     Args:
         image_ids: The images.
         caches: The first has all images as they are; the others have further views of some images.
+        share: The share of the device's free memory that they may take.
 
     Returns:
         The features on the device, or None if they do not fit there, or not into the main memory.
@@ -106,7 +110,7 @@ def make_resident(
     held = [[i for i in image_ids if i in cache] for cache in caches]
     count = sum(map(len, held))
     one = caches[0].gather(image_ids[:1])
-    if one.nbytes * count > room_on_device():
+    if one.nbytes * count > room_on_device(share):
         if backend.free_device_memory():  # a CPU has no memory of its own
             logger.info(TOO_MANY, count)
         return None

@@ -8,6 +8,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_cross_entropy import context, fresh
 
 from captioner.model import backend
@@ -106,3 +107,14 @@ def test_a_phase_that_is_over_decodes_no_photo(tmp_path, monkeypatch):
     assert run_epochs(trainer, Phase("epoch", "state", "best", epochs=0), tmp_path) == []
     with pytest.raises(ZeroDivisionError):
         trainer.prepare()
+
+
+def test_photos_leave_the_network_more_of_the_device_than_features_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "captioner.training.finetuning.load_image", lambda path: Image.new("RGB", (8, 8))
+    )
+    of = context(tmp_path)
+    size = len([*of.train, *of.val]) * 3 * of.config.training.finetune_image_size**2
+    for share, fits in ((0.2, True), (0.5, False)):
+        monkeypatch.setattr(backend, "free_device_memory", lambda s=share: size / s)
+        assert (with_photos(of).resident is not None) == fits
