@@ -58,12 +58,11 @@ def work(kind: str, output: Path, epochs: int, seed: int) -> int:
     logging.basicConfig(level="INFO", format="%(message)s")
     try:
         distribution = distribute(kind, BATCH)
-        import keras
-
+        from captioner.model.backend import set_random_seed
         from captioner.model.caption_model import CaptionModel
         from captioner.training.cross_entropy import fit_cross_entropy
 
-        keras.utils.set_random_seed(seed)
+        set_random_seed(seed)
         context = context_of(output, epochs, seed, distribution)
         config = context.config
         with distribution.scope():

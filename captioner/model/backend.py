@@ -6,6 +6,7 @@ All other code uses `keras.ops` alone, and asks this module if it has to know th
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -41,6 +42,19 @@ def compiles_whole_steps() -> bool:
 def wants_few_shapes() -> bool:
     """Whether each new shape of a batch takes seconds, because everything is compiled for it."""
     return name() == "jax"
+
+
+def set_random_seed(seed: int) -> None:
+    """Seeds everything that Keras and this program draw from a seed that was not given.
+
+    Keras's own function imports TensorFlow under JAX, too, which takes three seconds. There, Keras
+    draws the seeds of layers from Python's generator.
+    """
+    if name() == "tensorflow":
+        keras.utils.set_random_seed(seed)
+        return
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def precision(mixed: bool) -> keras.DTypePolicy:

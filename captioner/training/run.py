@@ -142,7 +142,7 @@ def _run_locked(records: Sequence[Record], options: RunOptions) -> Path:
     training, distribution = options.training, options.distribution
     check_records(records, training)
     check_backbone(options.backbone, training)
-    keras.utils.set_random_seed(training.seed)
+    backend.set_random_seed(training.seed)
     logger.info("training on %s", backend.accelerator() or f"the CPU, {cores()} cores")
     network = build_backbone(options.backbone_weights, name=options.backbone)
     records, context = _prepare(records, network, options)

@@ -1,4 +1,4 @@
-"""What differs under JAX: kept programs, shared weights, the precision of products."""
+"""What differs under JAX: kept programs, shared weights, the precision of products, seeds."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, own):
 
 
 THREADS = """
+import sys
 from concurrent.futures import ThreadPoolExecutor
 import jax
 import keras
 import numpy as np
-from captioner.model.backend import float32_products, predict
+from captioner.model.backend import float32_products, predict, set_random_seed
 
 class Watch(keras.layers.Layer):
     def call(self, x):
@@ -71,6 +72,15 @@ def product():
 assert "HIGHEST" not in product()
 with float32_products():
     assert "HIGHEST" in product()
+
+def weights(seed):
+    set_random_seed(seed)
+    layer = keras.layers.Dense(3)
+    layer.build((3,))
+    return np.array(layer.kernel)
+
+assert (weights(1) == weights(1)).all() and (weights(1) != weights(2)).any()
+assert "tensorflow" not in sys.modules, "it takes three seconds"
 """
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -17,7 +16,7 @@ from safetensors.numpy import save_file
 from captioner.config import BackboneConfig, CaptionerConfig, ModelConfig, TrainingConfig
 from captioner.data.datasets import Record
 from captioner.data.vocabulary import Vocabulary
-from captioner.model.backend import compiles_whole_steps
+from captioner.model.backend import compiles_whole_steps, set_random_seed
 from captioner.model.caption_model import CaptionModel
 from captioner.model.decoding import DecodingLoop, chooser_for
 from captioner.training.cross_entropy import (
@@ -75,7 +74,7 @@ def context(output: Path, **training) -> RunContext:
 
 
 def fresh(of: RunContext) -> CaptionModel:
-    keras.utils.set_random_seed(of.config.training.seed)
+    set_random_seed(of.config.training.seed)
     return CaptionModel(of.config.model, of.config.training.label_smoothing)
 
 
