@@ -41,8 +41,8 @@ OPTIONS += f"--batch-size 4 --deterministic --backbone-weights {PROGRAM} --datas
 RUNS = {
     "tensorflow-float32": 2,
     "tensorflow-bfloat16": 5,
-    "jax-float32": 3,
-    "jax-bfloat16": 1,
+    "jax-float32": 1,
+    "jax-bfloat16": 3,
 }
 
 
