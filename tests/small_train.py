@@ -51,13 +51,14 @@ def killed_at(number: int):
 
 
 def check_settings() -> None:
-    """What makes a difference on a GPU alone: products in TF32, and sums in any order."""
+    """What makes a difference on a GPU: products in TF32, sums in any order, TensorFlow's notes."""
     if keras.backend.backend() == "jax":
         import jax
 
         exact = jax.config.jax_default_matmul_precision == "float32"
         assert exact == ("--mixed-precision" not in sys.argv)
         assert "--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"]
+        assert "tensorflow" not in sys.modules, "it takes memory, and says that no GPU is used"
 
 
 def captions_of(checkpoint: Path, photos: list[Path]) -> list[dict]:

@@ -27,6 +27,7 @@ from captioner.model.backend import (
     copy_weights,
     own_settings,
     precision,
+    without_tensorflow,
 )
 
 
@@ -160,7 +161,8 @@ class FoldedBackbone(keras.Model):
         """Returns the layer itself if it has no weights, and otherwise a copy of it."""
         if not layer.weights:
             return layer
-        copy = layer.__class__.from_config(layer.get_config())
+        with without_tensorflow():
+            copy = layer.__class__.from_config(layer.get_config())
         copy.build(layer.input.shape)
         copy.set_weights(layer.get_weights())
         self.others.append(copy)
@@ -200,7 +202,7 @@ def copy_of(
         return layer.__class__.from_config(layer.get_config() | {"dtype": policy})
 
     photos = keras.Input((size, size, 3), dtype=FLOAT32)
-    with keras.utils.custom_object_scope(BLANK):
+    with keras.utils.custom_object_scope(BLANK), without_tensorflow():
         twin = keras.models.clone_model(backbone, input_tensors=photos, clone_function=copy)
     copy_weights(twin, backbone)
     return twin

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -82,6 +83,25 @@ def own_settings() -> Iterator[None]:
     finally:
         keras.config.set_floatx(kept[0])
         keras.config.set_image_data_format(kept[1])
+
+
+@contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Inside this context, Keras does not import TensorFlow under JAX.
+
+    Otherwise it does so when it copies a layer, whose configuration might have types of TensorFlow.
+    That takes three seconds and half a gigabyte, and TensorFlow prints that no GPU will be used,
+    while JAX uses it.
+    """
+    if name() != "jax" or "tensorflow" in sys.modules:
+        yield
+        return
+    # In place of a module, None makes an import raise ImportError.
+    sys.modules["tensorflow"] = None  # ty: ignore[invalid-assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["tensorflow"]
 
 
 @contextmanager

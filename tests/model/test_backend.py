@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from captioner.model import backend
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os
@@ -92,3 +94,17 @@ def test_threads_share_a_model_under_jax_and_products_are_float32():
         [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_keras_copies_layers_without_tensorflow_under_jax(monkeypatch):
+    imported = importlib.import_module("tensorflow")
+    monkeypatch.setattr(backend, "name", lambda: "jax")
+    with backend.without_tensorflow():
+        assert importlib.import_module("tensorflow") is imported, "it is there already"
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    with backend.without_tensorflow(), pytest.raises(ImportError):
+        importlib.import_module("tensorflow")
+    assert "tensorflow" not in sys.modules, "others may import it"
+    monkeypatch.setattr(backend, "name", lambda: "tensorflow")
+    with backend.without_tensorflow():
+        assert "tensorflow" not in sys.modules
