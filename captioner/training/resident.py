@@ -23,7 +23,7 @@ from captioner.training.views import ViewsInTurn
 logger = logging.getLogger(__name__)
 SHARE = 0.6  # of the device's free memory that features may take; see `finetuning` for photos
 SHARE_OF_MAIN = 0.5  # of the main memory, where all of them are collected before they are sent
-TOO_MANY = "%d features are too many for the memory of the device, or of this machine"
+TOO_MANY = "%d %s are too many for the memory of the device, or of this machine"
 BLOCK = 32  # images that a thread gathers at once; few, so that all threads end at the same time
 
 
@@ -110,9 +110,10 @@ def make_resident(
     held = [[i for i in image_ids if i in cache] for cache in caches]
     count = sum(map(len, held))
     one = caches[0].gather(image_ids[:1])
+    what = "photos" if one.dtype == np.uint8 else "features"
     if one.nbytes * count > room_on_device(share):
         if backend.free_device_memory():  # a CPU has no memory of its own
-            logger.info(TOO_MANY, count)
+            logger.info(TOO_MANY, count, what)
         return None
     pool = np.empty((count, *one.shape[1:]), one.dtype)  # the parts would take as much again
     first = [sum(map(len, held[:n])) for n in range(len(held))]
@@ -122,9 +123,9 @@ def make_resident(
     except Exception as error:
         if not backend.is_out_of_memory(error):
             raise
-        logger.info(TOO_MANY, count)  # other programs use the device, too
+        logger.info(TOO_MANY, count, what)  # other programs use the device, too
         return None
-    logger.info("%d features, %.1f GB, are on the device", count, one.nbytes * count / 1e9)
+    logger.info("%d %s, %.1f GB, are on the device", count, what, one.nbytes * count / 1e9)
     rows = [
         {image_id: start + row for row, image_id in enumerate(ids)}
         for start, ids in zip(first, held, strict=True)
