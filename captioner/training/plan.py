@@ -27,7 +27,7 @@ from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
 from captioner.evaluation.caption_scores import MetricsUnavailable, require_metrics
 from captioner.model.backbone import build_backbone, convolution_flop
-from captioner.model.backend import compiles_whole_steps, predict
+from captioner.model.backend import compiles_whole_steps, on_device, predict
 from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor, extract
@@ -210,7 +210,7 @@ def _seconds_of_finetuning(context: RunContext, network: keras.Model) -> float:
     training = context.config.training
     student = student_of(network, context.config)
     student.compile(jit_compile=compiles_whole_steps())
-    photos = np.zeros((training.batch_size, *student.input_shape[1:]), np.float32)
+    photos = on_device(np.zeros((training.batch_size, *student.input_shape[1:]), np.float32))
     forward = _seconds_of(lambda: predict(student, photos)) / training.batch_size
     learning = convolution_flop(layer for layer in student.layers if layer.trainable)
     both = forward * (1 + 2 * learning / convolution_flop(student.layers))
