@@ -38,8 +38,8 @@ LIMIT = 180  # seconds, longer than any run here
 HISTORY = "losses: "  # what stands before them in the output of a process
 # Options of XLA with which it compiles in half the time or less. The programs are slower.
 COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# XLA ends the process at an option that it does not have. Versions 0.9 and 0.10 have this one.
-if find_spec("jaxlib") and version("jaxlib").startswith(("0.9.", "0.10.")):
+# XLA ends the process at an option that it does not have. Versions 0.9 to 0.11 have this one.
+if find_spec("jaxlib") and version("jaxlib").startswith(("0.9.", "0.10.", "0.11.")):
     COMPILE_QUICKLY += " --xla_cpu_use_fusion_emitters=false"
 
 
