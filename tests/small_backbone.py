@@ -25,7 +25,7 @@ def small_backbone(
     arrays = load_file(weights) if str(weights).endswith(".safetensors") else {}
     random = np.random.default_rng(0)
     for number, variable in enumerate(backbone.variables):
-        made_up = random.normal(0, 0.3, variable.shape)
+        made_up = random.normal(0, 0.3, variable.shape).astype(np.float16)  # as checkpoints are
         if variable.name == "kernel":
             variable.assign(arrays.get(f"{number:03d}.kernel", made_up).astype(np.float32))
     return backbone
