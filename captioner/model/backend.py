@@ -9,8 +9,9 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,31 @@ def predict(model: keras.Model, inputs: Any) -> Any:
     """
     with float32_products(), _PREDICTING if name() == "jax" else nullcontext():
         return model.predict_on_batch(inputs)
+
+
+def starter(model: keras.Model) -> Callable[[Any], Tensor]:
+    """Returns a function like `predict(model, ...)` that does not wait for a device under JAX.
+
+    Its result is a tensor, and reading the tensor waits. So the next batch can be sent and begun
+    while one is computed, and while the results of the one before are fetched. Under TensorFlow,
+    and where Keras distributes batches over devices, the function is `predict` itself.
+
+    Nothing else may use the model meanwhile, because `predict` frees the buffers of its weights.
+    """
+    if name() != "jax" or keras.distribution.distribution() is not None:
+        return partial(predict, model)
+    import jax
+
+    @jax.jit
+    def compute(weights: Any, inputs: Any) -> Any:
+        return model.stateless_call(*weights, inputs)[0]
+
+    def start(inputs: Any) -> Tensor:
+        variables = model.trainable_variables, model.non_trainable_variables
+        with float32_products():
+            return compute([[v.value for v in some] for some in variables], inputs)
+
+    return start
 
 
 def copy_weights(target: keras.Model, source: keras.Model) -> None:

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from captioner.data.views import AS_IT_IS, View
 from captioner.files import make_folder, system_fault, write_fault
 from captioner.machine import cores
 from captioner.model.backbone import FoldedBackbone, fingerprint
-from captioner.model.backend import predict
+from captioner.model.backend import predict, starter
 from captioner.model.feature_cache import FeatureCache, FeatureError, Stamp, write_shard
 from captioner.model.hash_cache import Digests
 
@@ -46,6 +47,11 @@ class Unreadable(NamedTuple):
     image_id: str
     why: str
     fault: str | None  # why the system could not read the photo, if that is the reason
+
+
+def _unreadable(record: Record, error: ImageError) -> Unreadable:
+    fault = system_fault(error.__cause__ or error, Path(record.path))
+    return Unreadable(record.image_id, f"{record.path}: {error}", fault)
 
 
 class FeatureExtractor:
@@ -69,6 +75,7 @@ class FeatureExtractor:
     ) -> None:
         self.backbone = backbone  # the stamp has the fingerprint of this network
         self.network = FoldedBackbone(backbone, mixed_precision, "float16")
+        self._starter = starter(self.network)
         self.mixed_precision = mixed_precision
         self.batch_size = batch_size
         self.view = AS_IT_IS
@@ -97,8 +104,19 @@ class FeatureExtractor:
 
     def padded(self, images: np.ndarray) -> np.ndarray:
         """Like a call, but fills up the batch, so that only one size must be compiled."""
-        missing = self.batch_size - len(images)
-        return self(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))))[: len(images)]
+        return self(self._filled_up(images))[: len(images)]
+
+    def start(self, images: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begins what `padded` does, and returns a function that waits for the features.
+
+        Under JAX, the next photos can be begun before the features of these are there: see
+        `backend.starter`. Nothing else may use the extractor meanwhile.
+        """
+        features = self._starter(self._filled_up(images))
+        return lambda: np.asarray(features)[: len(images)].reshape(len(images), *self.shape)
+
+    def _filled_up(self, images: np.ndarray) -> np.ndarray:
+        return np.pad(images, ((0, self.batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
 
 
 def extract(
@@ -220,12 +238,14 @@ def _extract_chunks(
     # that no more than two shards are in memory.
     with progress, ThreadPoolExecutor(1, "captioner shards") as writer:
         decoded = _decoded_batches(mine, extractor, cache.digests, workers)
+        computed = _computed_batches(decoded, extractor, unreadable, progress.add)
         written: Future = writer.submit(int)
         for chunk in mine:
-            batches = islice(decoded, -(-len(chunk) // extractor.batch_size))
-            photos, features = _features_of(batches, extractor, unreadable, progress.add)
+            batches = list(islice(computed, -(-len(chunk) // extractor.batch_size)))
+            photos = dict(chain.from_iterable(ids.items() for ids, _ in batches))
             written.result()  # or its error
             if photos:
+                features = np.concatenate([features for _, features in batches])
                 written = writer.submit(write_shard, cache.folder, photos, features)
             cache.digests.save()
             progress.report()
@@ -317,34 +337,36 @@ def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> N
 Decoded = tuple[str | None, np.ndarray] | ImageError  # a file's SHA-256 and the photo's pixels
 
 
-def _features_of(
+Computed = tuple[dict[str, str | None], np.ndarray]  # files' SHA-256 by image id, features
+
+
+def _computed_batches(
     batches: Iterable[list[tuple[Record, Decoded]]],
     extractor: FeatureExtractor,
     unreadable: list[Unreadable],
     done: Callable[[int], object],
-) -> tuple[dict[str, str | None], np.ndarray]:
-    """Computes the features of decoded photos.
+) -> Iterator[Computed]:
+    """Yields the features of each batch of decoded photos, in the order of its photos.
 
-    Photos that cannot be read are added to `unreadable`. `done` is called with the number of
-    finished photos.
-
-    Returns:
-        The SHA-256 of the other photos' files by image id, and their features in the same order.
+    Photos that cannot be read are left out and added to `unreadable`. `done` is called with the
+    number of finished photos.
     """
-    photos: dict[str, str | None] = {}
-    parts: list[np.ndarray] = []
-    for batch in batches:
-        good = [(r, *found) for r, found in batch if not isinstance(found, ImageError)]
-        unreadable += [
-            Unreadable(r.image_id, f"{r.path}: {e}", system_fault(e.__cause__ or e, Path(r.path)))
-            for r, e in batch
-            if isinstance(e, ImageError)
-        ]
-        if good:
-            parts.append(extractor.padded(np.stack([pixels for _, _, pixels in good])))
-            photos |= {r.image_id: photo for r, photo, _ in good}
-        done(len(batch))
-    return photos, np.concatenate(parts) if parts else np.empty((0, *extractor.shape), np.float16)
+
+    def started() -> Iterator[tuple[int, dict[str, str | None], Callable[[], np.ndarray]]]:
+        for batch in batches:
+            good = [(r, *found) for r, found in batch if not isinstance(found, ImageError)]
+            unreadable.extend(_unreadable(r, e) for r, e in batch if isinstance(e, ImageError))
+            wait = nothing
+            if good:
+                wait = extractor.start(np.stack([pixels for _, _, pixels in good]))
+            yield len(batch), {r.image_id: photo for r, photo, _ in good}, wait
+        yield 0, {}, nothing  # so that the last batch has one after it, too
+
+    nothing = partial(np.empty, (0, *extractor.shape), np.float16)
+    for (photos, digests, wait), _ in pairwise(started()):  # the next one has been started
+        features = wait()
+        done(photos)
+        yield digests, features
 
 
 def _decoded_batches(
@@ -363,8 +385,7 @@ def _decoded_batches(
             # The file is hashed first. If it is replaced before it is decoded, the next run notices
             # that the hash is outdated, and extracts the photo again.
             photo = digests.of(record.path)
-            shown = extractor.view.show(record, load_image(record.path), extractor.image_size)
-            return photo, shown
+            return photo, extractor.view.show(record, load_image(record.path), extractor.image_size)
         except ImageError as error:
             return error
 

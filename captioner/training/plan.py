@@ -178,14 +178,14 @@ def _parts(
 
 def _seconds_per_photo(records: Sequence[Record], extractor: FeatureExtractor) -> float:
     blank = np.zeros((1, extractor.image_size, extractor.image_size, 3), np.uint8)
-    extractor.padded(blank)  # compiles
+    extractor.start(blank)()  # compiles
     some = [r for r in records if r.path.is_file()][:PHOTOS]
     start = time.perf_counter()
     if some:
         with tempfile.TemporaryDirectory() as folder:
             extract(some, extractor, Path(folder), skip=len(some))
     else:
-        extractor.padded(blank)
+        extractor.start(blank)()
     return (time.perf_counter() - start) / (len(some) or extractor.batch_size)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,9 +67,9 @@ def test_photos_replaced_in_the_middle_are_not_believed(records, extractor, tmp_
     mine = copied(records, tmp_path / "photos")
 
     class Meanwhile(CountingExtractor):
-        def padded(self, images: np.ndarray) -> np.ndarray:
+        def start(self, images: np.ndarray) -> Callable[[], np.ndarray]:
             mine[0].path.write_bytes(mine[1].path.read_bytes())
-            return super().padded(images)
+            return super().start(images)
 
     with pytest.raises(FeatureError, match=r"1 photos were replaced while .*: photo0\. Run again"):
         extract(mine, Meanwhile(extractor.backbone, 3), tmp_path / "features", SHARD)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -216,9 +217,9 @@ class MeanColours(FeatureExtractor):
     def stamp(self) -> Stamp:
         return Stamp("colours", "0" * 64, 75)
 
-    def padded(self, images: np.ndarray) -> np.ndarray:
+    def start(self, images: np.ndarray) -> Callable[[], np.ndarray]:
         self.images += len(images)
-        return images.mean(axis=(1, 2))[:, None].astype(np.float16)
+        return lambda: images.mean(axis=(1, 2))[:, None].astype(np.float16)
 
 
 @pytest.fixture(scope="module")
