@@ -32,13 +32,13 @@ from captioner.training import cross_entropy, epoch_loop, run
 from captioner.training.run import RunOptions, run_training
 logging.basicConfig(level="INFO")
 data, output, backbone, pause, end = sys.argv[1:]
-build, padded = run.build_backbone, FeatureExtractor.padded
+build, begin = run.build_backbone, FeatureExtractor.start
 # InceptionV3 on small photos, 2 x 2 features: most of the run would be the network otherwise.
 run.build_backbone = lambda *given, **named: build(*given, image_size=107, **named)
 def slowly(extractor, images):
     time.sleep(float(pause))
-    return padded(extractor, images)
-FeatureExtractor.padded = slowly
+    return begin(extractor, images)
+FeatureExtractor.start = slowly
 run.ON_CPU = 4  # a full batch for each shard
 save, after_step = epoch_loop.save_state, cross_entropy._StopAfterStep.on_train_batch_end
 def save_and_die(*arguments):
