@@ -86,7 +86,7 @@ def polish(model: CaptionModel, context: RunContext) -> History:
 
 
 def student_of(backbone: keras.Model, config: CaptionerConfig) -> keras.Model:
-    """A copy of `backbone` for photos of the size of fine-tuning, in which the chosen blocks learn."""
+    """A copy of `backbone` for fine-tuning: for photos of its size, and its blocks learn."""
     training = config.training
     student = copy_of(backbone, training.finetune_image_size, training.mixed_precision)
     entry = backbones.backbone(config.backbone.name)

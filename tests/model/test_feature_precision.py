@@ -1,4 +1,4 @@
-"""Features whose convolutions multiply in bfloat16."""
+"""What the extractor computes: with convolutions in bfloat16, and of batches begun together."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def test_features_in_bfloat16_are_near_those_in_float32_and_not_mixed_with_them(
     FeatureCache(tmp_path, mixed.stamp())
     with pytest.raises(FeatureError, match="convolutions in bfloat16"):
         FeatureCache(tmp_path, exact.stamp())
+
+
+def test_batches_that_are_begun_together_are_not_mixed_up() -> None:
+    extractor = FeatureExtractor(small_backbone(), 3)
+    photos = np.random.default_rng(0).integers(0, 256, (3, 80, 80, 3), dtype=np.uint8)
+    wait = [extractor.start(photos[i : i + 2]) for i in range(2)]
+    found = [one() for one in wait]
+    assert found[0].shape == (2, *extractor.shape) and found[0].dtype == np.float16
+    np.testing.assert_array_equal(found[0][1], found[1][0])
+    np.testing.assert_array_equal(found[0], extractor.padded(photos[:2]))
+    assert (found[0][0] != found[0][1]).any()
