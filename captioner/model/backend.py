@@ -6,7 +6,6 @@ All other code uses `keras.ops` alone, and asks this module if it has to know th
 from __future__ import annotations
 
 import os
-import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -46,19 +45,6 @@ def wants_few_shapes() -> bool:
     return name() == "jax"
 
 
-def set_random_seed(seed: int) -> None:
-    """Seeds everything that Keras and this program draw from a seed that was not given.
-
-    Keras's own function imports TensorFlow under JAX, too, which takes three seconds. There, Keras
-    draws the seeds of layers from Python's generator.
-    """
-    if name() == "tensorflow":
-        keras.utils.set_random_seed(seed)
-        return
-    random.seed(seed)
-    np.random.seed(seed)
-
-
 def precision(mixed: bool) -> keras.DTypePolicy:
     """The policy of layers that compute matrix products: with `mixed`, products are bfloat16 and
     variables float32; otherwise everything is float32.
@@ -90,9 +76,9 @@ def own_settings() -> Iterator[None]:
 def without_tensorflow() -> Iterator[None]:
     """Inside this context, Keras does not import TensorFlow under JAX.
 
-    Otherwise it does so when it copies a layer, whose configuration might have types of TensorFlow.
-    That takes three seconds and half a gigabyte, and TensorFlow prints that no GPU will be used,
-    while JAX uses it.
+    Otherwise it does so when it seeds random numbers, among them TensorFlow's, and when it copies a
+    layer, whose configuration might have types of TensorFlow. That takes three seconds and half a
+    gigabyte, and TensorFlow prints that no GPU will be used, while JAX uses it.
     """
     if name() != "jax" or "tensorflow" in sys.modules:
         yield
@@ -103,6 +89,12 @@ def without_tensorflow() -> Iterator[None]:
         yield
     finally:
         del sys.modules["tensorflow"]
+
+
+def set_random_seed(seed: int) -> None:
+    """`keras.utils.set_random_seed`, which does not import TensorFlow here under JAX."""
+    with without_tensorflow():
+        keras.utils.set_random_seed(seed)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -242,7 +242,7 @@ def _extract_chunks(
         written: Future = writer.submit(int)
         for chunk in mine:
             batches = list(islice(computed, -(-len(chunk) // extractor.batch_size)))
-            photos = dict(chain.from_iterable(ids.items() for ids, _ in batches))
+            photos = {i: digest for digests, _ in batches for i, digest in digests.items()}
             written.result()  # or its error
             if photos:
                 features = np.concatenate([features for _, features in batches])
@@ -335,8 +335,6 @@ def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> N
 
 
 Decoded = tuple[str | None, np.ndarray] | ImageError  # a file's SHA-256 and the photo's pixels
-
-
 Computed = tuple[dict[str, str | None], np.ndarray]  # files' SHA-256 by image id, features
 
 
@@ -351,6 +349,7 @@ def _computed_batches(
     Photos that cannot be read are left out and added to `unreadable`. `done` is called with the
     number of finished photos.
     """
+    nothing = partial(np.empty, (0, *extractor.shape), np.float16)
 
     def started() -> Iterator[tuple[int, dict[str, str | None], Callable[[], np.ndarray]]]:
         for batch in batches:
@@ -362,7 +361,6 @@ def _computed_batches(
             yield len(batch), {r.image_id: photo for r, photo, _ in good}, wait
         yield 0, {}, nothing  # so that the last batch has one after it, too
 
-    nothing = partial(np.empty, (0, *extractor.shape), np.float16)
     for (photos, digests, wait), _ in pairwise(started()):  # the next one has been started
         features = wait()
         done(photos)

@@ -154,20 +154,9 @@ def distribute(kind: str, batch_size: int) -> Distribution:
 
 
 def _connect() -> None:
-    """Does what `keras.distribution.initialize` does, except that it agrees on no seed, because a
-    run has its own. For a seed, Keras would import TensorFlow, which takes three seconds."""
-    import jax
-
-    addresses, processes, own = (
-        os.environ.get(f"KERAS_DISTRIBUTION_{name}")
-        for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-    )
     try:
-        jax.distributed.initialize(
-            coordinator_address=addresses.split(",")[0] if addresses else None,
-            num_processes=int(processes) if processes else None,
-            process_id=int(own) if own else None,
-        )
+        with backend.without_tensorflow():
+            keras.distribution.initialize()
     except Exception as error:  # JAX raises different exceptions for different causes
         raise DistributionError(
             f"the hosts do not find each other ({error}). Set KERAS_DISTRIBUTION_JOB_ADDRESSES, "

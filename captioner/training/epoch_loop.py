@@ -116,15 +116,14 @@ def run_epochs(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when the state has been saved.
         StateError: The state cannot be read, or the training has diverged.
     """
-    model, distribution = trainer.model, distribution or Distribution()
+    distribution = distribution or Distribution()
     state, best = output / phase.state, output / phase.best
     history, progress = _begin(trainer, phase, state, best)
     before = int(trainer.judged_before)  # the number of entries before the first epoch's
 
     def is_over() -> bool:
         scores = [trainer.score(h) for h in history]
-        done = len(history) - before >= phase.epochs
-        return done or _patience_is_over(scores, phase.patience)
+        return len(history) - before >= phase.epochs or _patience_is_over(scores, phase.patience)
 
     if not is_over():
         trainer.prepare()  # here, Ctrl-C still ends at once
@@ -136,16 +135,16 @@ def run_epochs(
             logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
             progress = trainer.train_epoch(epoch, progress, interrupted)
             if progress["batches"] < trainer.batches:
-                save_state(state, model, [*history, progress])
+                save_state(state, trainer.model, [*history, progress])
                 raise KeyboardInterrupt
             history.append(trainer.summary(progress) | trainer.validate())
-            _check_finite(phase, epoch + 1, trainer.score(history[-1]), model)
+            _check_finite(phase, epoch + 1, trainer.score(history[-1]), trainer.model)
             progress = {}
             logger.info("%s %d: %s", phase.name, epoch + 1, figures(history[-1]))
             if distribution.is_main:
                 _keep(trainer, history, state, best)
             if after_epoch and distribution.parts == 1:
-                after_epoch(phase.name, model, history)
+                after_epoch(phase.name, trainer.model, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
     if len(history) - before < phase.epochs:

@@ -30,13 +30,13 @@ class LimitedRequests:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].rstrip("/").endswith("/gradio_api/upload"):
             return await self._app(scope, receive, send)
-        read = 0
+        declared, read = _declared(scope), 0
 
         async def limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if max(read, _declared(scope)) > self._most:
+            if max(read, declared) > self._most:
                 raise HTTPException(413, _TOO_LARGE)
             return message
 
