@@ -119,19 +119,13 @@ def run_epochs(
     distribution = distribution or Distribution()
     state, best = output / phase.state, output / phase.best
     history, progress = _begin(trainer, phase, state, best)
-    before = int(trainer.judged_before)  # the number of entries before the first epoch's
-
-    def is_over() -> bool:
-        scores = [trainer.score(h) for h in history]
-        return len(history) - before >= phase.epochs or _patience_is_over(scores, phase.patience)
-
-    if not is_over():
+    if not _is_over(trainer, phase, history):
         trainer.prepare()  # here, Ctrl-C still ends at once
     # With several processes, Ctrl-C ends at once and loses the epoch, because a process that stops
     # after a step would leave the others waiting.
     with interrupt_set() if distribution.parts == 1 else nullcontext(Event()) as interrupted:
-        while not is_over():
-            epoch = len(history) - before
+        while not _is_over(trainer, phase, history):
+            epoch = _done(trainer, history)
             logger.info("%s %d of %d", phase.name, epoch + 1, phase.epochs)
             progress = trainer.train_epoch(epoch, progress, interrupted)
             if progress["batches"] < trainer.batches:
@@ -147,7 +141,7 @@ def run_epochs(
                 after_epoch(phase.name, trainer.model, history)
             if interrupted.is_set():
                 raise KeyboardInterrupt
-    if len(history) - before < phase.epochs:
+    if _done(trainer, history) < phase.epochs:
         logger.info("no better validation in %d epochs", phase.patience)
     distribution.agree("their history", json.dumps(history))  # also waits for the best weights
     return history
@@ -162,7 +156,7 @@ def _begin(trainer: Trainer, phase: Phase, state: Path, best: Path) -> tuple[His
     history = restore_state(state, trainer.model)
     progress = history.pop() if history and "batches" in history[-1] else {}
     if history or progress:
-        done = len(history) - int(trainer.judged_before), progress.get("batches", 0)
+        done = _done(trainer, history), progress.get("batches", 0)
         logger.info("going on after %s %d, batch %d", phase.name, *done)
         return history, progress
     trainer.begin()
@@ -171,6 +165,16 @@ def _begin(trainer: Trainer, phase: Phase, state: Path, best: Path) -> tuple[His
         history = [trainer.validate()]
         logger.info("before the first %s: %s", phase.name, figures(history[-1]))
     return history, {}
+
+
+def _done(trainer: Trainer, history: History) -> int:
+    """The number of finished epochs. The history of some trainers begins before the first one."""
+    return len(history) - int(trainer.judged_before)
+
+
+def _is_over(trainer: Trainer, phase: Phase, history: History) -> bool:
+    scores = [trainer.score(h) for h in history]
+    return _done(trainer, history) >= phase.epochs or _patience_is_over(scores, phase.patience)
 
 
 def figures(entry: Mapping[str, float]) -> str:
