@@ -280,10 +280,11 @@ def _report(message: str) -> None:
 
 
 def _region(text: str) -> tuple[float, ...]:
-    sides = tuple(float(side) for side in text.split(","))
-    if len(sides) != 4:
-        raise argparse.ArgumentTypeError("four numbers are needed: LEFT,TOP,RIGHT,BOTTOM")
-    left, top, right, bottom = sides
+    try:
+        left, top, right, bottom = sides = tuple(float(side) for side in text.split(","))
+    except ValueError:  # there are more or fewer sides, or one is not a number
+        message = "four numbers are needed: LEFT,TOP,RIGHT,BOTTOM"
+        raise argparse.ArgumentTypeError(message) from None
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise argparse.ArgumentTypeError(
             "the numbers must be from 0 to 1, with left below right and top below bottom"

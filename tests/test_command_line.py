@@ -90,6 +90,7 @@ def test_a_program_of_its_own(folder: Path, tmp_path: Path) -> None:
         (["--temperature", "0"], "--temperature is 0.0: it must be a number from 0.01 to 100"),
         (["--num-captions", "0"], "--num-captions is 0: it must be a whole number"),
         (["--region", "0,0,1"], "four numbers"),
+        (["--region", "left"], "four numbers"),
         (["--region", "1,0,0,1"], "left below right"),
     ],
 )
