@@ -28,12 +28,11 @@ from captioner.data.datasets import Record
 from captioner.data.images import ImageError
 from captioner.data.words import spaced
 from captioner.errors import report
-from captioner.evaluation.command_lines import SEARCH
 from captioner.evaluation.diversity import diversity, flaws, unknown_words
 from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
 from captioner.evaluation.report import write_report
 from captioner.evaluation.subject import EXPECTED, features_of, load_subject, save_result
-from captioner.model.decoding_options import DecodingOptions
+from captioner.model.decoding_options import OPTIONS_OF, DecodingOptions
 from captioner.model.feature_cache import FeatureCache
 
 # A new score replaces the saved one that is equal in these fields.
@@ -94,7 +93,7 @@ def examine(
     texts = {r.image_id: " ".join(c.words) for r, c in zip(records, captions, strict=True)}
     references = {r.image_id: [spaced(c, vocabulary.rule) for c in r.captions] for r in records}
     assessment = assess(references, texts)
-    settings = {name: getattr(options, name) for name in SEARCH[options.strategy]}
+    settings = {name: getattr(options, name) for name in OPTIONS_OF[options.strategy]}
     ours = [c.words for c in captions]
     theirs = [vocabulary.split(text) for r in records for text in r.captions]
     unknown = unknown_words(theirs, vocabulary)
@@ -118,14 +117,14 @@ def describe(
     options: DecodingOptions,
     cache: FeatureCache | None = None,
 ) -> list[Caption]:
-    """The best caption of each photo. In sampling, each photo has random numbers of its own."""
+    """The best caption of each photo. If words are drawn, each photo has its own random numbers."""
     captions: list[Caption] = []
     size = captioner.extractor.batch_size
     with tqdm(total=len(records), unit="image", desc="captions", disable=None) as progress:
         for start in range(0, len(records), size):
             batch = records[start : start + size]
             features = features_of(captioner, batch, cache)
-            if options.strategy == "sample":
+            if "seed" in OPTIONS_OF[options.strategy]:
                 found = _sample(captioner, batch, features, options)
             else:
                 found = captioner.caption_features(features, options)

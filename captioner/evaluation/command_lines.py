@@ -14,18 +14,13 @@ from captioner.data.datasets import DATASETS
 from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
 from captioner.model.decoding_options import (
     DEFAULTS,
+    OPTIONS_OF,
     STRATEGIES,
     DecodingOptions,
     OptionError,
     help_of,
 )
 
-# The decoding options that a strategy depends on.
-SEARCH = {
-    "greedy": (),
-    "beam": ("beam_width", "length_penalty"),
-    "sample": ("temperature", "top_k", "top_p", "seed"),
-}
 TEMPERATURES = (0.3, 0.5, 0.7)
 
 
@@ -55,9 +50,9 @@ def scores_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
     )
     options = _checked(parser, arguments)
     _check_folder_of(parser, "--report", options.report)
-    names = [name for some in SEARCH.values() for name in some]
+    names = {name for some in OPTIONS_OF.values() for name in some}
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if foreign := given.keys() - set(SEARCH[options.strategy]):
+    if foreign := given.keys() - set(OPTIONS_OF[options.strategy]):
         parser.error(f"{', '.join(sorted(foreign))} has no meaning for {options.strategy}")
     try:
         options.decoding = DecodingOptions(options.strategy, num_captions=1, **given)

@@ -13,7 +13,13 @@ from numbers import Number
 from captioner.bounds import Bounds
 from captioner.errors import CaptionerError
 
-STRATEGIES = ("sample", "greedy", "beam")
+# The strategies, and the options that each depends on.
+OPTIONS_OF: dict[str, tuple[str, ...]] = {
+    "sample": ("temperature", "top_k", "top_p", "seed"),
+    "greedy": (),
+    "beam": ("beam_width", "length_penalty"),
+}
+STRATEGIES = tuple(OPTIONS_OF)
 
 
 class OptionError(CaptionerError, ValueError):

@@ -5,7 +5,8 @@ const HEADINGS = { yours: "Yours", sample: "Samples", greedy: "Greedy", beam: "B
 const groupOf = ({ source, model }) => (source === "yours" || !model ? source : `${source}\n${model}`);
 const headingOf = (group) => {
   const [source, model] = group.split("\n");
-  return model ? `${model}: ${HEADINGS[source]}` : HEADINGS[source];
+  const heading = HEADINGS[source] ?? source;
+  return model ? `${model}: ${heading}` : heading;
 };
 const groupsOf = (found) => [...new Set(found.map(groupOf))];
 
