@@ -151,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         "--feedback",
         type=Path,
         metavar="FOLDER",
-        help="let visitors leave photos and better captions in this folder, if they agree to it, "
-        "as a data set to train on",
+        help="let visitors write better captions, which are kept with the photos in this folder if "
+        "they agree, as a data set to train on",
     )
     parser.add_argument(
         "--port",
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "--share", action="store_true", help="also make a public link that lasts a week"
     )
     parser.add_argument(
-        "--mcp", action="store_true", help="serve the same functions as tools for language models"
+        "--mcp", action="store_true", help="also serve the endpoints as tools for language models"
     )
     return parser
 

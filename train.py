@@ -163,14 +163,15 @@ def _add_run_options(add: Callable[..., object]) -> None:
     add(
         "--deterministic",
         action="store_true",
-        help="the same weights to the last bit at every run; TensorFlow extracts features slower",
+        help="the same weights to the last bit at every run; extracting features then takes longer "
+        "under TensorFlow",
     )
     add(
         "--check",
         action="store_true",
         help="stop after all checks and say what would be done, with an estimate of time and disk",
     )
-    add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint when it is done")
+    add("--push-to-hub", metavar="USER/NAME", help="publish the checkpoint in the end")
     add("--private", action="store_true", help="with --push-to-hub: visible to you alone")
     add(
         "--distribute",

@@ -1,4 +1,4 @@
-"""Makes the pictures of the documentation with the bundled model from one of the page's examples.
+"""Makes pictures of the documentation: the bundled model captions one of the page's examples.
 
     python tools/make_pictures.py [--photo FILE] [--word NUMBER] [--checkpoint DIR]
 

@@ -1,6 +1,7 @@
-"""For a GPU: the whole network is trained, in larger batches, and self-critical training is longer.
+"""For a GPU: all blocks of the network are trained, in larger batches, and self-critical training
+is longer.
 
-    KERAS_BACKEND=jax python train.py --recipe gpu --mixed-precision
+    KERAS_BACKEND=jax python train.py --recipe gpu
 
 Time:   not measured.
 Scores: not measured. It has not been run on a GPU, nor to its end anywhere. Its fine-tuning is that
