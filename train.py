@@ -117,7 +117,7 @@ def _add_training_options(add: Callable[..., object]) -> None:
     add(
         "--finetune-epochs",
         type=_whole,
-        help="the most epochs of training the network too, which take longest",
+        help="the most epochs in which the network is trained, too; they take longest",
     )
     add(
         "--cider-epochs", type=_whole, help="epochs of self-critical training on CIDEr-D afterwards"

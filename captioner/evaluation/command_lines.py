@@ -132,7 +132,7 @@ def _parser(program: str, description: str, saved: str) -> argparse.ArgumentPars
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
     parser.add_argument(
-        "--features", type=Path, help="a feature cache, to which missing photos are added"
+        "--features", type=Path, help="a folder with features of photos; missing ones are added"
     )
     parser.add_argument("--save", action="store_true", help=f"write {saved}")
     return parser
