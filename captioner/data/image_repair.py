@@ -2,10 +2,9 @@
 
 Metadata must not decide whether a photo can be used. Pillow refuses a PNG whose text or colour
 profile is damaged or large, and a JPEG, GIF or BMP that lacks its last bytes. This module rewrites
-such files without the metadata and with a proper end. PNG: https://www.w3.org/TR/png-3/; JPEG:
-ITU-T T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf; GIF:
-https://www.w3.org/Graphics/GIF/spec-gif89a.txt. Chromium shows a WebP or AVIF that is cut short as
-an empty area, so these are not repaired.
+such files without the metadata and with a proper end; `other_repairs` does so for WebP, AVIF and
+TIFF. PNG: https://www.w3.org/TR/png-3/; JPEG: ITU-T T.81,
+https://www.w3.org/Graphics/JPEG/itu-t81.pdf; GIF: https://www.w3.org/Graphics/GIF/spec-gif89a.txt.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from captioner.data.other_repairs import repaired_avif, repaired_tiff, repaired_webp
+
 MAX_MISSING = 0.25  # share of a picture that may be missing and is filled
 FILLING = bytes(range(1, 0xC0))  # no part of a plain area, and no marker of a JPEG
 
@@ -25,7 +26,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # The chunks that determine the pixels, and the orientation.
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf")
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-_PNG_TRANSPARENT = {0: 2, 2: 6}  # bytes of tRNS by colour type; a palette may have any number
+_PNG_TRANSPARENT = {0: 2, 2: 6}  # bytes of tRNS by colour type
 # The passes of an interlaced PNG: the first column and row, and the steps to the next ones.
 _PNG_PASSES = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
@@ -36,12 +37,28 @@ _END, _SCAN = 0xD9, 0xDA
 # density (APP0), the orientation (APP1) and the colours (APP14).
 _JPEG_DROPPED = {0xFE, *range(0xE2, 0xEE), 0xEF}
 _JPEG_SHORTEST = {0xE0: 16, 0xEE: 14}  # bytes of a whole APP0 and APP14; shorter ones are dropped
-_JPEG_DAMAGE = re.compile(rb"\xff[\x01-\xbf]")  # what no scan can contain
+_JPEG_DAMAGE = re.compile(rb"\xff[\x01-\xbf\xd8]")  # what no scan can contain
 _JPEG_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe](?=(.{0,2}))", re.DOTALL)
 _GIF = (b"GIF87a", b"GIF89a")
 _GIF_EXTENSION, _GIF_IMAGE = 0x21, 0x2C
-_JPEG, _BMP = b"\xff\xd8", b"BM"
-SIGNATURES = (_PNG, _JPEG, *_GIF, _BMP)  # how the files begin that may be repaired
+_GIF_CONTROL = b"\x21\xf9\x04"  # how the extension begins that says what is transparent
+_SIGNATURES = {
+    "PNG": (_PNG, b"\x89PNG"),  # the second if its line ends were changed
+    "JPEG": (b"\xff\xd8",),
+    "GIF": _GIF,
+    "BMP": (b"BM",),
+    "TIFF": (b"II*\0", b"MM\0*"),
+}
+
+
+def known_format(head: bytes) -> str:
+    """The format of a picture that may be repaired, by the first 64 bytes of its file; "" for any
+    other file."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp" and (b"avif" in head[8:64] or b"avis" in head[8:64]):
+        return "AVIF"
+    return next((name for name, begins in _SIGNATURES.items() if head.startswith(begins)), "")
 
 
 def repaired(data: bytes, max_pixels: int, filling: bytes = b"") -> bytes | None:
@@ -56,18 +73,19 @@ def repaired(data: bytes, max_pixels: int, filling: bytes = b"") -> bytes | None
     Returns:
         The content of the repaired file, or None if it cannot be repaired.
     """
+    repairs: dict[str, Callable[[], bytes | None]] = {
+        "PNG": lambda: _png(data, max_pixels),
+        "JPEG": lambda: _jpeg(data, filling),
+        "GIF": lambda: _gif(data, max_pixels),
+        "BMP": lambda: data + bytes(int(len(data) * MAX_MISSING / (1 - MAX_MISSING))),
+        "WebP": lambda: repaired_webp(data),
+        "AVIF": lambda: repaired_avif(data),
+        "TIFF": lambda: repaired_tiff(data),
+    }
     try:
-        if data.startswith(_PNG):
-            return _png(data, max_pixels)
-        if data.startswith(_JPEG):
-            return _jpeg(data, filling)
-        if data.startswith(_GIF):
-            return _gif(data, max_pixels)
-        if data.startswith(_BMP):
-            return data + bytes(int(len(data) * MAX_MISSING / (1 - MAX_MISSING)))
+        return repairs[known_format(data[:64])]()
     except (struct.error, zlib.error, IndexError, KeyError, ValueError):
         return None
-    return None
 
 
 def lacks_too_much(pixels: np.ndarray, again: Callable[[], np.ndarray]) -> bool:
@@ -95,7 +113,7 @@ def _png(data: bytes, max_pixels: int) -> bytes | None:
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     if width * height > max_pixels:
         return None
-    if colour in _PNG_TRANSPARENT and len(chunks.get(b"tRNS", b"")) != _PNG_TRANSPARENT[colour]:
+    if not _fits(len(chunks.get(b"tRNS", b"")), colour, len(chunks.get(b"PLTE", b"")) // 3):
         chunks.pop(b"tRNS", None)
     passes = _png_passes(width, height, depth * _PNG_CHANNELS[colour], interlaced)
     size = sum(rows * row for rows, row in passes)
@@ -105,6 +123,13 @@ def _png(data: bytes, max_pixels: int) -> bytes | None:
     chunks[b"IDAT"] = zlib.compress(_filled(found, passes), 1)
     body = b"".join(_png_chunk(kind, chunks[kind]) for kind in _PNG_KEPT if kind in chunks)
     return _PNG + body + _png_chunk(b"IEND", b"")
+
+
+def _fits(transparent: int, colour: int, palette: int) -> bool:
+    """Whether tRNS may have so many bytes. A palette's has at most one for each of its colours."""
+    if colour in _PNG_TRANSPARENT:
+        return transparent == _PNG_TRANSPARENT[colour]
+    return 0 < transparent <= palette
 
 
 def _png_passes(width: int, height: int, bits: int, interlaced: int) -> list[tuple[int, int]]:
@@ -160,8 +185,8 @@ def _jpeg(data: bytes, filling: bytes) -> bytes:
         marker = data[position + 1]
         if marker == _SCAN:
             break
-        if marker == 0xFF:  # any number of these may stand in front of a marker
-            position += 1
+        if marker in (0xFF, 0x01):  # any number may stand in front of a marker; one without content
+            position += 1 if marker == 0xFF else 2
             continue
         size = struct.unpack_from(">H", data, position + 2)[0]
         if marker not in _JPEG_DROPPED and 2 + size >= _JPEG_SHORTEST.get(marker, 0):
@@ -182,8 +207,12 @@ def _jpeg(data: bytes, filling: bytes) -> bytes:
 def _gif(data: bytes, max_pixels: int) -> bytes | None:
     """The first image of a GIF, filled with the first colour of its palette."""
     position = 13 + _gif_palette(data[10])
+    kept = data[:position]
     while data[position] == _GIF_EXTENSION:
-        position = _gif_blocks(data, position + 2)[0] + 1
+        begin, position = position, _gif_blocks(data, position + 2)[0] + 1
+        if data[begin:position].startswith(_GIF_CONTROL):
+            kept += data[begin : begin + 7] + b"\0"
+    begin = position
     if data[position] != _GIF_IMAGE:
         return None
     width, height, flags = struct.unpack_from("<HHB", data, position + 5)
@@ -193,7 +222,7 @@ def _gif(data: bytes, max_pixels: int) -> bytes | None:
     # Each code of zeros, which has up to 12 bits, is one pixel. There are no more of them than may
     # be missing, so that decoding fails if more is missing.
     blocks = int(width * height * MAX_MISSING * 12 / 8 / 255) + 1
-    return data[:position] + bytes(missing) + (b"\xff" + bytes(255)) * blocks + b"\0;"
+    return kept + data[begin:position] + bytes(missing) + (b"\xff" + bytes(255)) * blocks + b"\0;"
 
 
 def _gif_palette(flags: int) -> int:

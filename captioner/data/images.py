@@ -5,6 +5,7 @@ Both must see the same pixels, so both call `load_image` and `to_network_input` 
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from captioner.data.image_repair import FILLING, SIGNATURES, lacks_too_much, repaired
+from captioner.data.image_repair import FILLING, known_format, lacks_too_much, repaired
+from captioner.data.orientation import upright
 from captioner.errors import CaptionerError
 from captioner.files import LFS_POINTER, remedy
 
@@ -34,16 +36,6 @@ FORMATS = (
     "PPM",
 )
 
-_UPRIGHT = {  # EXIF orientation -> the operation that turns the stored pixels upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 # The network's input for each value of a pixel. It is a table because a compiler may turn a
 # division into a product, which differs in the last bit.
 NETWORK_INPUT = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
@@ -51,6 +43,7 @@ NETWORK_INPUT = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float3
 # The 8-bit value of each 16-bit one. A table takes less memory than the picture in floating point.
 _EIGHT_BIT = np.rint(np.arange(65536, dtype=np.float32) / 257).astype(np.uint8)
 
+_PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation
 _BAND = 256  # rows of a transparent picture that are laid over white at a time
 
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -136,9 +129,8 @@ def _content(source: Any) -> bytes:
 
 def _repairable(file: BinaryIO) -> bytes:
     file.seek(0)
-    head = file.read(8)
-    whole = isinstance(head, bytes) and head.startswith(SIGNATURES)
-    return head + file.read() if whole else b""
+    head = file.read(64)
+    return head + file.read() if isinstance(head, bytes) and known_format(head) else b""
 
 
 def _load(source: Any, max_pixels: int) -> Image.Image:
@@ -185,9 +177,11 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
             raise ImageError(f"{name} cannot be read ({why}). {what}; it may be whole.") from error
         # Pillow's decoders report damage with whatever their parsing stumbled over: OSError,
         # SyntaxError, struct.error, ValueError, EOFError, zlib.error, IndexError and more.
-        raise ImageError(
-            f"{name} is damaged or cut short ({error}). Save or download it again."
-        ) from error
+        why = f" ({error})" if str(error) else ""
+        what = f"is damaged or cut short{why}. Save or download it again"
+        if "unsupported" in str(error).lower():
+            what = f"is of a kind that cannot be read here{why}. Export it as a PNG or JPEG"
+        raise ImageError(f"{name} {what}.") from error
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
@@ -217,9 +211,15 @@ _OTHERS = (
     (4, (b"ftyp",), "It is a video. Take a still picture of it."),
     (0, (b"\x1aE\xdf\xa3",), "It is a video. Take a still picture of it."),
     (0, (b"%PDF",), "It is a document (PDF). Export its page as a PNG or JPEG."),
-    (0, (b"<svg", b"<?xml"), "It is a drawing (SVG). Export it as a PNG or JPEG."),
-    (0, (b"II*\0", b"MM\0*"), "It is a TIFF or a raw photo of a kind that cannot be read here. "
-     "Export it as a PNG or JPEG."),
+    (0, (b"<svg", b"<?xml", b"<!doctype svg"), "It is a drawing (SVG). Export it as a PNG or "
+     "JPEG."),
+    (0, (b"<!doctype html", b"<html"), "It is a web page (HTML). Save the picture that it shows, "
+     "as a JPEG or PNG."),
+    (0, (b"PK\3\4", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf"), "It is an archive. Unpack it, and use "
+     "the pictures in it, such as JPEG or PNG files."),
+    (0, (b"\xff\n", b"\0\0\0\x0cJXL "), "It is a JPEG XL. Export it as a JPEG or PNG."),
+    (0, (b"II*\0", b"MM\0*"), "It is a TIFF or a raw photo that is damaged, or of a kind that "
+     "cannot be read here. Export it as a PNG or JPEG."),
     (0, (LFS_POINTER,), "It is a Git LFS pointer, not the file itself. Run `git lfs pull`."),
 )  # fmt: skip
 
@@ -235,12 +235,16 @@ def _advice(source: Any) -> str:
                 head = file.read(64)
     except OSError:
         head = b""
-    if head[4:8] == b"ftyp" and (b"avif" in head[8:] or b"avis" in head[8:]):
-        return "It is a damaged AVIF. Save or download it again."
+    if (kind := known_format(head)) not in ("", "TIFF"):  # which has kinds of its own
+        return f"It is a damaged {kind}. Save or download it again."
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()  # of a web page or a drawing
     for start, signatures, advice in _OTHERS:
-        if head[start:].startswith(signatures):
+        if head[start:].startswith(signatures) or (not start and text.startswith(signatures)):
             return advice
-    return "Use a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file."
+    return (
+        "Its content is not that of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file. Save or "
+        "download it again, or use another one."
+    )
 
 
 def _check_file(path: Path) -> None:
@@ -260,14 +264,17 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ImageError(f"{name} has no pixels ({width} x {height}). Use another picture.")
     if width * height > max_pixels:
         raise ImageError(_too_large(name, max_pixels))
-    image = _upright(image)
+    # A picture that has been turned has lost its format and tags.
+    is_bitmap, is_inverted = image.format == "BMP", _is_inverted(image)
+    image = upright(image)
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips 16-bit values at 255 and so turns photos white.
-        return Image.fromarray(_EIGHT_BIT[np.asarray(image)]).convert("RGB")
+        return _from_16_bits(image, is_inverted)
     if image.mode in ("I", "F"):
         return _scaled_to_rgb(_to_byte_range(np.asarray(image, np.float32)))
     if image.mode == "La":  # which can be turned into nothing else
         image = image.convert("LA")
+    if is_bitmap and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image = image.convert("RGB")  # programs without transparency leave these bytes empty
     rgb = _over_white(image) if image.has_transparency_data else image.convert("RGB")
     rgb.info = {}  # otherwise loading this image again would apply its orientation a second time
     return rgb
@@ -284,14 +291,23 @@ def _over_white(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Like Pillow's `exif_transpose`, except that a picture with broken EXIF data is still used."""
-    image.load()  # outside the `try`, because damaged pixels are always an error
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the EXIF parser raises errors of many kinds
-        turn = None
-    return image if turn is None else image.transpose(turn)
+def _is_inverted(image: Image.Image) -> bool:
+    """Whether the largest value of a TIFF's pixels stands for black. Pillow itself inverts only
+    pictures of 8 bits and fewer."""
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def _from_16_bits(image: Image.Image, is_inverted: bool) -> Image.Image:
+    """A grey picture of 16 bits. Pillow's own conversion clips values at 255 and so turns photos
+    white, and forgets the transparent value, which becomes white here."""
+    values = np.asarray(image)
+    grey = _EIGHT_BIT[values]
+    if is_inverted:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey = np.where(values == transparent, np.uint8(255), grey)
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _to_byte_range(values: np.ndarray) -> np.ndarray:

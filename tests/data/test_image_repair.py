@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -170,3 +171,97 @@ def test_a_png_of_many_small_chunks_is_repaired_once_and_not_again_for_each() ->
     header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"tEXt", b"S\0x", wrong=1)
     assert np.array_equal(np.asarray(load_image(data + chunks)), PIXELS)
+
+
+def riff(*chunks: tuple[bytes, bytes], size: int | None = None) -> bytes:
+    body = b"WEBP" + b"".join(
+        kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+        for kind, content in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body) if size is None else size) + body
+
+
+WEBP = encoded(PIXELS, "WEBP", lossless=True)
+VP8L = (b"VP8L", WEBP[20 : 20 + struct.unpack("<I", WEBP[16:20])[0]])
+EXTENDED = (b"VP8X", struct.pack("<I", 0x0C) + struct.pack("<I", SIZE - 1)[:3] * 2)
+XMP = (b"XMP ", b"<x:xmpmeta/>" * 500)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        riff(EXTENDED, VP8L, XMP)[:-1000],
+        riff(VP8L, size=0),
+        riff(VP8L, size=len(WEBP) + 1000),
+        encoded(
+            PIXELS,
+            "WEBP",
+            lossless=True,
+            save_all=True,
+            append_images=[Image.new("RGB", (SIZE, SIZE))],
+        )[:-9],
+    ],
+    ids=["metadata", "size of 0", "size too large", "second frame"],
+)
+def test_a_webp_whose_first_frame_is_whole(data: bytes) -> None:
+    assert np.array_equal(np.asarray(load_image(data)), PIXELS)
+
+
+def test_a_repaired_webp_keeps_its_orientation_and_its_transparency() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for options in ({"lossless": True}, {"quality": 95}):
+        clear = Image.fromarray(PIXELS[:32]).convert("RGBA")
+        clear.putalpha(Image.fromarray(np.where(PIXELS[:32, :, 0] > 128, 255, 0).astype(np.uint8)))
+        file = io.BytesIO()
+        clear.save(file, "WEBP", exif=exif, **options)
+        whole = file.getvalue()
+        found = load_image(whole[:4] + bytes(4) + whole[8:])  # its size is missing
+        assert np.array_equal(np.asarray(found), np.asarray(load_image(whole)))
+        assert found.size == (32, 64)
+
+
+def test_an_avif_with_broken_exif() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    whole = encoded(PIXELS[:32], "AVIF", exif=exif)
+    assert b"MM\0*" in whole
+    found = load_image(whole.replace(b"MM\0*", b"junk"))
+    assert np.array_equal(np.asarray(found), np.asarray(load_image(whole)))
+
+
+def test_a_tiff_with_a_broken_tag() -> None:
+    whole = encoded(PIXELS, "TIFF", tiffinfo={0x0112: 6, 270: "a long description"})
+    tag = whole.index(struct.pack("<HH", 270, 2)) + 8
+    broken = whole[:tag] + b"\xff\xff\xff\x7f" + whole[tag + 4 :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow remarks on the damage
+        assert np.array_equal(np.asarray(load_image(broken)), np.rot90(PIXELS, -1))
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [b"\x21\xf9\2ab\0", b"\x21\xff\0", b"\x21\xff\x0bNETSCAPE2.0\0", b"\x21\xfe\0"],
+    ids=["control", "application", "loop", "comment"],
+)
+def test_a_gif_with_a_broken_extension(extension: bytes) -> None:
+    picture = Image.fromarray(PIXELS).quantize(64)
+    file = io.BytesIO()
+    picture.save(file, "GIF", transparency=picture.getpixel((0, 0)))
+    whole = file.getvalue()
+    start = 13 + 3 * 64
+    found = load_image(whole[:start] + extension + whole[start:])
+    assert np.array_equal(np.asarray(found), np.asarray(load_image(whole)))
+
+
+def test_more_transparent_colours_than_colours() -> None:
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"PLTE", bytes(30))
+    data += chunk(b"tRNS", bytes(300)) + chunk(b"IDAT", zlib.compress(bytes(20)))
+    assert np.asarray(load_image(data + chunk(b"IEND", b""))).max() == 0
+
+
+def test_a_second_jpeg_in_place_of_the_end_of_the_first() -> None:
+    whole = jpeg()
+    found = np.asarray(load_image(whole[:-2] + whole), int)
+    assert np.abs(found - np.asarray(load_image(whole), int))[: SIZE // 2].max() == 0

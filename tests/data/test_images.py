@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import warnings
 import zlib
 from pathlib import Path
 
@@ -43,61 +42,6 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra) -
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
-
-
-# ------------------------------------------------------------------ orientation
-
-
-def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """The pixels as a camera stores them. The standard defines the tag by where the stored row 0
-    and column 0 are seen: 1 top left, 2 top right, 3 bottom right, 4 bottom left, then with rows
-    and columns exchanged 5 left top, 6 right top, 7 right bottom, 8 left bottom."""
-    if orientation in (3, 4, 7, 8):
-        upright = upright[::-1]
-    if orientation in (2, 3, 6, 7):
-        upright = upright[:, ::-1]
-    return upright.transpose(1, 0, 2) if orientation >= 5 else upright
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(photo, file_format: str, orientation: int) -> None:
-    upright = np.asarray(photo())
-    image = Image.fromarray(np.ascontiguousarray(stored(upright, orientation)))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    options = {"lossless": True} if file_format == "WEBP" else {}
-    data = encoded(image, file_format, exif=exif, **options)
-    np.testing.assert_array_equal(pixels(data), upright)
-    np.testing.assert_array_equal(load_image(load_image(data)), upright, "and not turned twice")
-
-
-def test_exif_orientation_of_a_jpeg(tmp_path: Path, photo) -> None:
-    upright = photo(width=64, height=32)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / "phone.jpg"
-    turned = Image.fromarray(np.ascontiguousarray(stored(np.asarray(upright), 6)))
-    turned.save(path, quality=95, exif=exif)
-    with Image.open(path) as image:
-        assert image.size == (32, 64)
-    assert np.abs(pixels(path).astype(int) - np.asarray(upright)).mean() < 4
-
-
-def test_orientation_of_a_16_bit_picture() -> None:
-    grey = np.zeros((4, 6), np.uint16)
-    grey[0, 0] = 65535
-    data = encoded(Image.fromarray(grey), "TIFF", tiffinfo={0x0112: 6})
-    assert np.argwhere(pixels(data)[:, :, 0]).tolist() == [[0, 3]]
-
-
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-def test_broken_exif_does_not_cost_good_pixels(photo, file_format: str) -> None:
-    for exif in (b"Exif\0\0no such thing", b"Exif\0\0MM\0*", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
-        data = encoded(photo(), file_format, exif=exif)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow remarks on the damage
-            assert pixels(data).shape == (32, 48, 3)
 
 
 # ------------------------------------------------------------------ kinds of pixels
@@ -233,6 +177,29 @@ def test_16_bit_grey_keeps_its_tones() -> None:
     assert pixels(big_endian)[0, :, 0].tolist() == [0, 128, 255]
     graymap = b"P5 3 1 65535\n" + grey.astype(">u2").tobytes()
     assert pixels(graymap)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_16_bit_grey_with_a_transparent_value() -> None:
+    values = np.array([[0, 30000, 65535]], ">u2")
+    data = png(3, 1, 16, 0, b"\0" + values.tobytes(), (b"tRNS", struct.pack(">H", 0)))
+    assert pixels(data)[0, :, 0].tolist() == [255, 117, 255]
+
+
+def test_16_bit_grey_whose_largest_value_is_black() -> None:
+    values = np.array([[0, 65535]], np.uint16)
+    data = encoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
+    place = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data = data[:place] + bytes(2) + data[place + 2 :]
+    assert pixels(data)[0, :, 0].tolist() == [255, 0]
+
+
+def test_a_bitmap_with_an_empty_alpha_channel_is_opaque() -> None:
+    header = struct.pack("<IiiHHIIiiII", 124, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    start = struct.pack("<IHHI", 138 + 8, 0, 0, 138)
+    colours = bytes([30, 20, 10, 0, 60, 50, 40, 0])
+    data = b"BM" + start + (header + masks).ljust(124, b"\0") + colours
+    assert pixels(data).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
 def test_16_bit_colour_keeps_its_tones() -> None:

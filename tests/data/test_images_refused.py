@@ -257,12 +257,26 @@ def test_damaged_pictures_raise_nothing_but_image_error(photo) -> None:
         (b"\0\0\0\x18ftypM4A \0\0\0\0M4A isom", "It is a recording of sound."),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "It is a video."),
         (b"version https://git-lfs.github.com/spec/v1\n", "Run `git lfs pull`."),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html>", "It is a web page (HTML). Save the picture"),
+        (b"PK\3\4", "It is an archive. Unpack it"),
+        (b"\xff\n", "It is a JPEG XL. Export it"),
+        (b"\x89PNG\n\x1a\n", "It is a damaged PNG. Save or download it again."),
+        (b"GIF89a", "It is a damaged GIF."),
+        (b"RIFF\0\0\0\0WEBP", "It is a damaged WebP."),
+        (b"II*\0", "or of a kind that cannot be read here. Export it as a PNG or JPEG."),
+        (b"", "Its content is not that of a JPEG"),
     ],
 )
 def test_what_else_it_is(tmp_path: Path, head: bytes, advice: str) -> None:
     (tmp_path / "photo.jpg").write_bytes(head + bytes(1000))
     assert advice in refusal(tmp_path / "photo.jpg")
     assert advice in refusal(io.BytesIO(head + bytes(1000)))
+
+
+def test_a_kind_of_bitmap_that_cannot_be_read_is_not_called_damaged() -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 2, 0, 4, 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 74, 0, 0, 70) + header + bytes(20)
+    assert "cannot be read here (Unsupported BMP pixel depth (2)). Export it" in refusal(data)
 
 
 def test_what_cannot_be_repaired_is_not_read_whole(tmp_path: Path) -> None:
