@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import regex
 
-from captioner.data.text import clean
+from captioner.data.text import plain_letters
 from captioner.errors import CaptionerError
 
 LETTERS, UNICODE, ICU = RULES = ("letters", "unicode", "icu")
@@ -71,8 +71,7 @@ def split_words(caption: str, rule: str = UNICODE) -> list[str]:
             f'the word-breaking rule is "{rule}", and this version knows {", ".join(RULES)}. Use '
             "the release that wrote the checkpoint."
         )
-    # The Turkish capital I with a dot becomes an i with a second dot above, which is dropped.
-    caption = clean(caption).lower().replace("i\N{COMBINING DOT ABOVE}", "i")
+    caption = plain_letters(caption).lower().replace("i\N{COMBINING DOT ABOVE}", "i")
     caption = unicodedata.normalize("NFC", caption)
     words = []
     for word in _WORD.findall(caption.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")):
@@ -92,9 +91,10 @@ def join_words(words: Sequence[str]) -> str:
 def spaced(text: str, rule: str = UNICODE) -> str:
     """`text` with spaces between all words, as scorers need it.
 
-    Text in a script without spaces is split into words. Any other text is only cleaned.
+    Text in a script without spaces is split into words. Any other text is only cleaned, and its
+    letters are the plain ones.
     """
-    text = clean(text)
+    text = plain_letters(text)
     return " ".join(split_words(text, rule)) if _STARTS_SPACELESS.search(text) else text
 
 

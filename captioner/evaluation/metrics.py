@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import regex
 
-from captioner.data.text import clean
+from captioner.data.text import plain_letters
 from captioner.errors import CaptionerError
 from captioner.evaluation.bootstrap import interval
 
 logger = logging.getLogger(__name__)
 
 _JAVA = "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
+# Vertical bars, by which METEOR separates the captions that it is sent, and punctuation of other
+# scripts, such as the full stop of Hindi, which the tokenizer's own list lacks.
+_MARKS = regex.compile(r"\|+|(?V1)[\p{P}--\p{ASCII}]+")
 METEOR_SECONDS = 1800.0  # limit for a whole data set, which normally takes minutes
 ORDERS = 4  # BLEU-4: n-grams of one to four words
 
@@ -169,7 +173,7 @@ def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     folder = Path(ptbtokenizer.__file__).parent
     command = ["java", "-Dfile.encoding=UTF-8", "-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    lines = [clean(text) for some in texts.values() for text in some]
+    lines = [plain_letters(text) for some in texts.values() for text in some]
     content = "".join(f"{line}\n" for line in lines).encode()
     try:
         done = subprocess.run(
@@ -184,9 +188,9 @@ def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
             "score would be right. Look for odd characters in the captions."
         )
     dropped = {*ptbtokenizer.PUNCTUATIONS}
-    # METEOR separates the captions that it is sent by vertical bars.
     plain = iter(
-        " ".join(w for w in line.split() if w not in dropped and w.strip("|")) for line in found
+        " ".join(w for w in line.split() if w not in dropped and not _MARKS.fullmatch(w))
+        for line in found
     )
     return {k: [next(plain) for _ in some] for k, some in texts.items()}
 

@@ -91,6 +91,32 @@ def test_words_with_marks_stay_whole(caption: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("a t\u2011shirt, a t\u2010shirt", "a t-shirt a t-shirt"),  # hyphens of word processors
+        ("don\u00b4t the man`s dog\u2018s", "don't the man's dog's"),
+        ("\u2018red\u2019 `blue\u00b4", "red blue"),  # quotes
+        ("м\u02bcяч", "м'яч"),
+        ("\uff24\uff2f\uff27 \uff11\uff12", "dog 12"),  # full-width
+        ("\ufb01re", "fire"),
+        ("\ufedb\ufee0\ufe90 كـــلب", "كلب كلب"),
+        ("do\u034fg\u3164 a\u061c b", "dog a b"),  # invisible characters
+        ("അവന\u0d4d\u200d", "അവൻ"),
+    ],
+)
+def test_other_characters_for_the_same_letters(typed: str, words: str) -> None:
+    assert split_words(typed) == words.split()
+    assert split_words(spaced(typed)) == words.split()
+
+
+def test_thai_and_lao_vowels_in_two_parts() -> None:
+    for typed, one in (("น\u0e49\u0e4d\u0e32", "น้ำ"), ("น\u0e4d\u0e49\u0e32", "น้ำ")):
+        assert split_words(typed) == [one]
+    assert split_words("\u0e40\u0e40มว") == split_words("แมว")
+    assert split_words("ນ\u0ecd\u0ec9\u0eb2") == ["ນ້ຳ"]
+
+
+@pytest.mark.parametrize(
     "caption, characters, words, text",
     [
         ("红色的狗在奔跑。", "红 色 的 狗 在 奔 跑", "红色 的 狗 在 奔跑", "红色的狗在奔跑"),

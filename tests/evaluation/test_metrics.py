@@ -77,6 +77,18 @@ def test_a_line_end_or_bars_in_a_caption_move_no_other_caption(metrics, end: str
     assert tokenize(plain) == tokenize(odd) == expected
 
 
+def test_punctuation_of_other_scripts_is_none_of_the_words(metrics) -> None:
+    texts = {
+        "hindi": ["एक लड़का दौड़ रहा है।", "एक लड़का दौड़ रहा है"],
+        "arabic": ["كلب يجري، قطة؟", "كلب يجري قطة"],
+        "turkish": ["İkinci köpek", "ikinci köpek"],
+        "french": ["L\u2019homme d\u2019un t\u2011shirt", "l'homme d'un t-shirt"],
+        "spanish": ["¿Qué?", "qué"],
+    }
+    for name, (typed, said) in tokenize(texts).items():
+        assert typed == said, name
+
+
 @pytest.mark.parametrize("photos", ["a", "abc"])
 def test_one_photo_or_the_same_captions_have_no_cider(
     metrics, caplog: pytest.LogCaptureFixture, photos: str
