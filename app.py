@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.files import user_path
 from captioner.web.address import AddressUnusable, find_address, read_port
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--feedback",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="let visitors write better captions, which are kept with the photos in this folder if "
         "they agree, as a data set to train on",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from captioner.files import user_path
+
 if TYPE_CHECKING:
     from captioner.config import TrainingConfig
     from captioner.data.datasets import Record
@@ -53,10 +55,10 @@ def _add_data_options(add: Callable[..., object]) -> None:
         "photos with a captions file (CSV, JSON lines, COCO, Karpathy). Given several times, it "
         "trains on all of them: --dataset flickr8k:data/flickr8k --dataset folder:photos",
     )
-    add("--data-dir", type=Path, help="the FOLDER, if KIND stands alone (default: data/KIND)")
+    add("--data-dir", type=user_path, help="the FOLDER, if KIND stands alone (default: data/KIND)")
     add(
         "--output",
-        type=Path,
+        type=user_path,
         default=Path("output"),
         help="the folder for features, state and checkpoint (default: output)",
     )
@@ -153,7 +155,7 @@ def _add_backbone_options(add: Callable[..., object]) -> None:
     add("--backbone-note", default="", help="a sentence about those weights for the model card")
     add(
         "--features",
-        type=Path,
+        type=user_path,
         help="the folder of a feature cache that runs share (default: one in the output folder)",
     )
 

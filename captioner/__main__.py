@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.data.names import is_picture
 from captioner.environment import BUNDLED_CHECKPOINT, settle
 from captioner.errors import CaptionerError, report
+from captioner.files import remedy, user_path
 from captioner.model.decoding_options import (
     DEFAULTS,
     STRATEGIES,
@@ -49,18 +51,24 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line. The search has the defaults of `Captioner.caption`."""
     lines = argparse.ArgumentParser("captioner", description=__doc__)
     add = lines.add_argument
-    add("photos", nargs="+", type=Path, metavar="PHOTO", help="pictures, and folders of pictures")
+    add(
+        "photos",
+        nargs="+",
+        type=user_path,
+        metavar="PHOTO",
+        help="pictures, and folders of pictures",
+    )
     add("--json", action="store_true", help="print a JSON object per photo, with the attention")
-    add("--csv", type=Path, metavar="FILE", help="also write a table of all captions")
+    add("--csv", type=user_path, metavar="FILE", help="also write a table of all captions")
     add(
         "--grid",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="also write a PNG for each photo, with the attention of its best caption",
     )
     add(
         "--html",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="also write a page for each photo, with its best caption",
     )
@@ -129,8 +137,8 @@ def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
     failed = 0
     for path in given:
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            pictures = [file for file in files if is_picture(file.name)]
+            files = sorted(_files_in(path))
+            pictures = [file for file in files if _may_be_photo(file)]
             if others := len(files) - len(pictures):
                 _report(f"{path}: {others} files are left out, because they are not pictures.")
             photos += pictures
@@ -140,6 +148,40 @@ def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
             _report(f"{path} does not exist. Check the path.")
             failed += 1
     return list(dict.fromkeys(photos)), failed
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, those behind links too, but no folder twice."""
+    visited: set[str] = set()
+
+    def unreadable(error: OSError) -> None:
+        _report(f"{error.filename} cannot be read ({error.strerror}). {remedy(error)}.")
+
+    for here, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(here)
+        if real in visited:  # links may form a circle
+            folders.clear()
+        else:
+            visited.add(real)
+            yield from (Path(here, name) for name in names)
+
+
+def _may_be_photo(file: Path) -> bool:
+    """Whether a file in a folder is to be captioned: by its name or, if that has no extension, by
+    its content. HEIC photos are, too, so that the user is told what to do with them."""
+    from captioner.data.image_repair import known_format
+
+    if file.is_symlink() and not file.exists():
+        return is_picture(file.name)  # which will be reported
+    if not file.is_file():
+        return False
+    if file.suffix:
+        return is_picture(file.name) or file.suffix.lower() in (".heic", ".heif")
+    try:
+        with file.open("rb") as content:
+            return bool(known_format(content.read(64)))
+    except OSError:
+        return False
 
 
 def _caption_all(
@@ -160,7 +202,7 @@ def _caption_all(
             if isinstance(captions, CaptionerError):
                 failed += 1
                 progress.clear()
-                _report(f"{path}: {captions}")
+                _report(f"{_on_one_line(path)}: {captions}")
                 if options.json:
                     print(json.dumps({"file": str(path), "error": str(captions)}))
                 continue
@@ -237,7 +279,13 @@ def _print(path: Path, captions: Sequence[Caption], as_json: bool) -> None:
         print(json.dumps({"file": str(path), "captions": content}), flush=True)
         return
     for caption in captions:
-        print(f"{path}\t{caption.text}", flush=True)
+        print(f"{_on_one_line(path)}\t{caption.text}", flush=True)
+
+
+def _on_one_line(path: Path) -> str:
+    """The path, with line ends and tabs in it as Python writes them, so that a line of the output
+    stays one line."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], str(path))
 
 
 def _write_grid(target: Path, path: Path, caption: Caption) -> None:

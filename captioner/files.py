@@ -60,6 +60,12 @@ def _explained(error: OSError, path: Path) -> OSError | None:
     return None
 
 
+def user_path(text: str) -> Path:
+    """A path of a command line. Shells leave a ~ as it is if it does not begin a word, as in
+    --output=~/run."""
+    return Path(os.path.expanduser(text))
+
+
 def make_folder(path: Path) -> None:
     """`path.mkdir(parents=True, exist_ok=True)`, with errors that say what to do."""
     try:

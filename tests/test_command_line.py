@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio
+import numpy as np
 import pytest
 from PIL import Image
 
 import captioner.__main__
 from captioner import Captioner
 from captioner.__main__ import find_photos, main
+from captioner.captioner import Caption
 from captioner.environment import BUNDLED_CHECKPOINT
 
 ROOT = Path(__file__).parents[1]
@@ -146,3 +148,26 @@ def test_each_photo_once(folder: Path) -> None:
     photos, missing = find_photos([lion, folder, folder / "letter.txt", folder / "none.jpg"])
     assert [p.name for p in photos] == ["a lion.jpg", "broken.jpg", "TOWER.JPG", "letter.txt"]
     assert missing == 1
+
+
+def test_photos_without_an_extension_or_behind_links_are_found(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    album = tmp_path / "album"
+    (album / "deep").mkdir(parents=True)
+    (album / "linked").symlink_to(folder / "deep")
+    (album / "deep" / "circle").symlink_to(album)
+    (album / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (album / "README").write_text("x")
+    (album / "IMG_1.HEIC").write_bytes(b"\0\0\0\x1cftypheic")
+    shutil.copy(PHOTOS / "lion.jpg", album / "0a1b2c")
+    photos, missing = find_photos([album])
+    names = ["0a1b2c", "IMG_1.HEIC", "gone.jpg", "linked/TOWER.JPG"]
+    assert [p.relative_to(album).as_posix() for p in photos] == names
+    assert missing == 0 and "1 files are left out" in capsys.readouterr().err
+
+
+def test_a_name_of_several_lines_is_printed_on_one(capsys: pytest.CaptureFixture[str]) -> None:
+    caption = Caption("a dog", ["a", "dog"], [-1.0, -1.0], np.full((2, 1, 1), 1.0, np.float32))
+    captioner.__main__._print(Path("a\nb\tc.jpg"), [caption], False)
+    assert capsys.readouterr().out == "a\\nb\\tc.jpg\ta dog\n"

@@ -48,6 +48,7 @@ def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) 
     """
     if not os.fspath(checkpoint):  # `Path` would take it for the current folder
         raise CheckpointError("Its name is empty. Give a directory, or USER/NAME on the Hub.")
+    checkpoint = os.path.expanduser(checkpoint)
     finish_swap(Path(checkpoint))
     check_no_file(Path(checkpoint))
     if Path(checkpoint).is_dir():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captioner.data.datasets import DATASETS
 from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
+from captioner.files import user_path
 from captioner.model.decoding_options import (
     DEFAULTS,
     OPTIONS_OF,
@@ -44,7 +45,7 @@ def scores_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
     search.add_argument("--seed", type=int, help=help_of("seed"))
     parser.add_argument(
         "--report",
-        type=Path,
+        type=user_path,
         metavar="FILE.html",
         help="write a page with the best, median and worst 20 captions, their photos and attention",
     )
@@ -81,7 +82,7 @@ def samples_options(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help=f"the temperatures to compare (default: {' '.join(map(str, TEMPERATURES))})",
     )
     parser.add_argument(
-        "--diagram", type=Path, metavar="FILE", help="draw the calibration into this PNG file"
+        "--diagram", type=user_path, metavar="FILE", help="draw the calibration into this PNG file"
     )
     options = _checked(parser, arguments)
     _check_folder_of(parser, "--diagram", options.diagram)
@@ -122,7 +123,7 @@ def _parser(program: str, description: str, saved: str) -> argparse.ArgumentPars
         help=f"one of {', '.join(DATASETS)}",
     )
     parser.add_argument(
-        "--data-dir", type=Path, required=True, metavar="DIR", help="the data set's folder"
+        "--data-dir", type=user_path, required=True, metavar="DIR", help="the data set's folder"
     )
     parser.add_argument(
         "--split",
@@ -132,7 +133,9 @@ def _parser(program: str, description: str, saved: str) -> argparse.ArgumentPars
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
     parser.add_argument(
-        "--features", type=Path, help="a folder with features of photos; missing ones are added"
+        "--features",
+        type=user_path,
+        help="a folder with features of photos; missing ones are added",
     )
     parser.add_argument("--save", action="store_true", help=f"write {saved}")
     return parser
@@ -143,7 +146,7 @@ def _checked(
 ) -> argparse.Namespace:
     """Parses, and ends the program for mistakes that would otherwise appear only after minutes."""
     options = parser.parse_args(arguments)
-    if not options.data_dir.is_dir():
+    if not options.data_dir.exists():  # it may be a captions file, too
         parser.error(f"--data-dir: there is no folder {options.data_dir}")
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit is {options.limit}: it must be at least 1")
