@@ -8,19 +8,15 @@ al., ECCV 2020, arXiv 1912.03098.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from captioner.data.archives import is_packed
+from captioner.data.caption_tables import read_table, read_token
 from captioner.data.captions_file import (
-    CAPTION_FIELD,
-    CAPTION_FIELDS,
-    IMAGE_FIELDS,
     CaptionsFile,
     DatasetError,
     NoCaptionsError,
@@ -34,11 +30,10 @@ from captioner.data.captions_file import (
     row_of,
 )
 from captioner.data.names import relative_name
-from captioner.data.text import encoding_of
-from captioner.files import LFS_POINTER, system_fault
+from captioner.data.text_files import lines_of, unreadable
+from captioner.files import LFS_POINTER
 
-_KAGGLE = ["image_name", "comment_number", "comment"]
-_QUOTES = "in quoted text, write each quote twice"
+_OBJECTS = frozenset(("bbox", "category_id", "segmentation", "segments_info", "keypoints"))
 FORMS = "captions.txt, *.csv, *.tsv, *.jsonl, *.token or *.json"
 
 
@@ -52,9 +47,9 @@ def read_captions_file(path: Path) -> CaptionsFile:
     _check_content(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
-        return collect(path, *_csv(path))
+        return collect(path, *read_table(path))
     if suffix == ".token":
-        return collect(path, *_token(path))
+        return collect(path, *read_token(path))
     if suffix == ".jsonl":
         return collect(path, *_json_lines(path))
     if suffix != ".json":
@@ -95,101 +90,16 @@ def _check_content(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if head == LFS_POINTER:
         raise DatasetError(
             f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder"
         )
-
-
-def _csv(path: Path) -> tuple[Rows, Parse]:
-    text = read_text(path)
-    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
-    if not first:
-        raise no_captions(path)
-    for delimiter in ",;\t|":
-        columns = [cell.strip().lower() for cell in _cells(path, first, delimiter)]
-        if not {*columns}.isdisjoint(IMAGE_FIELDS) and any(map(CAPTION_FIELD.fullmatch, columns)):
-            # Kaggle's Flickr30k does not quote its cells: quotes in it belong to the captions.
-            quoted = columns != _KAGGLE or delimiter != "|"
-            rows = islice(_csv_rows(path, text, delimiter, quoted), 1, None)
-            break
-    else:
-        cells = _cells(path, first, ",")
-        columns = ["image", "caption"]
-        if len(cells) != 2 or not PurePosixPath(cells[0].strip()).suffix:
-            hidden = not {c.strip().lower() for c in cells}.isdisjoint(IMAGE_FIELDS)
-            raise (NoCaptionsError if hidden else DatasetError)(
-                f"{path}: its first line neither names columns (one of {', '.join(IMAGE_FIELDS)} "
-                f"and one of {', '.join(CAPTION_FIELDS)}) nor is an image's name and a caption: "
-                f"{first.strip()[:60]!r}"
-            )
-        rows = _csv_rows(path, text, ",")
-
-    def parse(cells: list[str]) -> Row:
-        if columns == _KAGGLE and len(cells) == 2:
-            # One row of Kaggle's Flickr30k lacks the separator after the caption's number.
-            cells = [cells[0], *re.split(r"(?<=\d)\s+", cells[1], maxsplit=1)]
-        if len(cells) < len(columns):
-            raise ValueError(
-                f"{len(cells)} cells instead of {len(columns)}: a separator is missing"
-            )
-        if any(cells[len(columns) :]):
-            raise ValueError(
-                f"{len(cells)} cells instead of {len(columns)}: text with separators in it "
-                "belongs in quotes"
-            )
-        return row_of(dict(zip(columns, cells, strict=False)))
-
-    return rows, parse
-
-
-def _cells(path: Path, line: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter))
-    except csv.Error as error:  # a cell of more than 128 KB
+    if is_packed(path.name, head):
         raise DatasetError(
-            f"{path}, line 1: {error}; is it a table with captions? If so, close each quote"
-        ) from error
-
-
-def _csv_rows(
-    path: Path, text: str, delimiter: str, quoted: bool = True
-) -> Iterator[tuple[str, list[str]]]:
-    # Strict, because a quote that is not closed would otherwise swallow the rest of the file.
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=delimiter,
-        strict=True,
-        skipinitialspace=True,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-    )
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            long = "limit" in str(error)  # more than 128 KB
-            remedy = "shorten the text, or close the quote in front of it" if long else _QUOTES
-            raise DatasetError(f"{path}, line {line}: {error}; {remedy}") from error
-        if cells is None:
-            return
-        cells = [cell.strip() for cell in cells]
-        if any(cells):
-            yield f"line {line}", cells
-
-
-def _token(path: Path) -> tuple[Rows, Parse]:
-    """The format of Flickr8k and Flickr30k: NAME#NUMBER, tab, caption."""
-    lines = enumerate(read_lines(path), start=1)
-
-    def parse(line: str) -> Row:
-        match = re.fullmatch(r"([^\t]+)#\d+\t(.*)", line)
-        if match is None:
-            raise ValueError(f"not of the form NAME#NUMBER, tab, caption: {line[:60]!r}")
-        return row_of({"image": match[1], "caption": match[2]})
-
-    return ((f"line {number}", line) for number, line in lines if line.strip()), parse
+            f"{path} is an archive or a spreadsheet; unpack it and give the path of the folder, or "
+            "save the table as CSV in UTF-8"
+        )
 
 
 def _json_lines(path: Path) -> tuple[Rows, Parse]:
@@ -198,7 +108,7 @@ def _json_lines(path: Path) -> tuple[Rows, Parse]:
         narrative = "dataset_id" in entry and "image_id" in entry
         return _narrative(entry) if narrative else _row(entry)
 
-    return _lines(path), parse
+    return lines_of(path), parse
 
 
 def _row(entry: dict) -> Row:
@@ -254,6 +164,13 @@ def _coco(path: Path, content: dict) -> tuple[Rows, Parse]:
         except (ValueError, TypeError) as error:
             raise DatasetError(f"{path}: {where}: {error}") from error
 
+    first = next(filter(lambda a: isinstance(a, dict), content["annotations"]), {})
+    if "caption" not in first and not _OBJECTS.isdisjoint(first):
+        raise NoCaptionsError(
+            f"{path} says what objects are where in the photos, and has no captions; take the file "
+            "of the same release whose name begins with captions_"
+        )
+
     def parse(annotation: Any) -> Row | Orphan | Rejected:
         image = images.get(_coco_id(_object(annotation)["image_id"]))
         if image is None:
@@ -300,17 +217,11 @@ def _object(value: Any) -> dict:
     return value
 
 
-def _unreadable(path: Path, error: OSError) -> DatasetError:
-    return DatasetError(
-        system_fault(error, path) or f"{path} cannot be opened ({error.strerror}). Check the path."
-    )
-
-
 def _json(path: Path) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not content.strip():
         raise no_captions(path)
     try:
@@ -325,33 +236,3 @@ def _json(path: Path) -> Any:
             else "correct it there, or download it again"
         )
         raise DatasetError(f"{path} is not JSON ({error}); {remedy}") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, read one by one, because the file may exceed the memory."""
-    try:
-        with path.open(encoding=encoding_of(path), newline="") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"line {number}", line
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except UnicodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Other separators than ends of lines, such as U+2028, which
-    `splitlines` takes for such, belong to the text. Raises DatasetError."""
-    return re.split(r"\r\n?|\n", read_text(path))
-
-
-def read_text(path: Path) -> str:
-    """The content of a text file. Raises DatasetError."""
-    try:
-        with path.open(encoding=encoding_of(path), newline="") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except UnicodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error

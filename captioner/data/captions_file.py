@@ -19,10 +19,15 @@ from captioner.data.text import clean
 from captioner.errors import CaptionerError
 
 IMAGE_FIELDS = (
-    "file_name", "image", "filename", "file", "image_name", "image_path", "image_id"
+    "file_name", "image", "filename", "file", "image_name", "image_path", "filepath", "path",
+    "image_id",
 )  # fmt: skip
-CAPTION_FIELDS = ("caption", "text", "sentence", "captions", "comment", "raw")
+CAPTION_FIELDS = (
+    "caption", "text", "sentence", "captions", "comment", "raw", "sentences", "description", "title"
+)  # fmt: skip
 CAPTION_FIELD = re.compile(rf"({'|'.join(CAPTION_FIELDS)})([ ._-]?\d+)?")  # also "caption_0"
+ADDRESS_FIELDS = ("url", "image_url", "coco_url", "img_url", "photo_image_url")
+DOWNLOAD = "download the photos first, for instance with img2dataset, and give its folder"
 SPLIT_FIELDS = ("set", "subset", "partition")  # which may mean something else, unlike "split"
 SPLITS = {
     "train": "train",
@@ -245,13 +250,16 @@ def row_of(fields: Mapping[str, Any], number: int | None = None) -> Row:
 
 
 def _image(fields: Mapping[str, Any]) -> str:
+    if {*IMAGE_FIELDS}.isdisjoint(fields) and not {*ADDRESS_FIELDS}.isdisjoint(fields):
+        raise ValueError(f"it has only the image's address: {DOWNLOAD}")
     name = _first(fields, IMAGE_FIELDS)
     is_number = isinstance(name, int) and name is fields.get("image_id")
     return relative_name(str(name) if is_number else name)
 
 
 def _split(fields: Mapping[str, Any]) -> str | None:
-    if split := fields.get("split"):
+    split = fields.get("split")
+    if split and not _is_missing(split):
         known = SPLITS.get(str(split).strip().lower())
         if known is None:
             raise ValueError(f"its split is {split!r}: it must be one of {', '.join(SPLITS)}")
@@ -263,13 +271,16 @@ def _split(fields: Mapping[str, Any]) -> str | None:
 def _captions(fields: Mapping[str, Any]) -> Any:
     """All captions of an entry: usually a list of text."""
     names = [name for name in fields if CAPTION_FIELD.fullmatch(name)]
-    if any(name[-1].isdigit() for name in names):
-        return [fields[name] for name in names if fields[name] is not None]
-    if names and all(fields[name] is None for name in names):
+    numbered = {_without_number(name) for name in names if name[-1].isdigit()}
+    if numbered:
+        several = [fields[name] for name in names if _without_number(name) in numbered]
+        return [text for text in several if not _is_missing(text)]
+    if names and all(_is_missing(fields[name]) for name in names):
         return []  # a blank cell, as pandas writes it
     captions = _first(fields, CAPTION_FIELDS)
     if isinstance(captions, list):
-        return [text for text in captions if text is not None]
+        texts = [text for text in captions if not _is_missing(text)]
+        return [_first(t, CAPTION_FIELDS) if isinstance(t, dict) else t for t in texts]
     if not isinstance(captions, str):
         return captions
     if re.match(r"\[\s*['\"]", captions):  # a list, written as JSON or by Python into a cell
@@ -277,6 +288,15 @@ def _captions(fields: Mapping[str, Any]) -> Any:
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 return read(captions)
     return [captions]
+
+
+def _without_number(field: str) -> str:
+    return re.sub(r"[ ._-]?\d+$", "", field)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value is none, or NaN, which pandas has in place of blank cells."""
+    return value is None or value != value
 
 
 def _python_list(text: str) -> Any:
@@ -302,7 +322,7 @@ def _authors(by: Any, captions: int) -> list[str]:
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """The first of the fields that is not empty, or else the first that is there."""
-    found = [fields[name] for name in names if fields.get(name) is not None]
+    found = [fields[name] for name in names if not _is_missing(fields.get(name))]
     if not found:
         raise _NoField(f"none of {', '.join(names)}")
     return next((value for value in found if value != ""), found[0])

@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 
 MAX_VAL = 5000  # validation photos: as many as in Karpathy's split
 COCO_URL = "http://images.cocodataset.org"
+_ANNOTATIONS = (
+    "annotations",
+    "annotations/annotations",
+    "annotations_trainval2014/annotations",
+    "annotations_trainval2014",
+)
 _REMEDY = (
     "take it from the official annotations_trainval2014.zip, or move it away and let the trainer "
     "download it"
@@ -33,7 +39,8 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
     """Reads the captions of MS-COCO's "train" or "val" images (2014) in the official layout.
 
     This needs only `annotations/captions_{split}2014.json`. The images belong in `{split}2014/`,
-    but need not be there yet.
+    but need not be there yet. Both may also lie where unpacking each archive into a folder of its
+    name puts them, and the images in `images/{split}2014/`.
 
     Returns:
         Records ordered by image number, with their captions ordered by annotation number. Images
@@ -46,10 +53,10 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
         raise DatasetError(f'COCO has captions for "train" and "val", not for "{split}"')
     data_dir = Path(data_dir)
     check_release(data_dir)
-    path = data_dir / "annotations" / f"captions_{split}2014.json"
+    path, photos = captions_path(data_dir, split), _photo_folder(data_dir, split)
     try:
         content = read_coco_file(path)
-        records = [_record(file, data_dir / f"{split}2014", split) for file in content.files]
+        records = [_record(file, photos, split) for file in content.files]
         check_no_leak(records)
     except (ValueError, TypeError) as error:
         if system_fault(error.__cause__ or error, path):
@@ -63,6 +70,20 @@ def read_coco(data_dir: str | os.PathLike[str], split: str = "train") -> list[Re
             "their images"
         )
     return sorted(records, key=lambda record: int(record.image_id))
+
+
+def captions_path(data_dir: Path, split: str) -> Path:
+    """Where the captions of a split are, or belong."""
+    name = f"captions_{split}2014.json"
+    places = [data_dir / folder / name for folder in _ANNOTATIONS]
+    return next((path for path in places if path.is_file()), places[0])
+
+
+def _photo_folder(data_dir: Path, split: str) -> Path:
+    """Where the photos of a split are, or belong."""
+    name = f"{split}2014"
+    places = [data_dir / name, data_dir / "images" / name, data_dir / name / name]
+    return next((folder for folder in places if any(folder.glob("*.jpg"))), places[0])
 
 
 def read_coco_training(
@@ -109,7 +130,8 @@ def check_release(data_dir: Path, year: str = "2014") -> None:
     """Raises DatasetError if the folder has the other release of COCO alone, so that this one is
     not downloaded, and the model card does not name it."""
     names = {"2014": "coco", "2017": "coco2017"}
-    found = {path.stem[-4:] for path in (data_dir / "annotations").glob("captions_*20??.json")}
+    places = (data_dir / folder for folder in _ANNOTATIONS)
+    found = {path.stem[-4:] for place in places for path in place.glob("captions_*20??.json")}
     other = next(release for release in names if release != year)
     if found == {other}:
         raise DatasetError(
@@ -120,9 +142,8 @@ def check_release(data_dir: Path, year: str = "2014") -> None:
 
 def has_official_val(data_dir: Path) -> bool:
     """Whether COCO's validation captions and some photos of val2014 are in `data_dir`."""
-    photos = data_dir / "val2014"
-    captions = data_dir / "annotations" / "captions_val2014.json"
-    return captions.is_file() and photos.is_dir() and any(photos.glob("*.jpg"))
+    photos = _photo_folder(data_dir, "val")
+    return captions_path(data_dir, "val").is_file() and any(photos.glob("*.jpg"))
 
 
 def _read_official_splits(data_dir: Path, num_images: int | None, seed: int) -> list[Record]:

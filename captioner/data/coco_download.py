@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from captioner.data.captions_file import abbreviate
-from captioner.data.coco import COCO_URL, read_coco, read_coco_subset
+from captioner.data.coco import COCO_URL, captions_path, read_coco, read_coco_subset
 from captioner.data.http_download import (
     AGAIN,
     DownloadError,
@@ -339,7 +339,7 @@ def _mirrored(url: str, base_url: str) -> str:
 
 def _fetch_annotations(session: DownloadSession, base_url: str, data_dir: Path, split: str) -> None:
     name = f"annotations/captions_{split}2014.json"
-    if (data_dir / name).exists():
+    if captions_path(data_dir, split).exists():
         return
     (data_dir / "annotations").mkdir(parents=True, exist_ok=True)
     url = f"{base_url}/annotations/annotations_trainval2014.zip"

@@ -10,14 +10,18 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
+from captioner.data.archives import unpack_first
 from captioner.data.captions_file import DatasetError, abbreviate
+from captioner.data.photo_search import find_photos
 from captioner.data.records import Record, check_no_leak
 from captioner.data.text import clean, encoding_of
 
 logger = logging.getLogger(__name__)
 
+TOKENS = "Flickr8k.token.txt"
 _LISTS = {
     "train": "Flickr_8k.trainImages.txt",
     "val": "Flickr_8k.devImages.txt",
@@ -54,28 +58,26 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
             listed twice, or all photos of a split are missing.
     """
     data_dir = Path(data_dir)
-    token_file = _find_text(data_dir, "Flickr8k.token.txt")
+    token_file = _find_text(data_dir, TOKENS)
     lists = {split: _find_text(data_dir, name) for split, name in _LISTS.items()}
     captions = _read_captions(token_file)
     splits = _read_splits(lists, captions.keys(), token_file)
-    folders = [data_dir / name for name in _PHOTO_FOLDERS if (data_dir / name).is_dir()]
-    present = {folder: set(os.listdir(folder)) for folder in folders}
-    photo_dir = max(folders, key=lambda folder: len(splits.keys() & present[folder]))
-    on_disk = present[photo_dir]
+    photos = find_photos([data_dir / name for name in _PHOTO_FOLDERS], captions, data_dir)
     for split, path in lists.items():
         listed = [name for name in splits if splits[name] == split]
-        missing = [name for name in listed if name not in on_disk]
+        missing = [name for name in listed if name not in photos]
         if len(missing) == len(listed):
             raise DatasetError(
                 f"{path}: none of its {len(listed)} photos is in {data_dir} or its folders "
-                f"{', '.join(filter(None, _PHOTO_FOLDERS))}; {_REMEDY}"
+                f"{', '.join(filter(None, _PHOTO_FOLDERS))}; "
+                f"{unpack_first([data_dir]) or _REMEDY}"
             )
         if missing:
             logger.warning(
-                f"{len(missing)} of the {len(listed)} {split} photos are missing in {photo_dir} "
+                f"{len(missing)} of the {len(listed)} {split} photos are missing in {data_dir} "
                 f"and skipped: {abbreviate(missing)}"
             )
-    phantoms = [name for name in captions if name not in splits and name not in on_disk]
+    phantoms = [name for name in captions if name not in splits and name not in photos]
     if phantoms:
         groups = abbreviate(f"{name} ({len(captions[name])} captions)" for name in phantoms)
         logger.warning(
@@ -84,9 +86,9 @@ def read_flickr8k(data_dir: str | os.PathLike[str]) -> list[Record]:
         )
 
     records = [
-        Record(Path(name).stem, photo_dir / name, captions[name], split)
+        Record(Path(name).stem, photos[name], captions[name], split)
         for name, split in splits.items()
-        if name in on_disk
+        if name in photos
     ]
     check_no_leak(records)
     return records
@@ -107,10 +109,16 @@ def _read_splits(
     return splits
 
 
+def find_text(data_dir: Path, name: str) -> Path | None:
+    """A text file of Flickr8k, in the usual folders or any other two levels deep."""
+    places = (data_dir / folder / name for folder in _TEXT_FOLDERS)
+    others = (path for form in ("*", "*/*") for path in sorted(data_dir.glob(f"{form}/{name}")))
+    return next((path for path in chain(places, others) if path.is_file()), None)
+
+
 def _find_text(data_dir: Path, name: str) -> Path:
-    for folder in _TEXT_FOLDERS:
-        if (data_dir / folder / name).is_file():
-            return data_dir / folder / name
+    if found := find_text(data_dir, name):
+        return found
     if (data_dir / "captions.txt").is_file():
         raise DatasetError(
             f"{data_dir} has Flickr8k as Kaggle publishes it, without its splits; use --dataset "
@@ -118,7 +126,7 @@ def _find_text(data_dir: Path, name: str) -> Path:
         )
     raise DatasetError(
         f"{name} is neither in {data_dir} nor in its folders "
-        f"{', '.join(filter(None, _TEXT_FOLDERS))}; {_REMEDY}"
+        f"{', '.join(filter(None, _TEXT_FOLDERS))}; {unpack_first([data_dir]) or _REMEDY}"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from captioner.data.archives import unpack_first
 from captioner.data.caption_forms import read_captions_file
 from captioner.data.captions_file import (
     SPLITS,
@@ -20,8 +21,7 @@ from captioner.data.captions_file import (
     abbreviate,
 )
 from captioner.data.layouts import Part, find_parts
-from captioner.data.names import FileFinder
-from captioner.data.photo_search import search_photos
+from captioner.data.photo_search import find_photos
 from captioner.data.records import Record, check_no_leak, select_subset
 from captioner.data.text_per_photo import read_text_per_photo
 
@@ -155,7 +155,7 @@ class _PhotosMissing(DatasetError):
 def _located(part: Part, content: CaptionsFile) -> list[Record]:
     """The records of the images that are there; "train" is the default split."""
     source, here = part.path, [folder for folder in part.folders if folder.is_dir()]
-    found = _found(part, [file.name for file in content.files], here)
+    found = find_photos(here, [file.name for file in content.files], part.home, part.split)
     records, missing = [], []
     for file in content.files:
         if path := found.get(file.name):
@@ -166,7 +166,8 @@ def _located(part: Part, content: CaptionsFile) -> list[Record]:
     places = ", ".join(map(str, here))
     what = f"{source}: {len(missing)} of its {len(content.files)} images are missing in {places}"
     if not records:
-        remedy = "put them there, or correct the names"
+        packed = unpack_first([*here, part.home] if part.home else here)
+        remedy = f"{packed or 'put them there'}, or correct the names"
         if sys.getfilesystemencoding() != "utf-8" and not "".join(missing).isascii():
             remedy = "set PYTHONUTF8=1, because this process does not read names of files as UTF-8"
         raise _PhotosMissing(f"{what}: {abbreviate(missing)}; {remedy}")
@@ -185,18 +186,3 @@ def _located(part: Part, content: CaptionsFile) -> list[Record]:
         raise DatasetError(f"{source} names an image in two ways; use one name for each image")
     check_no_leak(records)
     return records
-
-
-def _found(part: Part, names: Sequence[str], here: Sequence[Path]) -> dict[str, Path]:
-    """Where the images are, by name: in the folders `here`, or else anywhere in the data set."""
-    finder, found = FileFinder(), {}
-    for name in names:
-        paths = (finder.find(folder, name) for folder in here)
-        if path := next((path for path in paths if path), None):
-            found[name] = path
-    if not found and part.home:
-        found = search_photos(part.home, names, part.split)
-        if found:
-            places = abbreviate(sorted({str(path.parent) for path in found.values()}))
-            logger.info(f"{part.path}: its photos are in {places}")
-    return found

@@ -25,17 +25,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from captioner.data.archives import unpack_first
 from captioner.data.caption_forms import FORMS
 from captioner.data.captions_file import SPLITS, DatasetError, abbreviate
+from captioner.data.flickr8k import TOKENS, find_text
 from captioner.data.names import is_picture
+from captioner.data.photo_search import picture_folders
 from captioner.data.text_per_photo import has_text_per_photo
 from captioner.files import remedy
 
 FOLDERS = ("annotations", "captions", "text", "images")  # where captions files lie
+_TEXT = (*FOLDERS, "flickr8k_text")
 _ARCHIVE = "annotations_"  # COCO's archives, unpacked into folders of their names
 _PHOTOS = (
     "",
@@ -58,10 +62,12 @@ _SPLIT_PHOTOS = (
     "{split}2017",
 )
 # Files that often lie beside captions files, but contain no captions.
+_OBJECTS = re.compile(r"(instances|person_keypoints|stuff|panoptic)_")
 _OTHER_FILES = re.compile(
-    r"(instances|person_keypoints|stuff|panoptic|image_info|deprecated-challenge)_"
-    r"|.*_image_info|\d+_stats\.json|dataset_infos?\.json|state\.json|package\.json|run\.json"
+    rf"{_OBJECTS.pattern}|(image_info|deprecated-challenge)_|.*_image_info|\d+_stats\.json"
+    r"|dataset_(infos?|dict)\.json|state\.json|package\.json|run\.json"
 )
+_TABLES = ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow")
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
 # The names of published files with one split each. Such a file keeps its split even if it lies
 # alone; in the name of any other file that lies alone, "train" or "val" may mean nothing.
@@ -108,31 +114,63 @@ def find_parts(data_dir: Path, release: str = "") -> list[Part]:
     for home in (data_dir, data_dir / "data"):
         if parts := _imagefolder(home):
             return parts
-    archives = [*data_dir.glob(f"{_ARCHIVE}*"), *data_dir.glob(f"{_ARCHIVE}*/annotations")]
-    named = (data_dir / name for name in (*FOLDERS, "flickr30k_images"))
-    for folder in (data_dir, *named, *sorted(archives)):
+    for folder in _places(data_dir):
         if files := _captions_files(folder):
             return _parts(folder, _of_release(files, release), _home(data_dir))
-    inside = sorted(folder for folder in data_dir.iterdir() if _has_captions(folder))
-    if inside:
-        places = abbreviate(map(str, inside))
-        raise DatasetError(f"the captions are not in {data_dir} itself; give the path {places}")
+    if parts := _imagefolder(data_dir, any_name=True):
+        return parts
+    if inside := sorted(folder for folder in data_dir.iterdir() if _has_captions(folder)):
+        raise _elsewhere(data_dir, inside)
     if has_text_per_photo(data_dir):
         return [Part(data_dir, None, (data_dir,))]
-    if tables := [*data_dir.glob("*.parquet"), *data_dir.glob("*/*.parquet")]:
-        raise DatasetError(
+    raise _no_captions_in(data_dir)
+
+
+def _places(data_dir: Path) -> Iterator[Path]:
+    """The folders where captions files may lie."""
+    names = _names(data_dir)
+    yield data_dir
+    for usual in (*FOLDERS, "flickr30k_images"):
+        yield from (data_dir / name for name in names if name.lower() == usual)
+    for name in names:  # archives, unpacked into folders of their names
+        if name.lower() == "annotations" or name.startswith(_ARCHIVE):
+            yield data_dir / name
+            yield data_dir / name / "annotations"
+
+
+def _elsewhere(data_dir: Path, folders: Iterable[Path]) -> DatasetError:
+    places = abbreviate(map(str, folders))
+    return DatasetError(f"the captions are not in {data_dir} itself; give the path {places}")
+
+
+def _no_captions_in(data_dir: Path) -> DatasetError:
+    """The error for a folder without captions files, which says what is there instead."""
+    if find_text(data_dir, TOKENS):
+        return DatasetError(
+            f"{data_dir} has Flickr8k in its official layout, with its splits; use --dataset "
+            f"flickr8k:{data_dir}"
+        )
+    if tables := [path for form in _TABLES for path in data_dir.glob(form)]:
+        return DatasetError(
             f"{abbreviate(map(str, sorted(tables)))} cannot be read; write the photos in it as "
             "files, and their names and captions as metadata.csv beside them"
         )
-    raise DatasetError(
-        f"no captions file is in {data_dir} or its folders {', '.join(FOLDERS)}; put one there, "
-        f"named {FORMS}"
+    below = (Path(folder) for folder, _ in picture_folders(data_dir))
+    if inside := [folder for folder in below if _has_captions(folder)]:
+        return _elsewhere(data_dir, [min(inside, key=lambda folder: len(folder.parts))])
+    places = list(_places(data_dir))
+    remedy = unpack_first(places) or f"put one there, named {FORMS}"
+    others = {name: None for place in places for name in _names(place) if _OBJECTS.match(name)}
+    if others:
+        remedy = f"there are no captions in {abbreviate(others)}, so {remedy}"
+    return DatasetError(
+        f"no captions file is in {data_dir} or its folders {', '.join(FOLDERS)}; {remedy}"
     )
 
 
 def _home(folder: Path) -> Path:
     """The folder of the data set, of which `folder` may be the part with the captions."""
-    while folder.name in FOLDERS or folder.name.startswith(_ARCHIVE):
+    while folder.name.lower() in _TEXT or folder.name.startswith(_ARCHIVE):
         folder = folder.parent
     return folder
 
@@ -144,14 +182,19 @@ def _has_captions(folder: Path) -> bool:
     return any(_captions_files(place) for place in places)
 
 
-def _imagefolder(home: Path) -> list[Part]:
-    """The parts of Hugging Face's layout, in which the folder of each split has its own file."""
+def _imagefolder(home: Path, any_name: bool = False) -> list[Part]:
+    """The parts of a data set in which the folder of each split has its own captions file, as in
+    Hugging Face's layout, where the file is called metadata; with `any_name`, it may have another
+    name."""
     parts = []
     for name in _names(home):
         if name.lower() not in SPLITS:
             continue
-        if found := [f for f in _captions_files(home / name) if f.stem.lower() == "metadata"]:
-            parts.append(Part(found[0], SPLITS[name.lower()], (home / name,)))
+        files = _captions_files(home / name)
+        found = [f for f in files if any_name or f.stem.lower() == "metadata"]
+        if len(found) == 1 or (found and not any_name):
+            own = home / name
+            parts.append(Part(found[0], SPLITS[name.lower()], (own, own / "images"), own))
     return parts
 
 

@@ -17,6 +17,10 @@ _PICTURES = frozenset(
 )
 
 
+# COCO 2014 has this in front of the names that the same photos have in COCO 2017.
+_COCO_2014 = re.compile(r"^coco_(train|val|test)2014_(?=\d)")
+
+
 def relative_name(name: Any) -> str:
     """`name` without "." parts.
 
@@ -96,7 +100,13 @@ def _pictures_by_id(folder: Path) -> dict[str, list[str]]:
 
 def picture_id(stem: str) -> str:
     """A key that is equal for names without extensions, and for numbers, such as 000042 and 42."""
-    return name_key(stem.lstrip("0") if stem.isdecimal() else stem)
+    stem = without_release(name_key(stem))
+    return stem.lstrip("0") if stem.isdecimal() else stem
+
+
+def without_release(key: str) -> str:
+    """The key that a photo of COCO 2014 has in COCO 2017. Keys of other files are unchanged."""
+    return _COCO_2014.sub("", key)
 
 
 def _names(folder: Path) -> list[str]:

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from captioner.data.caption_forms import read_lines, read_text
 from captioner.data.captions_file import CaptionsFile, Row, abbreviate, collect, row_of
 from captioner.data.photo_search import picture_folders
+from captioner.data.text import name_key
+from captioner.data.text_files import read_lines, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def read_text_per_photo(home: Path) -> CaptionsFile:
 
     def parse(pair: tuple[str, str]) -> Row:
         name, text = pair
-        if not text.endswith(".json"):
+        if not text.lower().endswith(".json"):
             return row_of({"image": name, "captions": read_lines(home / text)})
         entry: Any = json.loads(read_text(home / text))
         if not isinstance(entry, dict):
@@ -57,10 +58,13 @@ def _pairs(home: Path) -> Iterator[tuple[str, str]]:
     """The relative name of each photo, and that of the file with its captions; "" if it has none.
     img2dataset writes each caption into two files, of which the first is read."""
     for folder, pictures in picture_folders(home):
-        names = set(os.listdir(folder))
+        on_disk = {name: name for name in os.listdir(folder)}
+        similar = {name_key(name): name for name in on_disk}  # in another Unicode form or case
         inside = os.path.relpath(folder, home).replace(os.sep, "/")
         for picture in pictures:
             stem = os.path.splitext(picture)[0]
-            text = next((stem + end for end in _ENDINGS if stem + end in names), "")
+            names = [stem + end for end in _ENDINGS]
+            texts = (on_disk.get(name) or similar.get(name_key(name)) for name in names)
+            text = next(filter(None, texts), "")
             path = "" if inside == "." else f"{inside}/"
             yield path + picture, path + text if text else ""

@@ -192,6 +192,37 @@ LAYOUTS: dict[str, tuple[Files, dict]] = {
             "val2017/val2017/7.jpg": ("7", "val", ("a cat",)),
         },
     ),
+    "COCO, its annotations two folders deep": (
+        {
+            "Annotations/annotations/captions_val2017.json": coco((7, "7.jpg", "a cat")),
+            "val2017/7.jpg": b"",
+        },
+        {"val2017/7.jpg": ("7", "val", ("a cat",))},
+    ),
+    "COCO 2014's captions with the photos of COCO 2017": (
+        {
+            "dataset_coco.json": {
+                "images": [
+                    {"filename": "COCO_val2014_000000000007.jpg", "filepath": "val2014"}
+                    | {"cocoid": 7, "split": "test", "sentences": [{"raw": "A cat"}]}
+                ],
+            },
+            "train2017/000000000007.jpg": b"",
+        },
+        {"train2017/000000000007.jpg": ("7", "test", ("A cat",))},
+    ),
+    "one's own, a captions file in the folder of each split": (
+        {
+            "train/captions.csv": "image,caption\na.jpg,a dog\n",
+            "train/images/a.jpg": b"",
+            "val/captions.jsonl": '{"image": "a.jpg", "text": "a cat"}',
+            "val/a.jpg": b"",
+        },
+        {
+            "train/images/a.jpg": ("train/a", "train", ("a dog",)),
+            "val/a.jpg": ("val/a", "val", ("a cat",)),
+        },
+    ),
     "imagefolder with a column for each caption": (
         {
             "dev/metadata.csv": "file_name,split,caption_0,caption_1\na.jpg,dev,a cat,one cat\n",

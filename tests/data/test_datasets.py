@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.coco import read_coco_subset
+from captioner.data.coco import has_official_val, read_coco_subset
 from captioner.data.datasets import (
     DatasetError,
     Record,
@@ -143,6 +143,13 @@ def test_missing_flickr8k_text(tmp_path: Path, name: str) -> None:
         read_flickr8k(tmp_path)
 
 
+def test_flickr8k_is_found_wherever_it_was_unpacked(tmp_path: Path) -> None:
+    make_flickr8k(tmp_path, "Flickr8k_text/Flickr8k_text", "some/folder")
+    for photo in (tmp_path / "some" / "folder").iterdir():
+        photo.rename(photo.with_suffix(".JPG"))
+    assert [r.image_id for r in read_flickr8k(tmp_path)] == list("abcde")
+
+
 def test_flickr8k_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="unpack the official"):
         read_flickr8k(tmp_path / "nowhere")
@@ -159,6 +166,28 @@ def test_coco_order_and_addresses(tmp_path: Path) -> None:
     assert three == Record("3", path, ("only one of 3",), "train", url)
     assert seven.captions == ("first of 7", "second of 7")
     assert seven.url == "http://mirror.example/seven.jpg"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "photos"),
+    [
+        ("annotations/annotations", "images/{}2014"),
+        ("annotations_trainval2014/annotations", "{0}2014/{0}2014"),
+    ],
+)
+def test_coco_where_its_archives_were_unpacked(
+    tmp_path: Path, annotations: str, photos: str
+) -> None:
+    path = write_coco(tmp_path, coco_content(), "val")
+    (tmp_path / annotations).mkdir(parents=True, exist_ok=True)
+    path.rename(tmp_path / annotations / path.name)
+    (record, _) = read_coco(tmp_path, "val")
+    assert record.path.parent == tmp_path / "val2014" and not has_official_val(tmp_path)
+    folder = tmp_path / photos.format("val")
+    folder.mkdir(parents=True)
+    (folder / record.path.name).touch()
+    (record, _) = read_coco(tmp_path, "val")
+    assert record.path.parent == folder and record.path.is_file() and has_official_val(tmp_path)
 
 
 def test_coco_val_needs_only_its_own_file(tmp_path: Path) -> None:

@@ -89,6 +89,28 @@ def test_a_folder_above_the_data_set_or_another_release_is_called_that(tmp_path:
         read_dataset("flickr8k", tmp_path / "kaggle")
 
 
+def test_what_is_there_instead_of_captions_is_said(tmp_path: Path) -> None:
+    for number, (files, message) in enumerate(
+        (
+            ({"annotations.zip": b"", "train/a.jpg": b""}, r"unpack annotations\.zip first"),
+            ({"a/b/c/captions.csv": "image,caption\na.jpg,x\n"}, r"give the path .*a/b/c$"),
+            ({"Flickr8k_text/Flickr8k.token.txt": "x"}, r"official layout.* --dataset flickr8k:"),
+            ({"dataset_dict.json": {}, "train/data.arrow": b""}, r"data\.arrow cannot be read"),
+            ({"annotations/instances_val2017.json": {}}, r"no captions in instances_val2017\.json"),
+        )
+    ):
+        with pytest.raises(DatasetError, match=message):
+            read_folder(make(tmp_path / str(number), files))
+    make(tmp_path / "p", {"captions.csv": "image,caption\na.jpg,x\n", "images.zip": b""})
+    with pytest.raises(DatasetError, match=r"1 of its 1 images are missing .*; unpack images\.zip"):
+        read_folder(tmp_path / "p")
+    objects = coco((9, "9.jpg", ""))
+    objects["annotations"] = [{"id": 1, "image_id": 9, "bbox": [], "category_id": 1}]
+    make(tmp_path, {"boxes/instances_val2017.json": objects})
+    with pytest.raises(DatasetError, match=r"has no captions; take the file .* captions_"):
+        read_folder(tmp_path / "boxes" / "instances_val2017.json")
+
+
 def test_a_split_without_photos_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,6 +191,8 @@ def test_half_a_character_in_a_name_is_one_sentence(tmp_path: Path) -> None:
     [
         ("excel.csv", "image\tcaption\r\na#1.jpg\tA dog #2\r\n".encode("utf-16")),
         ("lines.jsonl", '{"image": "a#1.jpg", "text": "A dog #2"}\r\n'.encode("utf-16")),
+        ("no-mark.csv", "image,caption\na#1.jpg,A dog #2\n".encode("utf-16-le")),
+        ("no-mark.jsonl", '{"image": "a#1.jpg", "text": "A dog #2"}\n'.encode("utf-16-be")),
         ("old-mac.token", b"a#1.jpg#0\tA dog #2\rb.jpg#0\tA cat\r"),
         (
             "old-mac.jsonl",

@@ -69,6 +69,17 @@ def test_hidden_test_sets_are_left_out(tmp_path: Path, caplog: pytest.LogCapture
         ("stems.csv", "image_id,caption\nb,x\n", "b"),
         ("numbers.csv", "image_id,caption\n7,x\n", "7"),
         ("results.json", '[{"image_id": 7, "caption": "x"}]', "7"),
+        ("no-columns.tsv", "b.jpg\tx\n", "b"),
+        ("no-columns.csv", "b.jpg;x\n", "b"),
+        ("captions.txt", "b.jpg#0\tx\n", "b"),
+        ("open-clip.csv", "title\tfilepath\nx\tb.jpg\n", "b"),
+        ("numbered.csv", "title,image,caption_0\nno,b.jpg,x\n", "b"),
+        (
+            "nan.json",
+            '[{"image": "a.jpg", "caption": NaN}, {"image": "b.jpg", "text": "x", "split": NaN}]',
+            "b",
+        ),
+        ("nested.jsonl", '{"image": "b.jpg", "sentences": [{"raw": "x"}]}', "b"),
     ],
 )
 def test_as_pandas_and_others_write_them(
@@ -77,6 +88,24 @@ def test_as_pandas_and_others_write_them(
     make(tmp_path, {name: content, "000007.jpg": b"", "b.txt": b"", "._b.jpg": b""} | PHOTOS)
     (record,) = read_folder(tmp_path, val_fraction=0)
     assert (record.image_id, record.captions) == (expected, ("x",))
+
+
+def test_quotes_of_a_table_with_tabs_may_be_part_of_the_text(tmp_path: Path) -> None:
+    rows = 'image\tcaption\na.jpg\t"Stop" says a sign, 6" wide\nb.jpg\t"Go on\n'
+    make(tmp_path, {"captions.tsv": rows} | PHOTOS)
+    found = {r.image_id: r.captions for r in read_folder(tmp_path, val_fraction=0)}
+    assert found == {"a": ('"Stop" says a sign, 6" wide',), "b": ('"Go on',)}
+    excel = 'image\tcaption\na.jpg\t"two\nlines and ""quotes"""\n'
+    make(tmp_path, {"captions.tsv": excel})
+    (record,) = read_folder(tmp_path, val_fraction=0)
+    assert record.captions == ('two lines and "quotes"',)
+
+
+def test_the_name_of_a_text_beside_a_photo_may_be_written_differently(tmp_path: Path) -> None:
+    names = {"A.JPG": b"", "A.TXT": "a dog", "caf\xe9.jpg": b"", "cafe\u0301.txt": "a cat"}
+    make(tmp_path, names)
+    found = {r.captions for r in read_folder(tmp_path, val_fraction=0)}
+    assert found == {("a dog",), ("a cat",)}
 
 
 def test_a_text_for_each_photo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,6 +177,14 @@ def test_an_empty_column_does_not_hide_another(tmp_path: Path) -> None:
         ("c.json", '{"images": [', "download it again"),
         ("c.csv", "x" * 200_000, "line 1: field larger than field limit"),
         ("c.csv", "version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
+        ("c.tsv", "a dog\thttps://example.com/1.jpg\n", "download the photos first"),
+        ("c.csv", "url,caption\nx,a dog\n", "download the photos first, for instance with img2"),
+        ("c.jsonl", '{"image_url": "x", "text": "y"}', "only the image's address: download"),
+        (
+            "c.csv",
+            "PK\3\4",
+            "is an archive or a spreadsheet; unpack it .* or save the table as CSV",
+        ),
         ("c.json", "version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
     ],
 )
