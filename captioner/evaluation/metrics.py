@@ -4,12 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
-import subprocess
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +13,20 @@ import numpy as np
 import regex
 
 from captioner.data.text import plain_letters
-from captioner.errors import CaptionerError
 from captioner.evaluation.bootstrap import interval
+from captioner.evaluation.java_process import MetricsUnavailable, started
 
 logger = logging.getLogger(__name__)
 
-_JAVA = "METEOR and the tokenizer need a Java runtime (Debian: default-jre-headless)."
 # Vertical bars, by which METEOR separates the captions that it is sent, and punctuation of other
 # scripts, such as the full stop of Hindi, which the tokenizer's own list lacks.
 _MARKS = regex.compile(r"\|+|(?V1)[\p{P}--\p{ASCII}]+")
-METEOR_SECONDS = 1800.0  # limit for a whole data set, which normally takes minutes
+# Limits in seconds. METEOR and the tokenizer normally take minutes for a whole data set.
+JAVA_SECONDS, TOKENIZER_SECONDS, METEOR_SECONDS = 60.0, 1800.0, 1800.0
+# Java's own notes may precede an answer: warnings, or what JAVA_TOOL_OPTIONS asks for.
+_BEGIN = "beginofcaptions"
+_NUMBERS = regex.compile(rb"[-+.\deE\s]+")
 ORDERS = 4  # BLEU-4: n-grams of one to four words
-
-
-class MetricsUnavailable(CaptionerError, RuntimeError):
-    """The scorers cannot run here; the message says what to install."""
 
 
 def require_metrics() -> None:
@@ -42,22 +37,8 @@ def require_metrics() -> None:
         raise MetricsUnavailable(
             "pycocoevalcap is not installed. Run: pip install -r requirements-train.txt"
         ) from None
-    _require_java()
-
-
-def _require_java() -> None:
-    """Runs Java once, because every Mac has a /usr/bin/java even if no Java is installed."""
-    if shutil.which("java") is None:
-        raise MetricsUnavailable(_JAVA)
-    try:
-        tried = subprocess.run(
-            ["java", "-version"], capture_output=True, text=True, errors="replace", timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MetricsUnavailable(f"Java does not run ({error}). {_JAVA}") from error
-    if tried.returncode:
-        said = " ".join(tried.stderr.split())[:200]
-        raise MetricsUnavailable(f"Java does not run ({said}). {_JAVA}")
+    with started(["-version"], JAVA_SECONDS) as java:  # every Mac has a /usr/bin/java without Java
+        java.exchange()
 
 
 @dataclass(frozen=True)
@@ -119,36 +100,28 @@ def assess(references: Mapping[str, Sequence[str]], captions: Mapping[str, str])
 def _meteor(truth: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[str]]) -> float:
     """METEOR of tokenized captions, in 0..1.
 
-    The Java process that computes it ends with this call, after `METEOR_SECONDS` at the latest.
+    This calls the Java program of pycocoevalcap with pycocoevalcap's options, but not its class.
+    That class takes every line that Java prints for an answer, also Java's own notes.
     """
-    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.meteor import meteor
 
-    meteor = Meteor()
-    java, late = meteor.meteor_p, threading.Event()
+    command = ["-Xmx2G", "-jar", meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+    folder, remedy = Path(meteor.__file__).parent, "Score again, or fewer photos."
+    with started(command, METEOR_SECONDS, folder, remedy) as java:
+        answers = (line.decode() for line in java.lines() if _NUMBERS.fullmatch(line))
+        counts = []
+        for image_id, references in truth.items():
+            java.ask(" ||| ".join(["SCORE", *references, *ours[image_id]]))
+            counts.append(_next(answers).strip())
+        java.ask(" ||| ".join(["EVAL", *counts]))
+        # The scores of the captions, then that of all of them.
+        return [float(_next(answers)) for _ in range(len(counts) + 1)][-1]
 
-    def give_up() -> None:
-        late.set()
-        java.kill()  # then `compute_score`, which waits for its answer, reads the end of the pipe
 
-    watch = threading.Timer(METEOR_SECONDS, give_up)
-    watch.daemon = True
-    watch.start()
-    try:
-        return meteor.compute_score(truth, ours)[0]
-    except (OSError, ValueError) as error:
-        why = "ended early, perhaps because memory was short"
-        if late.is_set():
-            why = f"was not done after {METEOR_SECONDS:g} seconds"
-        raise MetricsUnavailable(f"METEOR's Java {why}. Score again, or fewer photos.") from error
-    finally:
-        watch.cancel()
-        java.kill()
-        java.wait()
-        for pipe in filter(None, (java.stdin, java.stdout, java.stderr)):
-            with contextlib.suppress(OSError):  # it has bytes that can no longer be sent
-                pipe.close()
-        if meteor.lock.locked():  # after an error; METEOR's destructor would wait for it forever
-            meteor.lock.release()
+def _next(answers: Iterator[str]) -> str:
+    for answer in answers:
+        return answer
+    raise ValueError("it has ended early")
 
 
 def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -171,17 +144,14 @@ def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     folder = Path(ptbtokenizer.__file__).parent
-    command = ["java", "-Dfile.encoding=UTF-8", "-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR]
+    command = ["-Dfile.encoding=UTF-8", "-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     lines = [plain_letters(text) for some in texts.values() for text in some]
-    content = "".join(f"{line}\n" for line in lines).encode()
-    try:
-        done = subprocess.run(
-            command, cwd=folder, input=content, capture_output=True, check=True, timeout=1800
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise MetricsUnavailable(f"the tokenizer failed ({error}). {_JAVA}") from error
-    found = done.stdout.decode(errors="replace").removesuffix("\n").split("\n")
+    content = "".join(f"{line}\n" for line in [_BEGIN, *lines]).encode()
+    with started(command, TOKENIZER_SECONDS, folder) as java:
+        printed = java.exchange(content)
+    _, _, answer = printed.decode(errors="replace").replace("\r\n", "\n").partition(f"{_BEGIN}\n")
+    found = answer.removesuffix("\n").split("\n")
     if len(found) != len(lines):
         raise MetricsUnavailable(
             f"the tokenizer was given {len(lines)} captions and gave {len(found)} back, so no "

@@ -1,6 +1,5 @@
 """Scores with their intervals: the real scorers, and our arithmetic against theirs."""
 
-import gc
 import os
 import shutil
 from importlib import import_module
@@ -34,7 +33,7 @@ def random_captions(seed: int, images: int) -> tuple[list[list[str]], list[str]]
     return references, captions
 
 
-def test_scores_of_right_and_wrong_captions(metrics, capfd):
+def test_scores_of_right_and_wrong_captions(metrics, capfd, tmp_path, monkeypatch):
     installed = times_of_package()
     references = {
         "1": ["A dog runs through the tall grass.", "The dog is running in a field of grass."],
@@ -49,6 +48,10 @@ def test_scores_of_right_and_wrong_captions(metrics, capfd):
         "2": "two men ride their small red bikes",
         "1": references["2"][0],
     }
+    java = tmp_path / "java"  # says something of its own first, as with some JAVA_TOOL_OPTIONS
+    java.write_text(f'#!/bin/sh\necho "[warning] 17 3.5"\nexec {shutil.which("java")} "$@"\n')
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     wrong = assess(references, mixed)
     for name, value in wrong.scores.items():
         assert 0 <= value < right[name], name
@@ -122,7 +125,11 @@ def test_java_that_does_not_run(tmp_path, monkeypatch, script: str | None, reaso
 
 @pytest.mark.parametrize(
     ("then", "reason"),
-    [("exec sleep 600", "not done after 1 seconds"), ("exit 1", "ended early")],
+    [
+        ("exec sleep 600", "not done after 1 seconds"),
+        ("sleep 600; exit", "not done after 1 seconds"),  # as a script around Java does
+        ("echo 'Java heap space' >&2; exit 1", "Java heap space"),
+    ],
 )
 def test_java_that_stops_in_the_middle(metrics, tmp_path, monkeypatch, then, reason) -> None:
     java, started = tmp_path / "java", tmp_path / "pid"
@@ -137,7 +144,6 @@ exec {shutil.which("java")} "$@"
     monkeypatch.setattr("captioner.evaluation.metrics.METEOR_SECONDS", 1.0)
     with pytest.raises(MetricsUnavailable, match=reason):
         assess({"a": ["a dog runs"], "b": ["a man"]}, {"a": "a dog", "b": "a man"})
-    gc.collect()  # calls pycocoevalcap's destructor, which must not wait forever
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
 
