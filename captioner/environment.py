@@ -140,7 +140,7 @@ def check_devices() -> None:
 
 
 def run_settled(module: str, options: argparse.Namespace) -> int:
-    """Calls `settle()`, then imports a module and calls its `run(options)`.
+    """Calls `settle()`, then imports a module and calls its `run(options)`. Prints errors.
 
     Returns:
         The exit status.
@@ -148,7 +148,7 @@ def run_settled(module: str, options: argparse.Namespace) -> int:
     try:
         settle()
         return importlib.import_module(module).run(options)
-    except EnvironmentUnusable as error:
+    except (CaptionerError, OSError) as error:
         return report(error)
     except KeyboardInterrupt:
         return 130

@@ -67,6 +67,13 @@ def reliability_diagram(groups: Sequence[dict[str, float]]) -> bytes:
     diagonal, the probability per word is the probability of being right. The bars are 95% intervals
     (`wilson_interval`).
     """
+    from matplotlib import style
+
+    with style.context("default"):  # a matplotlibrc may ask for LaTeX, which may be missing
+        return _reliability_diagram(groups)
+
+
+def _reliability_diagram(groups: Sequence[dict[str, float]]) -> bytes:
     from matplotlib.figure import Figure
 
     shares = np.array([group["share_right"] for group in groups])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -25,11 +24,10 @@ from tqdm import tqdm
 
 from captioner.captioner import Caption, Captioner
 from captioner.data.datasets import Record
-from captioner.data.images import ImageError
 from captioner.data.words import spaced
 from captioner.errors import report
 from captioner.evaluation.diversity import diversity, flaws, unknown_words
-from captioner.evaluation.metrics import MetricsUnavailable, assess, require_metrics
+from captioner.evaluation.metrics import assess, require_metrics
 from captioner.evaluation.report import write_report
 from captioner.evaluation.subject import EXPECTED, features_of, load_subject, save_result
 from captioner.model.decoding_options import OPTIONS_OF, DecodingOptions
@@ -153,18 +151,17 @@ def run(options: argparse.Namespace) -> int:
         found = examine(
             subject.captioner, records, options.decoding, subject.cache, subject.train_captions
         )
-    except (*EXPECTED, MetricsUnavailable) as error:
+    except EXPECTED as error:
         return report(error)
     what = {"dataset": subject.name, "split": options.split, "strategy": options.strategy}
     scores = what | found.scores
-    if options.save:
-        save_result(Path(options.checkpoint), "scores", scores, SAME)
     status = 0
-    if options.report:
-        try:
+    try:  # the scores took long, so they are printed even if this fails
+        if options.save:
+            save_result(Path(options.checkpoint), "scores", scores, SAME)
+        if options.report:
             write_report(options.report, records, found.captions, found.cider, scores)
-        except (OSError, ImageError) as error:  # the scores took long, so they are printed anyway
-            print(f"error: the report was not written: {error}", file=sys.stderr)
-            status = 1
+    except EXPECTED as error:
+        status = report(error)
     print(json.dumps(scores))
     return status

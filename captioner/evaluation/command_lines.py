@@ -12,7 +12,7 @@ from pathlib import Path
 
 from captioner.data.datasets import DATASETS
 from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
-from captioner.files import user_path
+from captioner.files import check_writable, user_path, write_fault
 from captioner.model.decoding_options import (
     DEFAULTS,
     OPTIONS_OF,
@@ -50,7 +50,7 @@ def scores_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
         help="write a page with the best, median and worst 20 captions, their photos and attention",
     )
     options = _checked(parser, arguments)
-    _check_folder_of(parser, "--report", options.report)
+    _check_file(parser, "--report", options.report)
     names = {name for some in OPTIONS_OF.values() for name in some}
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if foreign := given.keys() - set(OPTIONS_OF[options.strategy]):
@@ -85,7 +85,7 @@ def samples_options(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--diagram", type=user_path, metavar="FILE", help="draw the calibration into this PNG file"
     )
     options = _checked(parser, arguments)
-    _check_folder_of(parser, "--diagram", options.diagram)
+    _check_file(parser, "--diagram", options.diagram)
     try:
         for temperature in options.temperatures:
             DecodingOptions("sample", temperature=temperature)
@@ -150,11 +150,27 @@ def _checked(
         parser.error(f"--data-dir: there is no folder {options.data_dir}")
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit is {options.limit}: it must be at least 1")
-    if options.save and not Path(options.checkpoint).is_dir():
-        parser.error(f"--save needs a checkpoint directory, and {options.checkpoint} is not one")
+    if options.save:
+        if not Path(options.checkpoint).is_dir():
+            parser.error(
+                f"--save needs a checkpoint directory, and {options.checkpoint} is not one"
+            )
+        _check_folder(parser, Path(options.checkpoint), "checkpoint, or leave --save out")
     return options
 
 
-def _check_folder_of(parser: argparse.ArgumentParser, option: str, file: Path | None) -> None:
-    if file and not file.parent.is_dir():
+def _check_file(parser: argparse.ArgumentParser, option: str, file: Path | None) -> None:
+    if file is None:
+        return
+    if not file.parent.is_dir():
         parser.error(f"{option}: there is no folder {file.parent}")
+    if file.is_dir():
+        parser.error(f"{option}: {file} is a folder. Give the name of a file")
+    _check_folder(parser, file.parent, option)
+
+
+def _check_folder(parser: argparse.ArgumentParser, folder: Path, option: str) -> None:
+    try:
+        check_writable(folder)
+    except OSError as error:
+        parser.error(write_fault(folder, error, option))

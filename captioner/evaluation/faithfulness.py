@@ -260,7 +260,11 @@ def run(options: argparse.Namespace) -> int:
     except EXPECTED as error:
         return report(error)
     entry = {"dataset": subject.name, "split": options.split} | found
-    if options.save:
-        save_result(Path(options.checkpoint), "faithfulness", entry, SAME)
+    status = 0
+    try:  # the measuring took long, so its result is printed even if this fails
+        if options.save:
+            save_result(Path(options.checkpoint), "faithfulness", entry, SAME)
+    except EXPECTED as error:
+        status = report(error)
     print(json.dumps(entry))
-    return 0
+    return status

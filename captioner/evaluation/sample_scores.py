@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 
 from captioner.captioner import Caption, Captioner
-from captioner.checkpoint.checkpoint_folder import read_json, write_json
+from captioner.checkpoint.checkpoint_folder import write_json
 from captioner.checkpoint.file_names import METRICS
 from captioner.data.records import Record
 from captioner.data.words import split_words
 from captioner.errors import report
 from captioner.evaluation.calibration import calibration, reliability_diagram
 from captioner.evaluation.diversity import flaws, names_a_person
-from captioner.evaluation.subject import EXPECTED, features_of, load_subject
+from captioner.evaluation.subject import EXPECTED, features_of, load_subject, read_metrics
 from captioner.files import write_bytes
 from captioner.model.decoding_options import DEFAULTS, DecodingOptions
 from captioner.model.feature_cache import FeatureCache
@@ -64,9 +64,10 @@ def run(options: argparse.Namespace) -> int:
         if "calibration" in result and options.diagram:
             write_bytes(options.diagram, reliability_diagram(result["calibration"]))
         if "calibration" in result and options.save:
-            path = Path(options.checkpoint) / METRICS
-            write_json(path, read_json(path) | {"calibration": result["calibration"]})
-    except OSError as error:  # the measuring took long, so its result has been printed already
+            folder = Path(options.checkpoint)
+            metrics = read_metrics(folder) | {"calibration": result["calibration"]}
+            write_json(folder / METRICS, metrics)
+    except EXPECTED as error:  # the measuring took long, so its result has been printed already
         return report(error)
     return 0
 

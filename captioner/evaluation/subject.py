@@ -12,24 +12,19 @@ from typing import Any
 import numpy as np
 
 from captioner.captioner import Captioner
-from captioner.checkpoint.checkpoint_folder import (
-    CheckpointError,
-    read_config,
-    read_json,
-    write_json,
-)
+from captioner.checkpoint.checkpoint_folder import read_config, read_json, write_json
 from captioner.checkpoint.file_names import CARD, METRICS
 from captioner.checkpoint.model_card import is_untouched, model_card
-from captioner.data.datasets import DatasetError, Record, read_split
-from captioner.data.images import ImageError
+from captioner.data.datasets import Record, read_split
 from captioner.data.mixture import Source, names_in
+from captioner.errors import CaptionerError
 from captioner.files import write_bytes
-from captioner.model.feature_cache import FeatureCache, FeatureError
+from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import extract
 
 logger = logging.getLogger(__name__)
 
-EXPECTED = (DatasetError, CheckpointError, FeatureError, ImageError)  # errors of `load_subject`
+EXPECTED = (CaptionerError, OSError)  # errors that people can solve
 
 
 @dataclass(frozen=True)
@@ -46,8 +41,10 @@ class Subject:
 def load_subject(options: argparse.Namespace) -> Subject:
     """Loads the checkpoint and reads the photos that the options name.
 
-    Raises the errors of `EXPECTED`.
+    Raises the errors of `EXPECTED`, also if a result could not be saved at the end.
     """
+    if options.save:
+        read_metrics(Path(options.checkpoint))
     captioner = Captioner.from_pretrained(options.checkpoint)
     config = captioner.config
     records, train_captions = read_split(
@@ -76,6 +73,12 @@ def features_of(
     return captioner.features([r.path for r in records])
 
 
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics of a checkpoint; empty if it has none yet. Raises `CheckpointError`."""
+    path = folder / METRICS
+    return read_json(path, "Put a copy in its place, or move it away.") if path.exists() else {}
+
+
 def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequence[str]) -> None:
     """Adds a result to the metrics and the model card of a checkpoint.
 
@@ -87,13 +90,15 @@ def save_result(folder: Path, section: str, entry: Mapping[str, Any], same: Sequ
         section: The key of the list in the metrics to which the result is added.
         entry: The result.
         same: An earlier result is replaced if it is equal in these fields.
+
+    Raises the errors of `EXPECTED`.
     """
 
     def stays(other: Mapping[str, Any]) -> bool:
         differs = any(other.get(key) != entry.get(key) for key in same)
         return differs or other.get("images", 0) > entry.get("images", 0)
 
-    metrics = read_json(folder / METRICS)
+    metrics = read_metrics(folder)
     others = [other for other in metrics.get(section, ()) if stays(other)]
     metrics[section] = [*others, dict(entry)]
     write_json(folder / METRICS, metrics)

@@ -25,7 +25,7 @@ from captioner.data.datasets import Record
 from captioner.data.views import AS_IT_IS, View, further_views
 from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
-from captioner.evaluation.caption_scores import MetricsUnavailable, require_metrics
+from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
 from captioner.model.backbone import build_backbone, convolution_flop
 from captioner.model.backend import compiles_whole_steps, on_device, predict
 from captioner.model.caption_model import CaptionModel

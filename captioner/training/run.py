@@ -35,7 +35,8 @@ from captioner.data.datasets import Record
 from captioner.data.mixture import by_dataset, summary
 from captioner.data.views import further_views
 from captioner.data.vocabulary import Vocabulary
-from captioner.evaluation.caption_scores import MetricsUnavailable, evaluate, require_metrics
+from captioner.evaluation.caption_scores import evaluate
+from captioner.evaluation.metrics import MetricsUnavailable, require_metrics
 from captioner.files import write_bytes, write_fault
 from captioner.machine import cores
 from captioner.model import backend

@@ -8,14 +8,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy import toy_captioner
 
+from captioner import CheckpointError
 from captioner.data.datasets import DatasetError, Record
 from captioner.evaluation import caption_scores
-from captioner.evaluation.caption_scores import SAME, describe
+from captioner.evaluation.caption_scores import SAME, Evaluation, describe
 from captioner.evaluation.command_lines import samples_options, scores_options
-from captioner.evaluation.subject import read_split, save_result
+from captioner.evaluation.subject import Subject, load_subject, read_split, save_result
 from captioner.model.decoding_options import DecodingOptions
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,8 @@ def test_missing_data_and_checkpoints_are_named(metrics, tmp_path, capsys):
         (["--strategy", "sample", "--temperature", "0"], "from 0.01 to 100"),
         (["--limit", "0"], "at least 1"),
         (["--report", "missing/report.html"], "there is no folder missing"),
+        (["--report", "tests"], "--report: tests is a folder. Give the name of a file"),
+        (["--report", "/proc/report.html"], "/proc cannot be written to"),
         (["--save"], "--save needs a checkpoint directory"),
     ],
 )
@@ -153,6 +157,29 @@ def test_options_without_sense_are_refused_at_once(options, message, capsys):
     with pytest.raises(SystemExit):
         scores_options([*arguments, *options])
     assert message in capsys.readouterr().err
+
+
+def test_scores_that_cannot_be_saved_are_printed(metrics, tmp_path, monkeypatch, capsys):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    for name in ("config.json", "README.md"):
+        shutil.copy(BUNDLED / name, checkpoint)
+    arguments = [checkpoint, "--dataset", "folder", "--data-dir", tmp_path, "--split", "val"]
+    options = scores_options([*map(str, arguments), "--save"])
+    (checkpoint / "metrics.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"metrics\.json is damaged .* Put a copy in its"):
+        load_subject(options)
+    ready = Subject(toy_captioner(0, False), [], None, "folder", [])
+    done = Evaluation([], np.zeros(0), {"images": 2})
+    monkeypatch.setattr(caption_scores, "load_subject", lambda _: ready)
+    monkeypatch.setattr(caption_scores, "examine", lambda *_: done)
+    assert caption_scores.run(options) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["images"] == 2
+    assert said.err.startswith("error: ") and "metrics.json is damaged" in said.err
+    (checkpoint / "metrics.json").unlink()
+    assert caption_scores.run(options) == 0
+    assert json.loads((checkpoint / "metrics.json").read_text())["scores"][0]["images"] == 2
 
 
 @pytest.mark.parametrize("wanted", [["--save"], ["--diagram", "diagram.png"]])
