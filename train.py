@@ -301,6 +301,7 @@ def _run(
 
     backend.keep_compiled()
     # First of all: hosts have to find each other before anything is computed.
+    distribution.check(options.distribute, training.batch_size)
     kind = "none" if options.check else options.distribute
     processes = distribution.distribute(kind, training.batch_size)
     environment.check_devices()
@@ -320,6 +321,8 @@ def _run(
         with backend.float32_products(not training.mixed_precision):  # as in the run
             for line in plan.plan(records, given):
                 print(line, flush=True)
+        if options.distribute != "none":
+            print("The time is that of one device, without --distribute.")
         if options.push_to_hub:
             print(f"Hub: it would be published as {options.push_to_hub}")
         print("Nothing was kept. The same command without --check does it.")

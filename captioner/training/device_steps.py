@@ -67,7 +67,7 @@ class DeviceSteps:
         state = tuple([v.value for v in group] for group in groups)
         done, before = 0, None
         with tqdm(total=len(batches), unit="batch", leave=False, disable=None) as progress:
-            for count, pool, arrays in _calls(batches):
+            for count, pool, arrays in calls(batches):
                 state, mark = steps(state, pool, arrays, count)
                 done += count
                 # While one call runs, the next one is queued, so that the device does not wait.
@@ -99,7 +99,7 @@ def _loop(step: Callable[..., Any], state: Any, pool: Any, arrays: Any, count: A
     return state, state[-1][0] + 0
 
 
-def _calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+def calls(batches: CaptionBatches) -> Iterator[tuple[int, Any, dict[str, Any]]]:
     """For each call, the number of its batches, the pool, and the arrays (STEPS, batch, ...) on the
     device. Threads prepare the arrays of the next calls meanwhile."""
     import jax

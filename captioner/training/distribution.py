@@ -129,18 +129,33 @@ def distribute(kind: str, batch_size: int) -> Distribution:
     Raises:
         DistributionError: The devices or hosts cannot train together.
     """
-    if kind not in KINDS:
-        raise DistributionError(f"--distribute {kind}: it must be one of {', '.join(KINDS)}.")
+    check(kind, batch_size)
     if kind == "none":
         return Distribution()
-    if backend.name() != "jax":
+    if kind == "hosts":
+        _connect()
+        _check_batch_size(batch_size)
+    import jax
+
+    engine = keras.distribution.DataParallel(auto_shard_dataset=False)
+    return Distribution(jax.process_index(), jax.process_count(), engine)
+
+
+def check(kind: str, batch_size: int) -> None:
+    """Raises what `distribute` would raise, as far as this can be known without the other hosts."""
+    if kind not in KINDS:
+        raise DistributionError(f"--distribute {kind}: it must be one of {', '.join(KINDS)}.")
+    if kind != "none" and backend.name() != "jax":
         raise DistributionError(
             f"--distribute {kind} needs JAX, and Keras runs on {backend.name()}, where "
             "several devices would not take the same steps as one. Install jax and set "
             "KERAS_BACKEND=jax."
         )
-    if kind == "hosts":
-        _connect()
+    if kind == "devices":
+        _check_batch_size(batch_size)
+
+
+def _check_batch_size(batch_size: int) -> None:
     import jax
 
     devices = jax.device_count()
@@ -149,8 +164,6 @@ def distribute(kind: str, batch_size: int) -> Distribution:
             f"--batch-size {batch_size} cannot be divided among {devices} devices: give "
             f"{max(1, round(batch_size / devices)) * devices}."
         )
-    engine = keras.distribution.DataParallel(auto_shard_dataset=False)
-    return Distribution(jax.process_index(), jax.process_count(), engine)
 
 
 def _connect() -> None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from threading import Event
@@ -31,7 +32,8 @@ from captioner.model.backend import compiles_whole_steps, on_device, predict
 from captioner.model.caption_model import CaptionModel
 from captioner.model.feature_cache import FeatureCache
 from captioner.model.features import FeatureExtractor, extract
-from captioner.training.cross_entropy import RunContext, make_optimizer
+from captioner.training.cross_entropy import CrossEntropyTrainer, RunContext, make_optimizer
+from captioner.training.epoch_loop import Progress
 from captioner.training.finetuning import SHARE_OF_PHOTOS, room_for_photos, student_of
 from captioner.training.resident import room_on_device
 from captioner.training.run import RunOptions, config_of, extractor_for
@@ -193,11 +195,11 @@ def _step_of_cross_entropy(context: RunContext) -> tuple[int, float]:
     """The number of steps in an epoch, and the seconds that one takes."""
     training = context.config.training
     model = CaptionModel(context.config.model, training.label_smoothing, training.mixed_precision)
-    batches = context.batches(0)
-    steps = len(batches)
-    model.compile(make_optimizer(training, steps), jit_compile=compiles_whole_steps())
-    x, y = batches[steps // 2]
-    return steps, _seconds_of(lambda: model.train_on_batch(x, y))
+    trainer = CrossEntropyTrainer(model, context, partial(make_optimizer, training))
+    count = min(STEPS, trainer.batches)
+    last: Progress = {"batches": trainer.batches - count}
+    # These are the steps of a run, of which one call may take several.
+    return trainer.batches, _seconds_of(lambda: trainer.train_epoch(0, last, Event())) / count
 
 
 def _seconds_of_finetuning(context: RunContext, network: keras.Model) -> float:

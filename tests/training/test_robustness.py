@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from conftest import Mount, write_colours
@@ -347,6 +348,9 @@ def test_a_check_says_what_would_be_done_and_does_nothing(
     assert "holds this run already: it goes on" in said
     assert "photos as they are: 12 are there, 0 are to be made" in said
     assert contents(output) == before
+    if keras.backend.backend() != "jax":
+        message = command(data, output, "--check", "--distribute", "devices", fails=True)
+        assert "--distribute devices needs JAX" in message
     message = command(data, output, "--check", "--set", "model.dropout=0.1", fails=True)
     assert "holds another run (model.dropout was 0.3, now 0.1)" in message
 
