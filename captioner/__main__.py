@@ -140,7 +140,7 @@ def find_photos(given: Sequence[Path]) -> tuple[list[Path], int]:
             files = sorted(_files_in(path))
             pictures = [file for file in files if _may_be_photo(file)]
             if others := len(files) - len(pictures):
-                _report(f"{path}: {others} files are left out, because they are not pictures.")
+                _report(f"{path}: files that are not pictures are left out ({others}).")
             photos += pictures
         elif path.exists():
             photos.append(path)

@@ -74,13 +74,13 @@ class ModelConfig:
     rows: Size  # of the feature map
     columns: Size  # of the feature map
     channels: Size  # of a location
-    embedding_dim: Size = 256  # of a word and of an annotation vector
-    units: Size = 512  # of the GRU
-    attention_units: Size = 512  # of the layer that scores each location
+    embedding_dim: Size = 256  # numbers in the vector of a word, and in that of a cell of the photo
+    units: Size = 512  # numbers in the state of the GRU
+    attention_units: Size = 512  # width of the layer that scores each cell
     dropout: Below1 = 0.3  # on features, word embeddings and the output layer
-    initial_state: Literal["mean", "zeros"] = "mean"  # mean annotation (3.1.2), or "zeros"
-    gate: bool = True  # the scalar beta of section 4.2.1, on the context vector
-    deep_output: bool = True  # context and word embedding reach the output layer (equation 7)
+    initial_state: Literal["mean", "zeros"] = "mean"  # made from the mean annotation; or "zeros"
+    gate: bool = True  # whether a gate scales the context vector (Xu et al. 2015, section 4.2.1)
+    deep_output: bool = True  # whether context and word reach the output layer (equation 7 there)
 
     def __post_init__(self) -> None:
         _check_fields("model", self)
@@ -102,35 +102,35 @@ class TrainingConfig:
     A field added later must have a default by which nothing changes: see `_parse`.
     """
 
-    epochs: Count = 20  # of cross-entropy, at most
-    batch_size: Count = 32  # images; each brings its captions along
-    captions_per_image: Count = 5  # in each epoch; of more, others are chosen each time
-    learning_rate: Positive = 1e-3  # peak, after the warm-up
+    epochs: Count = 20  # the most epochs of cross-entropy
+    batch_size: Count = 32  # photos in a step, each with its captions
+    captions_per_image: Count = 5  # of a photo in an epoch; if it has more, some are drawn
+    learning_rate: Positive = 1e-3  # of cross-entropy, at its highest
     schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate; or "constant"
-    warmup_steps: Natural = 200  # of the cosine
+    warmup_steps: Natural = 200  # steps in which a cosine schedule rises to the highest rate
     weight_decay: Below1 = 1e-4  # of AdamW
     clip_norm: Positive = 5.0  # the largest norm of a gradient
     label_smoothing: Below1 = 0.1  # share of the target that is spread over all words
     patience: Count = 4  # epochs without a better validation loss before stopping
-    max_words: Count = 30  # longer captions are cut
-    vocabulary_limit: Count = 5000  # words, besides the four special tokens
+    max_words: Count = 30  # words of a training caption; longer ones are cut
+    vocabulary_limit: Count = 5000  # the most words, besides the four special tokens
     min_count: Count = 1  # words that occur less often in the training captions are unknown
     seed: Natural = 0  # of weights, order, dropout, samples, and of the choice of photos
-    mixed_precision: bool = False  # products in bfloat16, for GPUs
-    mixed_extraction: bool = False  # the same for the features
-    mirror: bool = False  # each training photo is seen mirrored too, in other epochs
-    crops: Crops = 0  # of each training photo so many random parts are seen too
-    finetune_from: str = ""  # the first block of the backbone that learns too; none if empty
-    finetune_epochs: Count = 2  # of that, from photos
-    finetune_image_size: Pixels = 299  # pixels, both sides; fewer cost less, see `finetuning`
-    finetune_learning_rate: UpTo1 = 5e-5  # of the backbone, at its peak
-    decoder_learning_rate: Rate = 1e-4  # of the decoder, meanwhile and in the epochs after it
-    polish_epochs: Count = 1  # of the decoder alone, on the features of the tuned backbone
-    cider_epochs: CountFrom0 = 0  # of self-critical training, after those of cross-entropy
-    cider_learning_rate: UpTo1 = 2e-4  # of self-critical training, throughout
-    cider_overuse: Weight = 0.0  # weight of the penalty on words used more often than people do
-    cider_captions: Literal["all", "people"] = "all"  # rewarded: "all", or those by "people"
-    cider_blend: UpTo1 = 0.25  # 0 keeps the weights before this phase, 1 those of its best epoch
+    mixed_precision: bool = False  # whether matrix products are in bfloat16, for GPUs
+    mixed_extraction: bool = False  # whether features are made by products in bfloat16, for GPUs
+    mirror: bool = False  # whether training photos are also shown mirrored, in other epochs
+    crops: Crops = 0  # random parts of each training photo that are shown, too, in other epochs
+    finetune_from: str = ""  # the first block of the backbone that is trained, too; none if empty
+    finetune_epochs: Count = 2  # the most epochs of fine-tuning, which trains the backbone, too
+    finetune_image_size: Pixels = 299  # width and height of its photos, in pixels; fewer cost less
+    finetune_learning_rate: UpTo1 = 5e-5  # of the backbone in fine-tuning, at its highest
+    decoder_learning_rate: Rate = 1e-4  # of the decoder in fine-tuning and polishing, likewise
+    polish_epochs: Count = 1  # the most epochs of polishing: the decoder alone, after fine-tuning
+    cider_epochs: CountFrom0 = 0  # epochs of self-critical training, after all others
+    cider_learning_rate: UpTo1 = 2e-4  # of self-critical training, always the same
+    cider_overuse: Weight = 0.0  # weight of the penalty on words used more often than by people
+    cider_captions: Literal["all", "people"] = "all"  # references: "all", or captions by "people"
+    cider_blend: UpTo1 = 0.25  # 0: weights before self-critical training, 1: of its best epoch
 
     def __post_init__(self) -> None:
         _check_fields("training", self)
