@@ -50,7 +50,7 @@ def test_a_folder_with_odd_files(
     assert "broken.jpg" in broken["error"] and "captions" not in broken
     reported = captured.err.splitlines()
     assert any("broken.jpg" in line for line in reported)
-    assert any("1 files are left out" in line for line in reported)
+    assert any("that are not pictures are left out (1)" in line for line in reported)
     captioner = Captioner.from_pretrained(BUNDLED_CHECKPOINT)
     expected = captioner.caption(good["file"], 2, seed=7, region=(0, 0, 0.5, 1), prefix="a")
     assert [c["text"] for c in good["captions"]] == [c.text for c in expected]
@@ -164,7 +164,7 @@ def test_photos_without_an_extension_or_behind_links_are_found(
     photos, missing = find_photos([album])
     names = ["0a1b2c", "IMG_1.HEIC", "gone.jpg", "linked/TOWER.JPG"]
     assert [p.relative_to(album).as_posix() for p in photos] == names
-    assert missing == 0 and "1 files are left out" in capsys.readouterr().err
+    assert missing == 0 and "that are not pictures are left out (1)" in capsys.readouterr().err
 
 
 def test_a_name_of_several_lines_is_printed_on_one(capsys: pytest.CaptureFixture[str]) -> None:
