@@ -66,11 +66,19 @@ def features_of(
 ) -> np.ndarray:
     """The features of up to a batch of photos, float16 (records, locations, channels).
 
-    They come from `cache`, or from the photos if it is None. Raises `ImageError`.
+    They come from `cache`, or from the photos if it is None. Raises `ImageError` with the path of a
+    photo that cannot be read.
     """
     if cache is not None:
         return cache.gather([r.image_id for r in records])
-    return captioner.features([r.path for r in records])
+    return captioner.features_of_pixels(np.stack([_pixels(captioner, r) for r in records]))
+
+
+def _pixels(captioner: Captioner, record: Record) -> np.ndarray:
+    try:
+        return captioner.pixels(record.path)
+    except ImageError as error:  # which has the file's name only
+        raise ImageError(f"{record.path}: {error}") from error
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

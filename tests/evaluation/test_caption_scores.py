@@ -14,10 +14,17 @@ from toy import toy_captioner
 
 from captioner import CheckpointError
 from captioner.data.datasets import DatasetError, Record
+from captioner.data.images import ImageError
 from captioner.evaluation import caption_scores
 from captioner.evaluation.caption_scores import SAME, Evaluation, describe
 from captioner.evaluation.command_lines import samples_options, scores_options
-from captioner.evaluation.subject import Subject, load_subject, read_split, save_result
+from captioner.evaluation.subject import (
+    Subject,
+    features_of,
+    load_subject,
+    read_split,
+    save_result,
+)
 from captioner.model.decoding_options import DecodingOptions
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +44,15 @@ def program(module: str, *arguments: object, **environment: str) -> subprocess.C
         text=True,
         timeout=250,
     )
+
+
+def test_a_photo_that_cannot_be_read_is_named_with_its_folder(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "photo.jpg"
+    path.write_bytes(b"no picture")
+    record = Record("1", path, ("a dog",), "val")
+    with pytest.raises(ImageError, match=rf"^{path}: photo\.jpg is not a picture"):
+        features_of(toy_captioner(looks_at=0, glance=True), [record], None)
 
 
 @pytest.mark.slow
