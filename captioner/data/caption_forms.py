@@ -104,7 +104,10 @@ def _check_content(path: Path) -> None:
 
 def _json_lines(path: Path) -> tuple[Rows, Parse]:
     def parse(line: str) -> Row:
-        entry = _object(json.loads(line))
+        entry = json.loads(line)
+        if isinstance(entry, list):
+            raise ValueError("not a JSON object; name a file with one list of them *.json")
+        entry = _object(entry)
         narrative = "dataset_id" in entry and "image_id" in entry
         return _narrative(entry) if narrative else _row(entry)
 

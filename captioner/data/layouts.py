@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.data.archives import unpack_first
+from captioner.data.archives import export_first, unpack_first
 from captioner.data.caption_forms import FORMS
 from captioner.data.captions_file import SPLITS, DatasetError, abbreviate
 from captioner.data.flickr8k import TOKENS, find_text
@@ -159,7 +159,7 @@ def _no_captions_in(data_dir: Path) -> DatasetError:
     if inside := [folder for folder in below if _has_captions(folder)]:
         return _elsewhere(data_dir, [min(inside, key=lambda folder: len(folder.parts))])
     places = list(_places(data_dir))
-    remedy = unpack_first(places) or f"put one there, named {FORMS}"
+    remedy = unpack_first(places) or export_first(places) or f"put one there, named {FORMS}"
     others = {name: None for place in places for name in _names(place) if _OBJECTS.match(name)}
     if others:
         remedy = f"there are no captions in {abbreviate(others)}, so {remedy}"

@@ -93,6 +93,7 @@ def test_what_is_there_instead_of_captions_is_said(tmp_path: Path) -> None:
     for number, (files, message) in enumerate(
         (
             ({"annotations.zip": b"", "train/a.jpg": b""}, r"unpack annotations\.zip first"),
+            ({"captions.xlsx": b"", "a.jpg": b""}, r"save captions\.xlsx as CSV in UTF-8"),
             ({"a/b/c/captions.csv": "image,caption\na.jpg,x\n"}, r"give the path .*a/b/c$"),
             ({"Flickr8k_text/Flickr8k.token.txt": "x"}, r"official layout.* --dataset flickr8k:"),
             ({"dataset_dict.json": {}, "train/data.arrow": b""}, r"data\.arrow cannot be read"),

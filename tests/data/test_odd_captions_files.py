@@ -178,6 +178,7 @@ def test_an_empty_column_does_not_hide_another(tmp_path: Path) -> None:
         ("c.csv", "x" * 200_000, "line 1: field larger than field limit"),
         ("c.csv", "version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
         ("c.tsv", "a dog\thttps://example.com/1.jpg\n", "download the photos first"),
+        ("c.jsonl", '[{"image": "a.jpg", "text": "x"}]', r"one list of them \*\.json\)"),
         ("c.csv", "url,caption\nx,a dog\n", "download the photos first, for instance with img2"),
         ("c.jsonl", '{"image_url": "x", "text": "y"}', "only the image's address: download"),
         (
