@@ -16,6 +16,7 @@ from captioner.checkpoint.checkpoint_folder import read_config, read_json, write
 from captioner.checkpoint.file_names import CARD, METRICS
 from captioner.checkpoint.model_card import is_untouched, model_card
 from captioner.data.datasets import Record, read_split
+from captioner.data.images import ImageError
 from captioner.data.mixture import Source, names_in
 from captioner.errors import CaptionerError
 from captioner.files import write_bytes
