@@ -265,7 +265,7 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise ImageError(_too_large(name, max_pixels))
     # A picture that has been turned has lost its format and tags.
-    is_bitmap, is_inverted = image.format == "BMP", _is_inverted(image)
+    is_bitmap, is_inverted, drawn = image.format == "BMP", _is_inverted(image), _drawn(image)
     image = upright(image)
     if image.mode.startswith("I;16"):
         return _from_16_bits(image, is_inverted)
@@ -276,6 +276,10 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if is_bitmap and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         image = image.convert("RGB")  # programs without transparency leave these bytes empty
     rgb = _over_white(image) if image.has_transparency_data else image.convert("RGB")
+    if drawn:
+        whole = Image.new("RGB", rgb.size, "white")
+        whole.paste(rgb.crop(drawn), drawn[:2])
+        rgb = whole
     rgb.info = {}  # otherwise loading this image again would apply its orientation a second time
     return rgb
 
@@ -289,6 +293,15 @@ def _over_white(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", band.size, "white")
         rgb.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
     return rgb
+
+
+def _drawn(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of the part that a GIF's first frame covers; None if that is all.
+    The rest is transparent in browsers; Pillow gives it any colour."""
+    tiles = getattr(image, "tile", ())
+    if image.format != "GIF" or not tiles or tiles[0][1] == (0, 0, *image.size):
+        return None
+    return tiles[0][1]
 
 
 def _is_inverted(image: Image.Image) -> bool:

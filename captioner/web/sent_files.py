@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -85,6 +86,8 @@ def _decoded(url: str) -> bytes:
     try:
         if not is_base64:
             raise binascii.Error
-        return base64.b64decode(data, validate=True)
+        # As browsers do: programs break base64 into lines, escape it, and leave out its end.
+        data = re.sub(r"[ \t\r\n\f]", "", unquote(data)).rstrip("=")
+        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except ValueError:  # binascii.Error, or letters that are not ASCII
         raise ImageError("The picture's data URL is not valid base64.") from None

@@ -202,6 +202,14 @@ def test_a_bitmap_with_an_empty_alpha_channel_is_opaque() -> None:
     assert pixels(data).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
+def test_a_gif_whose_first_frame_is_smaller_lies_on_white() -> None:
+    data = encoded(Image.new("RGB", (4, 3), (10, 200, 30)), "GIF")
+    found = pixels(data[:6] + struct.pack("<HH", 6, 5) + data[10:])
+    assert found.shape == (5, 6, 3)
+    assert found[2, 3].tolist() == [10, 200, 30] and (found[3:] == 255).all()
+    assert (found[:, 4:] == 255).all()
+
+
 def test_16_bit_colour_keeps_its_tones() -> None:
     row = b"\0" + struct.pack(">3H", 0, 0x8080, 0xFFFF)
     assert pixels(png(1, 1, 16, 2, row)).tolist() == [[[0, 128, 255]]]

@@ -6,6 +6,7 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -15,8 +16,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from captioner.data.images import ImageError
 from captioner.model.decoding_options import DEFAULTS
 from captioner.web.examples import example_photos
+from captioner.web.sent_files import source
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,18 @@ def test_programs_can_send_data_urls(app: App) -> None:
     assert "There is no picture" in call(app, "caption", None)
     large = "data:image/png;base64," + 29_000_000 * "A"
     assert "larger than 20 MB" in call(app, "caption", {"path": large} | mark)
+
+
+def test_base64_is_read_as_browsers_read_it() -> None:
+    content = bytes(range(200, 256)) * 3 + b"?"
+    for encoded in (
+        base64.encodebytes(content).decode(),  # with line ends
+        base64.b64encode(content).decode().rstrip("="),
+        quote(base64.b64encode(content).decode(), safe=""),
+    ):
+        assert source(f"data:image/png;base64,{encoded}") == content
+    with pytest.raises(ImageError, match="not valid base64"):
+        source("data:image/png;base64,abcde")
 
 
 def test_no_other_input_is_taken_for_a_file(app: App) -> None:
