@@ -4,6 +4,8 @@
 # Everything installed goes into .venv; delete that folder to undo it.
 
 PYTHON ?= python3
+# A path, perhaps with spaces in it, or a command with options.
+RUN_PYTHON = $(if $(shell command -v "$(PYTHON)"),"$(PYTHON)",$(PYTHON))
 BIN := .venv/bin
 SPACE := build/space
 
@@ -59,13 +61,21 @@ clean:
 .venv/train.done: requirements.txt requirements-train.txt
 .venv/dev.done: requirements.txt requirements-train.txt requirements-dev.txt
 
+# It is missing, too, if it leads to a Python that was removed. Then nothing counts as installed.
+$(shell test -x $(BIN)/python || rm -f .venv/*.done)
+$(BIN)/python:
+	@$(RUN_PYTHON) -c '$(CHECK)' "this is %d.%d. Choose another: make app PYTHON=python3.13"
+	rm -f $(BIN)/python*
+	$(RUN_PYTHON) -m venv .venv
+
+CHECK = import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+  "TensorFlow 2.21 needs Python 3.11, 3.12 or 3.13, and " + sys.argv[-1] % sys.version_info[:2])
+
 # The largest set that a target names is its last prerequisite; the stamp says it is installed.
 # Python compiles what it imports; to compile all packages would take half a minute more.
-.venv/%.done:
-	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
-	  "TensorFlow 2.21 needs Python 3.11, 3.12 or 3.13, and this is %d.%d. Choose another: " \
-	  "make app PYTHON=python3.13" % sys.version_info[:2])'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+.venv/%.done: | $(BIN)/python
+	@$(BIN)/python -c '$(CHECK)' ".venv has %d.%d. Move that folder away, and try again"
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile -r $(lastword $^)
 	touch $@

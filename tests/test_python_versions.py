@@ -27,7 +27,10 @@ def test_make_and_pip_take_the_same_versions(tmp_path: Path, version: str, taken
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     shutil.copy(ROOT / "requirements.txt", tmp_path)
-    python = tmp_path / "posing"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to("a Python that was removed")
+    (tmp_path / ".venv" / "app.done").touch()
+    python = tmp_path / "my posing"
     python.write_text(POSING.format(python=sys.executable, version=version.replace(".", ", ")))
     python.chmod(0o755)
     command = ["make", "-f", str(ROOT / "Makefile"), ".venv/app.done", f"PYTHON={python}"]
