@@ -8,11 +8,17 @@ import importlib.util
 import logging
 import signal
 import sys
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Python itself does this, unless it is told not to (-I, PYTHONSAFEPATH).
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from captioner.environment import BUNDLED_CHECKPOINT
 from captioner.files import user_path
+from captioner.streams import say
 from captioner.web.address import AddressUnusable, find_address, read_port
 
 if TYPE_CHECKING:
@@ -23,8 +29,12 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Loads the model and serves the page until it is interrupted. Returns the exit status."""
     options = _parser().parse_args(arguments)
-    # Containers are stopped by SIGTERM. As after Ctrl-C, the files of visitors are then deleted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Containers are stopped by SIGTERM, and closing a terminal sends SIGHUP. As after Ctrl-C,
+    # the files of visitors are then deleted.
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
     try:
         return _run(options)
     except KeyboardInterrupt:  # while the model is loaded, or a second time
@@ -41,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     except AddressUnusable as error:
         print(f"Cannot serve the page: {error}", file=sys.stderr)
         return 1
-    print("Loading the model ...", flush=True)
+    say("Loading the model ...")
     # TensorFlow takes seconds to import. These imports come after the options have been read, so
     # that a mistake in them is reported at once.
     from captioner.environment import EnvironmentUnusable, settle_page
@@ -121,15 +131,20 @@ def _serve(
         busy = "it does not answer on this machine, which may be too busy. Start again later."
         print(f"Cannot serve the page: {busy}", file=sys.stderr)
         return 1
-    print(f"* Running on local URL:  {page.local_url}", flush=True)
+    say(f"* Running on local URL:  {page.local_url}")
     if page.share_url:
-        print(f"* Running on public URL: {page.share_url} (for a week)", flush=True)
+        say(f"* Running on public URL: {page.share_url} (for a week)")
     if options.mcp:
         from captioner.web.mcp_tools import finish_tools
 
         finish_tools(page)
     return_freed_memory(every=60)
-    page.block_thread()
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        say("The page is closed.")
+        page.close(verbose=False)
     return 0
 
 
@@ -137,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Caption photos in the browser.")
     parser.add_argument(
         "--checkpoint",
-        default=str(Path(__file__).parent / "assets" / "checkpoint"),
+        default=str(BUNDLED_CHECKPOINT),
         metavar="PATH_OR_HUB_ID",
         help="a checkpoint directory, or USER/NAME on the Hugging Face Hub (default: the one in "
         "assets/checkpoint)",

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+# Python itself does this, unless it is told not to (-I, PYTHONSAFEPATH).
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from captioner.files import user_path
 
 if TYPE_CHECKING:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import contextlib
 import importlib
 import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 import ssl
 import sys
 import tempfile
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +26,7 @@ from urllib.parse import urlsplit
 from captioner.allocator import keep_freed_memory
 from captioner.errors import CaptionerError, report
 from captioner.files import allow_open_files
+from captioner.streams import repair_streams, without_notes
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +43,6 @@ UNWANTED = (
     "KERAS_MAX_EPOCHS",
     "KERAS_MAX_STEPS_PER_EPOCH",
 )
-# How lines of TensorFlow's C++ log begin: its heading, and information (I) on the machine.
-NOTE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I0000 ")
 
 # What Gradio may read from the environment. Others of its variables publish the page or files of
 # this machine, start more processes, or make its import fail. `web.address` reads
@@ -69,13 +65,16 @@ def prepare(page: bool = False) -> None:
             the system (`keep_freed_memory`).
 
     Raises:
-        EnvironmentUnusable: KERAS_BACKEND names a backend that this program cannot use, or no
-            usable one is installed.
+        EnvironmentUnusable: KERAS_BACKEND names a backend that this program cannot use, no usable
+            one is installed, or the working folder is gone.
     """
-    # Letters of a caption that the terminal's encoding lacks must not end the program.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # ty: ignore[not-callable]
+    repair_streams()
+    try:
+        os.getcwd()  # libraries ask for it when they are imported
+    except OSError as error:
+        raise EnvironmentUnusable(
+            f"the working folder cannot be used ({error.strerror}). Change to another one."
+        ) from error
     keep_freed_memory(even_large=not page)
     allow_open_files(OPEN_FILES)
     os.environ["MPLBACKEND"] = "agg"  # this program opens no windows
@@ -364,36 +363,8 @@ def _own_folder() -> Path:
 
 
 def _import_keras() -> ModuleType:
-    """Imports Keras and its backend, which takes seconds the first time.
-
-    TensorFlow's C++ code writes notes about missing GPUs to standard error, which look like errors.
-    No setting prevents them, because they are written before its log is configured.
-    """
+    """Imports Keras and its backend, which takes seconds the first time."""
     if "keras" in sys.modules:
         return sys.modules["keras"]
-    with _without_notes():
+    with without_notes():
         return importlib.import_module("keras")
-
-
-@contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-    """Holds standard error back, also that of C++ code, and then prints all of it but the notes."""
-    with contextlib.ExitStack() as files:
-        try:
-            descriptor = sys.stderr.fileno()
-            written = files.enter_context(tempfile.TemporaryFile())
-        except (AttributeError, OSError):  # as under pythonw; or there is no place for files
-            yield
-            return
-        sys.stderr.flush()
-        kept = os.dup(descriptor)
-        os.dup2(written.fileno(), descriptor)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, descriptor)
-            os.close(kept)
-            written.seek(0)
-            rest = b"".join(line for line in written if not NOTE.match(line))
-            os.write(descriptor, rest)

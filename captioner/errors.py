@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from captioner.streams import say_nothing_more
 
 
 class CaptionerError(Exception):
@@ -20,7 +21,7 @@ def report(error: BaseException) -> int:
     Nothing is printed if the program that reads standard output has ended, as `| head` does.
     """
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say_nothing_more()
     else:
         print(f"error: {error}", file=sys.stderr)
     return 1

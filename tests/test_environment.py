@@ -17,7 +17,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from safetensors.numpy import load_file
 
-from captioner import environment
+from captioner import environment, streams
 from captioner.checkpoint.checkpoint_folder import find_faults, read_config
 
 PHOTO = ROOT / "assets" / "examples" / "photographer.png"
@@ -135,7 +135,7 @@ def test_keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_notes_are_not_held_back_without_a_place_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    with environment._without_notes():
+    with streams.without_notes():
         pass
 
 
@@ -152,6 +152,48 @@ def test_what_cannot_be_used_is_one_sentence(variables: dict[str, str], reason: 
     done = run(SETTINGS, **variables)
     assert done.stderr.startswith("refused: ") and reason in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+PRINTS = """
+import os, sys, time
+from captioner.environment import prepare
+from captioner.streams import say
+prepare()
+sys.stdout.isatty(), sys.stderr.isatty(), sys.stdin.isatty()
+say("first")
+time.sleep(float(sys.argv[1]))
+say("second")
+with open(sys.argv[2], "w") as file:
+    print("still alive", file=file)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "wait", "seen"),
+    [('exec "$0" "$@" <&- >&- 2>&-', 0, ""), ('"$0" "$@" | head -1', 0.5, "first\n")],
+)
+def test_streams_that_are_closed_or_break(
+    tmp_path: Path, shell: str, wait: float, seen: str
+) -> None:
+    arguments = [sys.executable, "-c", PRINTS, str(wait), str(tmp_path / "file")]
+    done = subprocess.run(
+        ["bash", "-c", shell, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == (seen, "")
+    assert (tmp_path / "file").read_text() == "still alive\n"
+
+
+def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
+    for program in ("app.py", "train.py"):
+        (tmp_path / program).symlink_to(ROOT / program)
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        shell = f'cd "{gone}" && rmdir "{gone}" && exec "$0" "$@"'
+        # -I, like PYTHONSAFEPATH, keeps the folder of the program from being searched.
+        command = ["bash", "-c", shell, sys.executable, "-I", str(tmp_path / program)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "the working folder cannot be used (No such file" in done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="giving files away takes root")

@@ -10,7 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "captioner"
 # From the ground up; what shares a floor may not import its neighbours, except on the ground floor.
 FLOORS = (
-    ("config", "bounds", "errors", "files", "environment", "machine", "allocator", "retries"),
+    (
+        "config",
+        "bounds",
+        "errors",
+        "files",
+        "environment",
+        "machine",
+        "allocator",
+        "retries",
+        "streams",
+    ),
     ("data",),
     ("model",),
     ("checkpoint",),

@@ -101,7 +101,8 @@ def test_a_page_that_does_not_answer_in_time() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_while_the_model_is_loaded() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_while_the_model_is_loaded(number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0"],
         cwd=ROOT,
@@ -110,6 +111,6 @@ def test_ctrl_c_while_the_model_is_loaded() -> None:
         text=True,
     )
     assert process.stdout and process.stdout.readline() == "Loading the model ...\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (130, "", "")

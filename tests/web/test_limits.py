@@ -178,8 +178,8 @@ def test_tensorflow_is_quiet(app: App) -> None:
 
 def test_only_notes_are_kept_from_standard_error() -> None:
     program = (
-        "import os, captioner.environment as s\n"
-        "with s._without_notes():\n"
+        "import os, captioner.streams as s\n"
+        "with s.without_notes():\n"
         "    os.write(2, b'I0000 00:00:1.2 3 port.cc:153] a note\\n')\n"
         "    os.write(2, b'E0000 00:00:1.2 3 why it failed\\n')\n"
         "    raise ImportError('keras')\n"
