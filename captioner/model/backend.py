@@ -202,16 +202,19 @@ def keep_compiled() -> None:
     """Under JAX, stores compiled programs on disk, so that the next run need not compile again.
 
     If JAX's own environment variable names a folder, that is used. Otherwise the folder lies in the
-    user's cache folder, and has at most `COMPILED_BYTES`; the programs that were not used for the
-    longest time are deleted first. If nothing can be written there, nothing is stored.
+    user's cache folder, if there is one, and has at most `COMPILED_BYTES`; the programs that were
+    not used for the longest time are deleted first. If nothing can be written there, nothing is
+    stored.
     """
     if name() != "jax":
         return
     import jax
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         folder = Path(caches) / "captioner" / "compiled"
+        if not folder.is_absolute():  # in containers, users may have neither a name nor a home
+            return
         try:
             check_writable(folder)
         except OSError:  # JAX would warn of it for each program

@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 History = Sequence[Mapping[str, float]]
 
 
+@style.context("default")  # a matplotlibrc of the user's may ask for LaTeX, which may be missing
 def loss_plot(phases: Sequence[tuple[str, History]]) -> bytes:
     """Draws the phases of a run so far, from left to right, as a PNG.
 

@@ -168,6 +168,7 @@ class BatchingCaptioner(Captioner):
             batcher.close()
 
     def features_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        self._require_own_process()
         return np.stack(
             [f.result() for f in [self._feature_batcher.submit(image) for image in pixels]]
         )

@@ -155,8 +155,9 @@ def _with_search_options(run: Callable[..., Any]) -> Callable[..., Any]:
         return run(*values.args, responses.search_options(**asked))
 
     lines = "".join(f"\n    {name}: {_meaning(name)}" for name in SEARCH)
-    description, returns = (inspect.getdoc(run) or "").split("\n\nReturns:")
-    endpoint.__doc__ = f"{description}{lines}\n\nReturns:{returns}"
+    if documentation := inspect.getdoc(run):  # `python -OO` removes it
+        description, returns = documentation.split("\n\nReturns:")
+        endpoint.__doc__ = f"{description}{lines}\n\nReturns:{returns}"
     endpoint.__signature__ = signature  # ty: ignore[missing-attribute] - `inspect` reads it
     return endpoint
 

@@ -19,6 +19,9 @@ import jax
 from captioner.model.backend import keep_compiled
 caches, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], jax.__file__
 keep_compiled()  # where nothing can be written
+del os.environ["XDG_CACHE_HOME"]
+os.environ["HOME"] = "~"  # as where a user has none
+keep_compiled()
 print(jax.config.values["jax_compilation_cache_dir"])
 os.environ["XDG_CACHE_HOME"] = caches
 keep_compiled()

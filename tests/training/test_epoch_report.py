@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 from conftest import Photo
@@ -51,6 +52,12 @@ def size_of(picture: bytes) -> tuple[int, int]:
     with Image.open(io.BytesIO(picture)) as opened:
         assert opened.format == "PNG" and len(opened.convert("RGB").getcolors(1 << 20)) > 10
         return opened.size
+
+
+def test_a_matplotlibrc_does_not_change_the_plot() -> None:
+    plain = loss_plot([("epoch", LOSSES)])
+    with matplotlib.rc_context({"text.usetex": True, "savefig.format": "pdf", "font.size": 4}):
+        assert loss_plot([("epoch", LOSSES)]) == plain
 
 
 def test_the_plot_has_all_phases() -> None:

@@ -223,6 +223,13 @@ def wait_for_compiler(captioner: BatchingCaptioner) -> None:
         future.exception(60)
 
 
+def test_a_forked_child_is_refused(captioner: BatchingCaptioner, monkeypatch) -> None:
+    """It would wait forever for threads that only its parent has."""
+    monkeypatch.setattr(captioner, "_process", 1)
+    with pytest.raises(RuntimeError, match="before the process was forked"):
+        captioner.caption(example_photos()[0])
+
+
 def test_batches_of_files_and_their_errors(captioner: BatchingCaptioner, tmp_path: Path) -> None:
     photos = example_photos()[:3]
     options = DecodingOptions("greedy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 
 from captioner.data.images import ImageError
 from captioner.model.decoding_options import DEFAULTS
+from captioner.web.endpoints import _with_search_options
 from captioner.web.examples import example_photos
 from captioner.web.sent_files import source
 
@@ -45,6 +47,14 @@ def test_the_endpoints_are_described(client: Client) -> None:
         assert {name: defaults[name] for name in search} == {
             name: getattr(DEFAULTS, name) for name in search
         }
+
+
+def test_endpoints_without_documentation() -> None:
+    """`python -OO` and PYTHONOPTIMIZE=2 take it away."""
+
+    def run(image: object, options: object) -> None: ...
+
+    assert "num_captions" in inspect.signature(_with_search_options(run)).parameters
 
 
 def test_completion(client: Client, lion: Any) -> None:
