@@ -152,6 +152,11 @@ class CaptionerConfig:
     @classmethod
     def from_dict(cls, values: Any) -> CaptionerConfig:
         """Raises `ConfigError` naming the key that is unknown, missing or of the wrong type."""
+        if isinstance(values, dict) and "version" not in values:
+            raise ConfigError(
+                "it has no version of the configuration format, so another program wrote it. Give "
+                "a checkpoint that train.py has made."
+            )
         if isinstance(values, dict) and values.get("version") != CONFIG_VERSION:
             raise ConfigError(
                 f"written in version {values.get('version')!r} of the configuration format; this "

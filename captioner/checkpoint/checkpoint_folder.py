@@ -194,6 +194,9 @@ def read_config(folder: Path) -> tuple[CaptionerConfig, dict[str, str]]:
     finish_swap(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}. Give a checkpoint directory.")
+    inside = folder / "checkpoint"
+    if not path.exists() and (inside / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is the output folder of a run. Give {inside}.")
     values = read_json(path)
     files = values.pop("files", None)
     try:

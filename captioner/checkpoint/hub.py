@@ -31,6 +31,7 @@ from captioner.checkpoint.file_names import CARD, CONFIG, FILES, METRICS, foreig
 from captioner.checkpoint.hub_access import HubError, require_login
 from captioner.checkpoint.hub_errors import reason, was_refused, with_retries
 from captioner.checkpoint.model_card import is_untouched, model_card
+from captioner.files import system_fault
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -49,9 +50,15 @@ def find_checkpoint(checkpoint: str | os.PathLike, revision: str | None = None) 
     if not os.fspath(checkpoint):  # `Path` would take it for the current folder
         raise CheckpointError("Its name is empty. Give a directory, or USER/NAME on the Hub.")
     checkpoint = os.path.expanduser(checkpoint)
-    finish_swap(Path(checkpoint))
-    check_no_file(Path(checkpoint))
-    if Path(checkpoint).is_dir():
+    try:
+        finish_swap(Path(checkpoint))
+        check_no_file(Path(checkpoint))
+        is_folder = Path(checkpoint).is_dir()
+    except OSError as error:  # a folder above it is closed to this user, or the name is too long
+        if fault := system_fault(error, Path(checkpoint)):
+            raise CheckpointUnreadable(fault) from error
+        is_folder = False
+    if is_folder:
         if revision is not None:
             raise CheckpointError(
                 f"{checkpoint} is a folder on this computer, which has no revision {revision}. "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.checkpoint import hub_access
-from captioner.checkpoint.file_names import foreign_files
+from captioner.checkpoint.file_names import CONFIG, DECODER, foreign_files
 from captioner.config import ConfigError, Recipe, TrainingConfig, with_settings
 from captioner.data.checks import check_trainable
 from captioner.data.datasets import (
@@ -84,7 +84,17 @@ def check_places(options: argparse.Namespace) -> None:
     if options.distribute == "hosts":  # only the first host writes
         return
     _check_folder(options.output, "--output")
+    if all((options.output / name).is_file() for name in (CONFIG, DECODER)):
+        raise OptionsError(
+            f"{options.output} is a checkpoint, not the output folder of a run. Give its parent "
+            "folder to go on with its run, or another --output."
+        )
     folder = options.output / "checkpoint"
+    if options.features and options.features.resolve().is_relative_to(folder.resolve()):
+        raise OptionsError(
+            f"--features is in {folder}, which the new checkpoint would replace. Give another "
+            "folder."
+        )
     if folder.is_file():
         raise OptionsError(f"{folder} is a file. Move it away, or give another --output.")
     if foreign := foreign_files(folder):

@@ -1,6 +1,7 @@
 """Checkpoint directories: round trip, and what happens to damaged and hostile ones."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -174,6 +175,29 @@ def test_a_folder_without_a_checkpoint(tmp_path):
         read_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="there is no folder"):
         read_checkpoint(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text('{"architectures": ["Blip"]}')
+    with pytest.raises(CheckpointError, match=r"config\.json: .* another program wrote it. Give"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "config.json").rename(tmp_path / "checkpoint" / "config.json")
+    message = rf"is the output folder of a run. Give {tmp_path}/checkpoint\.$"
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="changing the user takes root")
+def test_a_folder_that_is_closed_to_the_user(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    tmp_path.chmod(0)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CheckpointError, match=r"Permission denied\)\. Let your user read it"):
+            find_checkpoint(tmp_path / "checkpoint")
+        with pytest.raises(CheckpointError, match="neither a checkpoint directory nor a Hub id"):
+            find_checkpoint("x" * 300)
+    finally:
+        os.seteuid(0)
+        tmp_path.chmod(0o700)
 
 
 def test_a_folder_has_no_revisions(tmp_path):

@@ -51,6 +51,8 @@ MISTAKES = {
     "--output note.txt": "note.txt cannot be written to (File exists). Move the file away",
     "--output mine": "mine/checkpoint holds other files (thesis.txt), which the new checkpoint",
     "--output run": "run/checkpoint is a file. Move it away, or give another --output",
+    "--output trained": "trained is a checkpoint, not the output folder of a run. Give its parent",
+    "--output out --features out/checkpoint": "--features is in out/checkpoint, which the new",
     "--features note.txt/below": "Move the file away that is in its place, or give another --feat",
     "--dataset coko": "Did you mean coco?",
     "--dataset folder --data-dir none": "there is no folder none; correct the path",
@@ -79,6 +81,9 @@ def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: 
     (tmp_path / "mine" / "checkpoint" / "thesis.txt").write_text("more precious")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint").write_text("most precious")
+    (tmp_path / "trained").mkdir()
+    for name in ("config.json", "decoder.safetensors"):
+        (tmp_path / "trained" / name).touch()
     (tmp_path / "captions.csv").write_text("image,caption,split\na.png,a dog,val\n")
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
