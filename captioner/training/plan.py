@@ -111,7 +111,7 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     yield from too_little_memory(context, sum(len(some) for some, _ in missing.values()))
     parts = list(_parts(context, extractor, todo, [*train, *val]))
     of_all = " of all epochs, also of those that are done" * going_on
-    yield f"Time{of_all}, estimated from {PHOTOS} photos and {STEPS} steps measured just now:"
+    yield f"Time{of_all}, estimated now from at most {PHOTOS} photos and {STEPS} steps:"
     for part in parts:
         yield f"  {part.what}: {_duration(part.seconds)}"
     yield f"  together: {_duration(sum(part.seconds for part in parts))}"
