@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from captioner.data.archives import unpack_first
 from captioner.data.caption_forms import read_coco_file
 from captioner.data.captions_file import CaptionedFile, DatasetError
 from captioner.data.folder import read_folder
@@ -127,17 +128,39 @@ def read_coco2017(data_dir: Path, seed: int) -> list[Record]:
 
 
 def check_release(data_dir: Path, year: str = "2014") -> None:
-    """Raises DatasetError if the folder has the other release of COCO alone, so that this one is
-    not downloaded, and the model card does not name it."""
+    """Raises DatasetError if COCO lies elsewhere, in archives, or in the other release alone, so
+    that nothing is downloaded that is there, and the model card does not name this release."""
     names = {"2014": "coco", "2017": "coco2017"}
-    places = (data_dir / folder for folder in _ANNOTATIONS)
-    found = {path.stem[-4:] for place in places for path in place.glob("captions_*20??.json")}
+    if data_dir.is_file():
+        raise DatasetError(
+            f"{data_dir} is a file; {'unpack it, and ' * (data_dir.suffix == '.zip')}give the path "
+            "of the folder that holds annotations and the folders of photos"
+        )
+    if any(data_dir.glob(f"captions_*{year}.json")) and data_dir.name.startswith("annotations"):
+        raise DatasetError(
+            f"{data_dir} has only the captions; give the path of the folder above, which holds "
+            f"the folders of photos too: --dataset {names[year]}:{data_dir.parent}"
+        )
+    places = (
+        "annotations",
+        "annotations/annotations",
+        "annotations_*",
+        "annotations_*/annotations",
+    )
+    forms = (f"{place}/captions_*20??.json" for place in places)
+    found = {path.stem[-4:] for form in forms for path in data_dir.glob(form)}
     other = next(release for release in names if release != year)
     if found == {other}:
         raise DatasetError(
             f"{data_dir} has COCO {other}, and {names[year]} is COCO {year}; use --dataset "
             f"{names[other]}:{data_dir}"
         )
+    if found:
+        return
+    if below := sorted(data_dir.glob(f"*/annotations/captions_*{year}.json")):
+        raise DatasetError(f"COCO is not in {data_dir} itself; give the path {below[0].parents[1]}")
+    if (data_dir / f"annotations_trainval{year}.zip").is_file():
+        raise DatasetError(f"{data_dir} has archives of COCO; {unpack_first([data_dir])}")
 
 
 def has_official_val(data_dir: Path) -> bool:

@@ -119,10 +119,19 @@ def find_text(data_dir: Path, name: str) -> Path | None:
 def _find_text(data_dir: Path, name: str) -> Path:
     if found := find_text(data_dir, name):
         return found
+    if data_dir.is_file():
+        raise DatasetError(
+            f"{data_dir} is a file; give the path of the folder into which the official "
+            "Flickr8k_text.zip and Flickr8k_Dataset.zip were unpacked"
+        )
     if (data_dir / "captions.txt").is_file():
         raise DatasetError(
             f"{data_dir} has Flickr8k as Kaggle publishes it, without its splits; use --dataset "
             f"folder:{data_dir}, or add the official Flickr8k_text.zip, unpacked"
+        )
+    if (data_dir / "dataset_flickr8k.json").is_file():
+        raise DatasetError(
+            f"{data_dir} has Flickr8k with Karpathy's splits; use --dataset folder:{data_dir}"
         )
     raise DatasetError(
         f"{name} is neither in {data_dir} nor in its folders "

@@ -60,6 +60,10 @@ def test_coco_2017_beside_2014(tmp_path: Path) -> None:
     files, expected = LAYOUTS["COCO 2017"]
     make(tmp_path, files | LAYOUTS["COCO 2014"][0])
     assert said(read_dataset("coco2017", tmp_path), tmp_path) == expected
+    for name in ("COCO, each archive in a folder of its name", "COCO's photos in images/"):
+        files, expected = LAYOUTS[name]
+        other = make(tmp_path / name, files)
+        assert said(read_dataset("coco2017", other), other) == expected
     make(tmp_path / "old", LAYOUTS["COCO 2014"][0])
     with pytest.raises(DatasetError, match=r"has COCO 2014, .* use --dataset coco:.*old$"):
         read_dataset("coco2017", tmp_path / "old")
@@ -84,6 +88,22 @@ def test_a_folder_above_the_data_set_or_another_release_is_called_that(tmp_path:
     for read in (lambda at: read_dataset("coco", at), lambda at: fetch(at, None, 0, False)):
         with pytest.raises(DatasetError, match=r"has COCO 2017, .* use --dataset coco2017:.*coco$"):
             read(tmp_path / "coco")
+    old = make(tmp_path / "old", LAYOUTS["COCO 2014"][0])
+    zipped = make(tmp_path / "zipped", {"annotations_trainval2014.zip": b""})
+    for place, message in (
+        (old / "annotations", r"has only the captions; .* --dataset coco:.*old$"),
+        (old / "annotations" / "captions_val2014.json", "is a file; give the path of the folder"),
+        (make(tmp_path / "up", {"coco/annotations/captions_val2014.json": {}}), "path .*up/coco$"),
+        (zipped, r"archives of COCO; unpack annotations_trainval2014\.zip first"),
+        (zipped / "annotations_trainval2014.zip", "is a file; unpack it, and give"),
+    ):
+        with pytest.raises(DatasetError, match=message):  # and nothing is downloaded
+            fetch(place, None, 0, False)
+    with pytest.raises(DatasetError, match="is a file; give the path of the folder into which"):
+        read_dataset("flickr8k", zipped / "annotations_trainval2014.zip")
+    make(tmp_path / "karpathy", {"dataset_flickr8k.json": {}})
+    with pytest.raises(DatasetError, match="Karpathy's splits; use --dataset folder:"):
+        read_dataset("flickr8k", tmp_path / "karpathy")
     make(tmp_path / "kaggle", {"captions.txt": "image,caption\na.jpg,a dog\n"})
     with pytest.raises(DatasetError, match=r"as Kaggle publishes it, .* use --dataset folder:"):
         read_dataset("flickr8k", tmp_path / "kaggle")
