@@ -155,7 +155,8 @@ def _files_in(folder: Path) -> Iterator[Path]:
     visited: set[str] = set()
 
     def unreadable(error: OSError) -> None:
-        _report(f"{error.filename} cannot be read ({error.strerror}). {remedy(error)}.")
+        what = remedy(error) or "Check the path"
+        _report(f"{error.filename} cannot be read ({error.strerror}). {what}.")
 
     for here, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(here)

@@ -131,16 +131,8 @@ def check_release(data_dir: Path, year: str = "2014") -> None:
     """Raises DatasetError if COCO lies elsewhere, in archives, or in the other release alone, so
     that nothing is downloaded that is there, and the model card does not name this release."""
     names = {"2014": "coco", "2017": "coco2017"}
-    if data_dir.is_file():
-        raise DatasetError(
-            f"{data_dir} is a file; {'unpack it, and ' * (data_dir.suffix == '.zip')}give the path "
-            "of the folder that holds annotations and the folders of photos"
-        )
-    if any(data_dir.glob(f"captions_*{year}.json")) and data_dir.name.startswith("annotations"):
-        raise DatasetError(
-            f"{data_dir} has only the captions; give the path of the folder above, which holds "
-            f"the folders of photos too: --dataset {names[year]}:{data_dir.parent}"
-        )
+    if year == "2014":  # the other one is read from any of its folders and files
+        _check_is_home(data_dir)
     places = (
         "annotations",
         "annotations/annotations",
@@ -161,6 +153,19 @@ def check_release(data_dir: Path, year: str = "2014") -> None:
         raise DatasetError(f"COCO is not in {data_dir} itself; give the path {below[0].parents[1]}")
     if (data_dir / f"annotations_trainval{year}.zip").is_file():
         raise DatasetError(f"{data_dir} has archives of COCO; {unpack_first([data_dir])}")
+
+
+def _check_is_home(data_dir: Path) -> None:
+    if data_dir.is_file():
+        raise DatasetError(
+            f"{data_dir} is a file; {'unpack it, and ' * (data_dir.suffix == '.zip')}give the path "
+            "of the folder that holds annotations and the folders of photos"
+        )
+    if any(data_dir.glob("captions_*2014.json")) and data_dir.name.startswith("annotations"):
+        raise DatasetError(
+            f"{data_dir} has only the captions; give the path of the folder above, which holds "
+            f"the folders of photos too: --dataset coco:{data_dir.parent}"
+        )
 
 
 def has_official_val(data_dir: Path) -> bool:

@@ -64,6 +64,9 @@ def test_coco_2017_beside_2014(tmp_path: Path) -> None:
         files, expected = LAYOUTS[name]
         other = make(tmp_path / name, files)
         assert said(read_dataset("coco2017", other), other) == expected
+    for place in ("annotations", "annotations/captions_train2017.json"):
+        found = said(read_dataset("coco2017", other / place), other)
+        assert set(found) <= set(expected) and found
     make(tmp_path / "old", LAYOUTS["COCO 2014"][0])
     with pytest.raises(DatasetError, match=r"has COCO 2014, .* use --dataset coco:.*old$"):
         read_dataset("coco2017", tmp_path / "old")
