@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import ssl
+import subprocess
 import sys
 import tempfile
 from ipaddress import ip_address
@@ -98,6 +99,8 @@ def settle(page: bool = False) -> None:
         EnvironmentUnusable: As in `prepare`, or a variable has a value that cannot be used.
     """
     prepare(page)
+    if page:
+        _drop_unknown_xla_flags()
     try:
         keras = _import_keras()
     except ValueError as error:  # JAX reads its variables when it is imported
@@ -319,6 +322,23 @@ def _drop_unusable_certificates() -> None:
         except OSError as error:
             logger.warning("%s=%s cannot be used (%s) and is ignored", name, path, error.strerror)
             del os.environ[name]
+
+
+def _drop_unknown_xla_flags() -> None:
+    """Removes XLA_FLAGS if XLA does not know one of the flags.
+
+    XLA then ends the whole process when it compiles its first program. Under TensorFlow, that is a
+    search that visitors have often asked for, hours after the start.
+    """
+    flags = os.environ.get("XLA_FLAGS")
+    if not flags or not _installed("tensorflow"):
+        return
+    program = "import tensorflow as tf; tf.function(lambda: tf.constant(1) + 1, jit_compile=True)()"
+    variables = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    tried = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True)
+    if tried.returncode and b"XLA_FLAGS" in tried.stderr:
+        logger.warning("XLA_FLAGS=%s has a flag that XLA does not know, and is ignored", flags)
+        del os.environ["XLA_FLAGS"]
 
 
 def _without_proxy(*hosts: str) -> None:

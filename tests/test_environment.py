@@ -109,12 +109,14 @@ def test_what_others_have_set_is_neutralised(tmp_path: Path) -> None:
     done = run(
         SETTINGS,
         KERAS_HOME=str(tmp_path),
+        XLA_FLAGS="--xla_gpu_no_such=true",
         NO_PROXY="[::1],example.org:80",
         HTTP_PROXY=NOBODY,
         HTTPS_PROXY="http://proxy:port",
     )
     assert done.returncode == 0 and "keras.json cannot be used by Keras and is" in done.stderr
     assert done.stdout.splitlines()[2].startswith("example.org:80,localhost,127.0.0.1,::1,")
+    assert "XLA_FLAGS=--xla_gpu_no_such=true has a flag that XLA does not know" in done.stderr
     assert "HTTPS_PROXY names a proxy with a malformed address and is ignored" in done.stderr
 
 
