@@ -94,6 +94,10 @@ def download(repo_id: str, revision: str | None = None) -> Path:
         raise CheckpointError(
             f"{repo_id} is neither a checkpoint directory nor a Hub id of the form USER/NAME."
         ) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{repo_id} is not a directory here, and {reason(error, repo_id)}"
+        ) from error
     if cached is not None and cached.name == revision:
         return cached  # a commit never changes
     try:

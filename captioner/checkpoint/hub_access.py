@@ -26,11 +26,19 @@ def check_repo_id(repo_id: str) -> None:
         ) from None
 
 
-def require_login(token: str | None = None) -> None:
-    """Raises `HubError` unless there is a token to push with, valid or not."""
+def stored_token() -> str | None:
+    """The access token of the environment or of the login; None if there is none to be read."""
     from huggingface_hub import get_token
 
-    if not (token or get_token()):
+    try:
+        return get_token()
+    except OSError:  # the folder of the Hub's client cannot be used, which shows when it is needed
+        return None
+
+
+def require_login(token: str | None = None) -> None:
+    """Raises `HubError` unless there is a token to push with, valid or not."""
+    if not (token or stored_token()):
         raise HubError(
             "pushing to the Hub needs an access token: log in with `hf auth login`, or set "
             "HF_TOKEN to a token with write access."

@@ -7,10 +7,12 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from captioner import retries
-from captioner.files import remedy
+from captioner.checkpoint import hub_access
+from captioner.files import remedy, write_fault
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,6 @@ def reason(
     token: str | None = None,
 ) -> str:
     """Why a transfer failed and what to do about it, without secrets."""
-    from huggingface_hub import get_token
     from huggingface_hub.errors import (
         DisabledRepoError,
         EntryNotFoundError,
@@ -60,7 +61,9 @@ def reason(
     )
 
     root, access = _root(error), "write" if writing else "read"
-    token = token or get_token()
+    if fault := _fault_of_cache(root):
+        return fault
+    token = token or hub_access.stored_token()
     log_in = f"log in with `hf auth login`, or set HF_TOKEN to a token with {access} access"
     match root:
         case HFValidationError():
@@ -107,6 +110,12 @@ def _reason_of_status(root: BaseException, access: str, log_in: str, token: str 
         return f"the Hub has trouble of its own ({status}). Try again later."
     if isinstance(root, HfHubHTTPError):
         return f"the Hub refused ({status}): {_plain(root.server_message or '', token)}"
+    if _is_malformed(root):
+        return (
+            "the request cannot be sent, because HF_ENDPOINT is not an address (https://...), or "
+            "the access token has characters that no token has. Correct or unset HF_ENDPOINT and "
+            "HF_TOKEN."
+        )
     if isinstance(root, HTTPError):
         return (
             f"the Hub cannot be reached ({type(root).__name__}). Connect to the network and try "
@@ -117,6 +126,25 @@ def _reason_of_status(root: BaseException, access: str, log_in: str, token: str 
     if what := remedy(root):  # the disk of this machine
         return f"{_plain(str(root), token)}. {what}, then try again."
     return f"{type(root).__name__}: {_plain(str(root), token)}"
+
+
+def _fault_of_cache(error: BaseException) -> str | None:
+    """What is wrong with the folder of the Hub's client, if that is the reason of an error."""
+    from huggingface_hub import constants
+
+    if not isinstance(error, OSError) or not isinstance(error.filename, str):
+        return None
+    path, caches = Path(error.filename), (constants.HF_HOME, constants.HF_HUB_CACHE)
+    if any(path.is_relative_to(cache) or Path(cache).is_relative_to(path) for cache in caches):
+        return write_fault(path, error, "HF_HOME")
+    return None
+
+
+def _is_malformed(error: BaseException) -> bool:
+    """Whether a request could not be built from its address and its headers."""
+    # By their names, because versions of the Hub's client use different libraries for HTTP.
+    named = type(error).__name__ in ("InvalidURL", "UnsupportedProtocol", "LocalProtocolError")
+    return named or isinstance(error, UnicodeEncodeError)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -135,6 +163,8 @@ def _may_pass(error: BaseException) -> bool:
 
     if isinstance(error, HfHubHTTPError):
         return _status_may_pass(_status(error))
+    if _is_malformed(error):
+        return False
     cut_short = type(error) is OSError and error.errno is None  # the size is not as announced
     return cut_short or isinstance(error, (HTTPError, json.JSONDecodeError))
 

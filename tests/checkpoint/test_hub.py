@@ -224,6 +224,9 @@ def test_pushes_that_cannot_begin(hub, client, clients, stranded, checkpoint, re
     assert alone.error == "HubError" and "needs an access token" in alone.message
     alone = stranded("push", checkpoint, repo_id, token=WRITER, attempts=1)
     assert alone.error == "HubError" and "cannot be reached (ConnectError)" in alone.message
+    quoted = stranded("push", checkpoint, repo_id, token="\u201chf_x\u201d")
+    assert "the access token has characters that no token has" in quoted.message
+    assert quoted.notes == "", "trying again would not help"
     assert client("push", checkpoint, "a b").message.endswith("a Hub id has the form USER/NAME.")
     (checkpoint / "decoder.safetensors").write_bytes(b"half")
     broken = client("push", checkpoint, repo_id)
@@ -319,6 +322,17 @@ def test_downloads_that_fail_say_why(hub, client, checkpoint, step, words):
     failed = client("download", "user/failing", attempts=1)
     assert failed.error == "CheckpointError" and words in failed.message
     assert client("download", "user/failing").error == ""
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(hub, checkpoint, tmp_path):
+    publish(hub, "user/closed", checkpoint)
+    (tmp_path / "file").touch()
+    client = Client(tmp_path / "file", hub.url, None)
+    failed = client("download", "user/closed")
+    client.close()
+    assert failed.error == "CheckpointError"
+    assert "cannot be written to (Not a directory)" in failed.message
+    assert failed.message.endswith("or give another HF_HOME.")
 
 
 def test_what_is_refused_is_not_taken_from_the_cache(hub, client, clients, checkpoint, repo_id):
