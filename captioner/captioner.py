@@ -67,6 +67,18 @@ class Captioner:
         folder = find_checkpoint(checkpoint, revision)
         return cls(read_checkpoint(folder), folder=folder)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets a copy, such as in another process, read the checkpoint from its folder again.
+
+        Raises `CaptionerError` if there is no folder.
+        """
+        if self.folder is None:
+            raise CaptionerError(
+                "this Captioner cannot be copied, because it was not read from a folder. Call "
+                "save_pretrained, and let each process call from_pretrained."
+            )
+        return type(self).from_pretrained, (str(self.folder.resolve()),)
+
     def save_pretrained(self, directory: str | os.PathLike) -> Path:
         """Writes the checkpoint into `directory`, from which `from_pretrained` can load it.
 

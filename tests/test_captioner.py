@@ -1,10 +1,12 @@
 """The public object, with the bundled checkpoint on real photographs."""
 
+import copy
 import dataclasses
 import inspect
 import io
 import multiprocessing
 import os
+import pickle
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 from captioner import Captioner, CheckpointError, DecodingOptions, ImageError
 from captioner.captioner import ForkError
 from captioner.checkpoint.checkpoint_folder import Checkpoint
+from captioner.errors import CaptionerError
 from captioner.model.decoding_options import DEFAULTS, OptionError
 from captioner.model.function_words import UNFINISHED
 
@@ -321,13 +324,25 @@ def test_a_forked_child_says_so_in_place_of_hanging(captioner, photo):
         process.join()
 
 
-def caption_there(path: Path) -> str:
-    """In a new process."""
-    return Captioner.from_pretrained(CHECKPOINT).caption(path, strategy="greedy")[0].text
+def test_a_copy_reads_the_folder_again(captioner, monkeypatch):
+    read = []
+    sent = pickle.dumps(captioner)
+    monkeypatch.setattr(Captioner, "from_pretrained", read.append)
+    pickle.loads(sent)
+    copy.deepcopy(captioner)
+    assert read == [str(CHECKPOINT)] * 2
+    monkeypatch.setattr(captioner, "folder", None)
+    with pytest.raises(CaptionerError, match=r"was not read from a folder\. Call save_pretrained"):
+        pickle.dumps(captioner)
+
+
+def test_an_address_is_not_taken_for_a_path(captioner):
+    with pytest.raises(ImageError, match="addresses are not fetched"):
+        captioner.caption("https://example.org/photo.jpg")
 
 
 @pytest.mark.slow
 def test_a_process_that_starts_anew_gets_the_same_caption(captioner, photo):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        text = pool.submit(caption_there, photo).result(200)
-    assert text == captioner.caption(photo, strategy="greedy")[0].text
+        there = pool.submit(captioner.caption, photo, strategy="greedy").result(200)
+    assert there[0].text == captioner.caption(photo, strategy="greedy")[0].text

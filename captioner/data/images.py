@@ -141,6 +141,10 @@ def _load(source: Any, max_pixels: int) -> Image.Image:
             raise ImageError(f"{name} is empty. Save or download it again.")
         source = io.BytesIO(source)
     try:
+        if isinstance(source, str) and source.startswith(("http://", "https://")):
+            raise ImageError(
+                "addresses are not fetched. Download the picture, and give the path of its file."
+            )
         if isinstance(source, str | os.PathLike):
             name = Path(source).name
             _check_file(Path(source))
