@@ -60,6 +60,13 @@ def _explained(error: OSError, path: Path) -> OSError | None:
     return None
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in place of a large one."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+    return False
+
+
 def user_path(text: str) -> Path:
     """A path of a command line. Shells leave a ~ as it is if it does not begin a word, as in
     --output=~/run."""

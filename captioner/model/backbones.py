@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from captioner.config import nearest
 from captioner.errors import CaptionerError
+from captioner.files import is_lfs_pointer
 
 if TYPE_CHECKING:
     import keras
@@ -79,7 +80,13 @@ class Backbone:
 
     def check_weights(self, weights: str | os.PathLike) -> None:
         """Raises `BackboneError` unless `weights` is "imagenet" or a file."""
-        if str(weights) != IMAGENET and not Path(weights).is_file():
+        if str(weights) == IMAGENET:
+            return
+        if is_lfs_pointer(Path(weights)):
+            raise BackboneError(
+                f"{weights} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
+            )
+        if not Path(weights).is_file():
             raise BackboneError(
                 f"no backbone weights at {weights}. Give the path of a .weights.h5 or .safetensors "
                 f'file with those of {self.title}, or "{IMAGENET}" to download the public ones.'

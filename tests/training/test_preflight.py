@@ -45,6 +45,7 @@ MISTAKES = {
     "--set training.epochs=3 --epochs 4": "the same: give one of them",
     "--finetune-from mixed11": 'InceptionV3 has no block "mixed11"; it has mixed0, mixed1',
     "--backbone-weights nothing.h5": "no backbone weights at nothing.h5. Give the path",
+    "--backbone-weights lfs.safetensors": "is a Git LFS pointer, not the file itself. Run `git lfs",
     "--push-to-hub a/b/c": 'called "a/b/c": a Hub id has the form USER/NAME',
     "--push-to-hub a/b": "hf auth login",
     "--private": "of no use without --push-to-hub",
@@ -81,6 +82,7 @@ def test_mistakes_are_explained_before_keras_is_imported(tmp_path: Path, photo: 
     (tmp_path / "mine" / "checkpoint" / "thesis.txt").write_text("more precious")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint").write_text("most precious")
+    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "trained").mkdir()
     for name in ("config.json", "decoder.safetensors"):
         (tmp_path / "trained" / name).touch()
