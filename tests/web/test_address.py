@@ -103,6 +103,7 @@ def test_a_page_that_does_not_answer_in_time() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_while_the_model_is_loaded(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup, the page would ignore SIGHUP
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0"],
         cwd=ROOT,
@@ -110,6 +111,7 @@ def test_ctrl_c_while_the_model_is_loaded(number: signal.Signals) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(number, before)
     assert process.stdout and process.stdout.readline() == "Loading the model ...\n"
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
