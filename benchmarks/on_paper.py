@@ -29,10 +29,10 @@ class Rates:
     """The rates. All of them are measured, except the last two, which are assumed."""
 
     extract: float = 28.6  # images/s, two cores ("Feature extraction")
-    train: float = 318.0  # captions/s, two cores, five captions per image ("Training, beside ...")
-    hash: float = 310.0  # MB/s, a cache read from disk and hashed by two cores
-    decode: float = 167.0  # photos/s of 224 x 224 to network input, one core (--data-dir)
-    memory: float = 2354.0  # bytes per image with its captions, as records and ids (--data-dir)
+    train: float = 317.0  # captions/s, two cores, five captions per image ("Training, beside ...")
+    hash: float = 1650.0  # MB/s, a cache read from disk and hashed by two cores
+    decode: float = 404.0  # photos/s of 224 x 224 to network input, one core (--data-dir)
+    memory: float = 2277.0  # bytes per image with its captions, as records and ids (--data-dir)
     words: float = 11.8  # per caption, including its end (--data-dir)
     peak: float = 989e12  # FLOP/s of an accelerator: an H100's data sheet, bfloat16, dense
     share: float = 0.1  # the share of that peak which is reached: a low guess, not measured
