@@ -304,9 +304,11 @@ def _run(
 
     backend.keep_compiled()
     # First of all: hosts have to find each other before anything is computed.
-    distribution.check(options.distribute, training.batch_size)
-    kind = "none" if options.check else options.distribute
-    processes = distribution.distribute(kind, training.batch_size)
+    if options.check:
+        distribution.check(options.distribute, training.batch_size)
+        processes = distribution.Distribution()
+    else:
+        processes = distribution.distribute(options.distribute, training.batch_size)
     environment.check_devices()
     given = run.RunOptions(
         dataset=title,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 LFS_POINTER = b"version https://git-lfs"  # how what Git leaves in place of a large file begins
+NOT_PULLED = "is a Git LFS pointer, not the file itself. Run `git lfs pull`."
 
 
 @contextmanager

@@ -33,8 +33,9 @@ from captioner.config import CaptionerConfig, ConfigError, ModelConfig
 from captioner.data.vocabulary import Vocabulary, VocabularyError
 from captioner.errors import CaptionerError
 from captioner.files import (
-    LFS_POINTER,
+    NOT_PULLED,
     file_sha256,
+    is_lfs_pointer,
     make_folder,
     move,
     system_fault,
@@ -240,8 +241,8 @@ def find_faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, s
 def _fault(path: Path, sha256: str) -> str | None:
     if not path.is_file():
         return f"{path} is missing. Fetch the checkpoint again."
-    if path.stat().st_size < 1000 and path.read_bytes().startswith(LFS_POINTER):
-        return f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
+    if is_lfs_pointer(path):
+        return f"{path} {NOT_PULLED}"
     if file_sha256(path) != sha256:
         return (
             f"{path} is damaged or was changed: its SHA-256 is not the one in {CONFIG}. Fetch the "

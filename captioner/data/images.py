@@ -18,7 +18,7 @@ from PIL import Image
 from captioner.data.image_repair import FILLING, known_format, lacks_too_much, repaired
 from captioner.data.orientation import upright
 from captioner.errors import CaptionerError
-from captioner.files import LFS_POINTER, remedy
+from captioner.files import LFS_POINTER, NOT_PULLED, remedy
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; what phones usually save stays below, bombs do not
 
@@ -224,7 +224,7 @@ _OTHERS = (
     (0, (b"\xff\n", b"\0\0\0\x0cJXL "), "It is a JPEG XL. Export it as a JPEG or PNG."),
     (0, (b"II*\0", b"MM\0*"), "It is a TIFF or a raw photo that is damaged, or of a kind that "
      "cannot be read here. Export it as a PNG or JPEG."),
-    (0, (LFS_POINTER,), "It is a Git LFS pointer, not the file itself. Run `git lfs pull`."),
+    (0, (LFS_POINTER,), f"It {NOT_PULLED}"),
 )  # fmt: skip
 
 

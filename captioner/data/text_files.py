@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from captioner.data.captions_file import DatasetError
 from captioner.data.text import encoding_of
@@ -17,17 +19,25 @@ def unreadable(path: Path, error: OSError) -> DatasetError:
     )
 
 
-def lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, read one by one, because the file may exceed the memory."""
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Opens a text file, and raises DatasetError if it cannot be opened or read."""
     try:
         with path.open(encoding=encoding_of(path), newline="") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"line {number}", line
+            yield file
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines that are not blank, read one by one, because the file may exceed the memory. Raises
+    DatasetError."""
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"line {number}", line
 
 
 def read_lines(path: Path) -> list[str]:
@@ -38,10 +48,5 @@ def read_lines(path: Path) -> list[str]:
 
 def read_text(path: Path) -> str:
     """The content of a text file. Raises DatasetError."""
-    try:
-        with path.open(encoding=encoding_of(path), newline="") as file:
-            return file.read()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except UnicodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    with _opened(path) as file:
+        return file.read()

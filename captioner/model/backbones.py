@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from captioner.config import nearest
 from captioner.errors import CaptionerError
-from captioner.files import is_lfs_pointer
+from captioner.files import NOT_PULLED, is_lfs_pointer
 
 if TYPE_CHECKING:
     import keras
@@ -83,9 +83,7 @@ class Backbone:
         if str(weights) == IMAGENET:
             return
         if is_lfs_pointer(Path(weights)):
-            raise BackboneError(
-                f"{weights} is a Git LFS pointer, not the file itself. Run `git lfs pull`."
-            )
+            raise BackboneError(f"{weights} {NOT_PULLED}")
         if not Path(weights).is_file():
             raise BackboneError(
                 f"no backbone weights at {weights}. Give the path of a .weights.h5 or .safetensors "
