@@ -27,6 +27,7 @@ from captioner.model.decoding_options import (
     STRATEGIES,
     DecodingOptions,
     OptionError,
+    as_typed,
     help_of,
 )
 
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             distinct=DEFAULTS.distinct, **{name: getattr(options, name) for name in SEARCH}
         )
     except OptionError as error:
-        lines.error(f"--{str(error).replace('_', '-', 1)}")
+        lines.error(as_typed(str(error)))
     try:
         _check_outputs(options)
         photos, failed = find_photos(options.photos)

@@ -14,37 +14,38 @@ import json
 import logging
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
-from ipaddress import ip_address
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 from captioner.allocator import keep_freed_memory
 from captioner.errors import CaptionerError, report
 from captioner.files import allow_open_files
 from captioner.streams import repair_streams, without_notes
+from captioner.unusable_variables import drop_unusable, drop_unusable_numbers
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax"}  # Keras's name -> the package
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-PROXY_KINDS = ("http", "https", "socks5", "socks5h")  # those that httpx can use
 OPEN_FILES = 1024  # for photos, connections and libraries; a feature cache asks for more itself
-# These variables change numerical results, or how many epochs and steps are trained.
+# These variables change numerical results, or how many epochs and steps are trained, or let JAX
+# refuse what Keras does.
 UNWANTED = (
+    "JAX_DEFAULT_PRNG_IMPL",
     "JAX_ENABLE_X64",
     "JAX_NUMPY_DTYPE_PROMOTION",
     "JAX_NUMPY_RANK_PROMOTION",
+    "JAX_THREEFRY_PARTITIONABLE",
+    "JAX_TRANSFER_GUARD",
     "KERAS_MAX_EPOCHS",
     "KERAS_MAX_STEPS_PER_EPOCH",
 )
-
 # What Gradio may read from the environment. Others of its variables publish the page or files of
 # this machine, start more processes, or make its import fail. `web.address` reads
 # GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
@@ -82,9 +83,7 @@ def prepare(page: bool = False) -> None:
     os.environ["KERAS_NNX_ENABLED"] = "false"  # it needs a further package
     for name in UNWANTED:
         os.environ.pop(name, None)
-    _drop_unusable_proxies()
-    _drop_unusable_exceptions()
-    _drop_unusable_certificates()
+    drop_unusable()
     _choose_keras_home()
     _choose_backend()
 
@@ -180,6 +179,7 @@ def settle_page(host: str = LOOPBACK[1]) -> None:
 
 def defend_import() -> None:
     """Makes sure that Keras and Matplotlib can be imported, and that TensorFlow prints no notes."""
+    drop_unusable_numbers()
     if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
         _ignore_unknown_mplbackend()  # first, because Keras imports Matplotlib
     _import_keras()
@@ -265,65 +265,6 @@ def _installed(backend: str) -> bool:
     return importlib.util.find_spec(BACKENDS[backend]) is not None
 
 
-def _drop_unusable_proxies() -> None:
-    """Removes proxy variables that httpx cannot use, and that make it refuse all connections."""
-    for name in (*PROXIES, *map(str.upper, PROXIES)):
-        url = os.environ.get(name, "").strip()
-        if not url:
-            continue
-        try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-            fault = "" if parts.scheme in PROXY_KINDS else f"of an unknown kind ({parts.scheme})"
-            _ = parts.port  # raises ValueError
-        except ValueError:
-            fault = "with a malformed address"
-        if fault:
-            # The address is left out, because it may hold a password.
-            logger.warning("%s names a proxy %s and is ignored", name, fault)
-            del os.environ[name]
-
-
-def _drop_unusable_exceptions() -> None:
-    """Removes entries of NO_PROXY that make httpx refuse all connections.
-
-    Other programs accept addresses in brackets and networks of IPv6.
-    """
-    for name in ("no_proxy", "NO_PROXY"):
-        entries = [entry.strip() for entry in os.environ.get(name, "").split(",")]
-        kept = [entry for entry in entries if entry and _is_plain_host(entry)]
-        if len(kept) < len([*filter(None, entries)]):
-            os.environ[name] = ",".join(kept)
-
-
-def _is_plain_host(entry: str) -> bool:
-    """Whether httpx takes an entry of NO_PROXY: a name, or an address, perhaps with a port."""
-    try:
-        ip_address(entry.partition("%")[0])
-        return True
-    except ValueError:
-        host, _, port = entry.rpartition("://")[2].partition(":")
-        return entry.isascii() and "[" not in host and (not port or port.isdecimal())
-
-
-def _drop_unusable_certificates() -> None:
-    """Removes variables that name missing files, such as those of a deleted Conda environment.
-
-    Every connection would fail. Without them, the system's certificates are used.
-    """
-    for name in ("SSL_CERT_FILE", "SSLKEYLOGFILE"):
-        path = os.environ.get(name)
-        if not path:
-            continue
-        try:
-            if name == "SSL_CERT_FILE":
-                ssl.create_default_context(cafile=path)
-            else:
-                Path(path).open("ab").close()
-        except OSError as error:
-            logger.warning("%s=%s cannot be used (%s) and is ignored", name, path, error.strerror)
-            del os.environ[name]
-
-
 def _drop_unknown_xla_flags() -> None:
     """Removes XLA_FLAGS if XLA does not know one of the flags.
 
@@ -386,5 +327,32 @@ def _import_keras() -> ModuleType:
     """Imports Keras and its backend, which takes seconds the first time."""
     if "keras" in sys.modules:
         return sys.modules["keras"]
-    with without_notes():
+    with without_notes(), _naming_matplotlibrc():
         return importlib.import_module("keras")
+
+
+@contextmanager
+def _naming_matplotlibrc() -> Iterator[None]:
+    """Raises `EnvironmentUnusable` if the user's matplotlibrc keeps Matplotlib from being imported.
+
+    Keras imports Matplotlib. Only Matplotlib's log has the name of the file.
+    """
+    said: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        said.append(record.getMessage())
+        return False  # the error says it
+
+    log = logging.getLogger("matplotlib")
+    log.addFilter(note)
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        if not said:
+            raise
+        raise EnvironmentUnusable(
+            f"{said[-1].rstrip('.')}, so Matplotlib cannot be used. Save that file as UTF-8, or "
+            "move it away."
+        ) from error
+    finally:
+        log.removeFilter(note)

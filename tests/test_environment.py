@@ -113,11 +113,26 @@ def test_what_others_have_set_is_neutralised(tmp_path: Path) -> None:
         NO_PROXY="[::1],example.org:80",
         HTTP_PROXY=NOBODY,
         HTTPS_PROXY="http://proxy:port",
+        HF_HUB_DOWNLOAD_TIMEOUT="abc",
+        TF_NUM_INTRAOP_THREADS="-3",
+        TQDM_MININTERVAL="0,5",
+        TQDM_MAXINTERVAL="2.5",
     )
     assert done.returncode == 0 and "keras.json cannot be used by Keras and is" in done.stderr
     assert done.stdout.splitlines()[2].startswith("example.org:80,localhost,127.0.0.1,::1,")
     assert "XLA_FLAGS=--xla_gpu_no_such=true has a flag that XLA does not know" in done.stderr
     assert "HTTPS_PROXY names a proxy with a malformed address and is ignored" in done.stderr
+    for given in ("HF_HUB_DOWNLOAD_TIMEOUT=abc", "TF_NUM_INTRAOP_THREADS=-3", "MININTERVAL=0,5"):
+        assert f"{given} is not a number that can be used, and is ignored" in done.stderr
+    assert "MAXINTERVAL" not in done.stderr
+
+
+def test_a_matplotlibrc_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: caf\xe9\n")
+    done = run(SETTINGS, MATPLOTLIBRC=str(tmp_path))
+    assert done.stderr.startswith(f"refused: Cannot decode configuration file '{tmp_path}")
+    assert done.stderr.endswith("Save that file as UTF-8, or move it away.\n")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +148,15 @@ def test_keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / ".keras" / "keras.json").write_text('{"backend": "jax"}')
         environment._choose_keras_home()
         assert os.environ.get("KERAS_HOME", "") == (str(tmp_path / "other") if given else "")
+
+
+def test_variables_of_jax_that_would_make_it_refuse() -> None:
+    # The first made a whole checkpoint seem damaged, the second ended in a traceback.
+    variables = {"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_TRANSFER_GUARD": "disallow"}
+    variables["HTTP_PROXY"] = NOBODY
+    draws = "import keras; print(keras.random.uniform((1,), seed=keras.random.SeedGenerator(0)))"
+    done = run(SETTINGS + draws, KERAS_BACKEND="jax", **variables)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("["), done.stderr
 
 
 def test_notes_are_not_held_back_without_a_place_for_files(monkeypatch: pytest.MonkeyPatch) -> None:

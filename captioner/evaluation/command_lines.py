@@ -19,6 +19,7 @@ from captioner.model.decoding_options import (
     STRATEGIES,
     DecodingOptions,
     OptionError,
+    as_typed,
     help_of,
 )
 
@@ -54,11 +55,13 @@ def scores_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
     names = {name for some in OPTIONS_OF.values() for name in some}
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if foreign := given.keys() - set(OPTIONS_OF[options.strategy]):
-        parser.error(f"{', '.join(sorted(foreign))} has no meaning for {options.strategy}")
+        named = ", ".join(map(as_typed, sorted(foreign)))
+        have = "has" if len(foreign) == 1 else "have"
+        parser.error(f"{named} {have} no meaning for --strategy {options.strategy}")
     try:
         options.decoding = DecodingOptions(options.strategy, num_captions=1, **given)
     except OptionError as error:
-        parser.error(str(error))
+        parser.error(as_typed(str(error)))
     try:
         require_metrics()
     except MetricsUnavailable as error:
@@ -90,7 +93,7 @@ def samples_options(arguments: Sequence[str] | None = None) -> argparse.Namespac
         for temperature in options.temperatures:
             DecodingOptions("sample", temperature=temperature)
     except OptionError as error:
-        parser.error(str(error))
+        parser.error(f"--temperatures: {error}")
     shown = DEFAULTS.temperature
     if (options.save or options.diagram) and shown not in options.temperatures:
         parser.error(

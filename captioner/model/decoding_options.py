@@ -112,6 +112,12 @@ class DecodingOptions:
 DEFAULTS = DecodingOptions(distinct=True)
 
 
+def as_typed(text: str) -> str:
+    """An option's name, or a message that begins with it, as the command line has it."""
+    name, space, rest = text.partition(" ")
+    return f"--{name.replace('_', '-')}{space}{rest}"
+
+
 def help_of(name: str, default: object = None) -> str:
     """What an option means, with its default (that of `DEFAULTS`), for the help of a program."""
     default = getattr(DEFAULTS, name) if default is None else default

@@ -11,6 +11,7 @@ from gradio import route_utils
 from gradio.block_function import BlockFunction
 from gradio.state_holder import SessionState
 from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException
 
 from captioner.data.images import load_image
 from captioner.web import responses
@@ -22,6 +23,13 @@ logger = logging.getLogger(__name__)
 
 class _TidyParser(route_utils.GradioMultiPartParser):
     """Reads an upload, and removes what it has written if the upload does not come to its end."""
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        part = self._current_part
+        # Gradio would fail at text in a file's place, and at any text if it reports the progress.
+        if part.file is None and (part.field_name == "files" or self.upload_progress):
+            raise MultiPartException('A file needs a name, as in filename="photo.jpg".')
 
     async def parse(self) -> FormData:
         try:

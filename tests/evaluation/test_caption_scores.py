@@ -159,7 +159,7 @@ def test_missing_data_and_checkpoints_are_named(metrics, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--temperature", "0"], "temperature has no meaning for beam"),
+        (["--temperature", "0"], "--temperature has no meaning for --strategy beam"),
         (["--strategy", "sample", "--temperature", "0"], "from 0.01 to 100"),
         (["--limit", "0"], "at least 1"),
         (["--report", "missing/report.html"], "there is no folder missing"),

@@ -96,6 +96,21 @@ def test_an_upload_that_breaks_off_leaves_nothing(hurried: App) -> None:
     assert "Traceback" not in hurried.log[told:]
 
 
+def test_an_upload_without_a_file_name_is_refused(hurried: App) -> None:
+    before, told = set(files(hurried)), len(hurried.log)
+    address = hurried.url + "gradio_api/upload"
+    content = {"Content-Type": "multipart/form-data; boundary=x"}
+    for given in ("", '; filename=""'):
+        head = f'--x\r\nContent-Disposition: form-data; name="files"{given}\r\n\r\n'
+        for query in ("", "?upload_id=0"):
+            sent = httpx.post(address + query, content=f"{head}a\r\n--x--\r\n", headers=content)
+            assert sent.status_code == (200 if given else 400), sent.text
+            assert given or sent.text.startswith("A file needs a name")
+    assert "Traceback" not in hurried.log[told:]
+    for file in set(files(hurried)) - before:
+        file.unlink()
+
+
 def ask(http: httpx.Client, image: dict) -> str:
     """The last event of a call of `/caption`, or "busy" where the call is refused as documented."""
     request = {"data": [image, 3, "sample", 0.5, 0]}
