@@ -20,6 +20,7 @@ FLOORS = (
         "allocator",
         "retries",
         "streams",
+        "unusable_variables",
     ),
     ("data",),
     ("model",),
