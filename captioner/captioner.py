@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from captioner.checkpoint.checkpoint_folder import Checkpoint, read_checkpoint
+from captioner.checkpoint.file_names import CONFIG
 from captioner.checkpoint.hub import find_checkpoint, push, save_checkpoint
 from captioner.data.images import ImageError, ImageSource, load_image, to_network_input
 from captioner.errors import CaptionerError
@@ -68,7 +70,7 @@ class Captioner:
         return cls(read_checkpoint(folder), folder=folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Lets a copy, such as in another process, read the checkpoint from its folder again.
+        """Lets copies in another process read the checkpoint from its folder again, once.
 
         Raises `CaptionerError` if there is no folder.
         """
@@ -77,7 +79,7 @@ class Captioner:
                 "this Captioner cannot be copied, because it was not read from a folder. Call "
                 "save_pretrained, and let each process call from_pretrained."
             )
-        return type(self).from_pretrained, (str(self.folder.resolve()),)
+        return _read_again, (type(self), str(self.folder.resolve()))
 
     def save_pretrained(self, directory: str | os.PathLike) -> Path:
         """Writes the checkpoint into `directory`, from which `from_pretrained` can load it.
@@ -372,3 +374,16 @@ class Captioner:
             captions_of(decoded, image, options, self.vocabulary, grid, words)
             for image, words in enumerate(begun.tolist())
         ]
+
+
+def _read_again(kind: type[Captioner], folder: str) -> Captioner:
+    """Reads a captioner that comes from another process: once, although a pool sends it with each
+    of its tasks."""
+    path = Path(folder, CONFIG)  # it names the other files by their checksums
+    content = path.read_bytes() if path.is_file() else b""
+    return _kept(kind, folder, content, os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(kind: type[Captioner], folder: str, config: bytes, process: int) -> Captioner:
+    return kind.from_pretrained(folder)

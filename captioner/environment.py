@@ -106,6 +106,12 @@ def settle(page: bool = False) -> None:
         raise EnvironmentUnusable(
             f"an environment variable has a value that cannot be used ({error}). Unset it."
         ) from error
+    except ImportError as error:  # it is installed, which is not to say that it works
+        lines = [line.strip() for line in str(error).splitlines() if "rror: " in line]
+        raise EnvironmentUnusable(
+            f"{os.environ['KERAS_BACKEND']} cannot be imported ({(lines or [error])[-1]}). If the "
+            "memory is limited (ulimit -v), raise the limit; otherwise install it again."
+        ) from error
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         # Otherwise, products of float32 numbers are less exact on newer GPUs of NVIDIA (TF32).
         tensorflow: Any = importlib.import_module("tensorflow")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, CheckpointError, DecodingOptions, ImageError
-from captioner.captioner import ForkError
+from captioner.captioner import ForkError, _kept
 from captioner.checkpoint.checkpoint_folder import Checkpoint
 from captioner.errors import CaptionerError
 from captioner.model.decoding_options import DEFAULTS, OptionError
@@ -326,11 +326,22 @@ def test_a_forked_child_says_so_in_place_of_hanging(captioner, photo):
 
 def test_a_copy_reads_the_folder_again(captioner, monkeypatch):
     read = []
-    sent = pickle.dumps(captioner)
-    monkeypatch.setattr(Captioner, "from_pretrained", read.append)
-    pickle.loads(sent)
+    sent = pickle.dumps(captioner.caption)  # as a pool does with each task
+
+    def from_pretrained(folder):
+        read.append(folder)
+        return captioner
+
+    monkeypatch.setattr(Captioner, "from_pretrained", from_pretrained)
+    for _ in range(2):
+        assert pickle.loads(sent).__self__ is captioner
     copy.deepcopy(captioner)
-    assert read == [str(CHECKPOINT)] * 2
+    assert read == [str(CHECKPOINT)], "once"
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # a forked child must not use its parent's
+    pickle.loads(sent)
+    assert len(read) == 2
+    monkeypatch.undo()
+    _kept.cache_clear()
     monkeypatch.setattr(captioner, "folder", None)
     with pytest.raises(CaptionerError, match=r"was not read from a folder\. Call save_pretrained"):
         pickle.dumps(captioner)

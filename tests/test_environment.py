@@ -159,6 +159,17 @@ def test_variables_of_jax_that_would_make_it_refuse() -> None:
     assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("["), done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, limits differ")
+def test_a_backend_that_cannot_be_imported_is_one_sentence() -> None:
+    start = f'ulimit -v 1000000; exec "{sys.executable}" -m captioner "{PHOTO}"'
+    variables = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    command = ["bash", "-c", start]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: tensorflow cannot be imported (")
+    assert "If the memory is limited (ulimit -v), raise the limit" in done.stderr
+
+
 def test_notes_are_not_held_back_without_a_place_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with streams.without_notes():

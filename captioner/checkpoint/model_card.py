@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from captioner.config import CaptionerConfig, TrainingConfig
 from captioner.data.datasets import DATASETS, title_of
 from captioner.data.mixture import names_in
+from captioner.data.text import counted
 from captioner.data.views import AREA
 from captioner.model.backbones import backbone
 
@@ -143,23 +144,24 @@ def _training_note(config: CaptionerConfig, metrics: Mapping[str, Any]) -> str:
     training, history = config.training, metrics.get("history", ())
     best = min((h["val_nll"] for h in history), default=None)
     loss = "" if best is None else f" ({best:.3f} nats per word)"
+    most, trained = (counted(n, "epoch") for n in (training.finetune_epochs, len(history)))
     tuned = f"""
 
 Then the backbone was trained, too, from the block {training.finetune_from} on, on photos of
-{training.finetune_image_size} pixels, for at most {training.finetune_epochs} epochs; after that the
+{training.finetune_image_size} pixels, for at most {most}; after that the
 decoder alone, on features of photos of {config.backbone.image_size} pixels, for at most
-{training.polish_epochs} epochs."""
+{counted(training.polish_epochs, "epoch")}."""
     rewarded = len(metrics.get("cider_history", ())) - 1  # its first entry is the start
     then = f"""
 
-Then the decoder was trained by self-critical training on CIDEr-D (arXiv 1612.00563), epochs:
-{rewarded}. The final weights lie {training.cider_blend:.0%} of the way from the weights before this
-phase to those of its best epoch on the validation photos."""
+Then the decoder was trained by self-critical training on CIDEr-D (arXiv 1612.00563), for
+{counted(rewarded, "epoch")}. The final weights lie {training.cider_blend:.0%} of the way from the
+weights before this phase to those of its best epoch on the validation photos."""
     return f"""\
-Made by `train.py` on {_title(config.dataset)}, {len(history)} epochs of at most {training.epochs},
-batches of {training.batch_size} images, seed {training.seed}; the epoch with the lowest validation
-loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most frequent words of
-the training captions.{_views_note(training)}\
+Made by `train.py` on {_title(config.dataset)}, {trained} of at most {training.epochs},
+batches of {counted(training.batch_size, "image")}, seed {training.seed}; the epoch with the lowest
+validation loss was kept{loss}. The vocabulary is the {config.model.vocabulary_size - 4} most
+frequent words of the training captions.{_views_note(training)}\
 {tuned if training.finetune_from else ""}{then if rewarded > 0 else ""}\
 {_rewarded_note(config) if rewarded > 0 else ""}{_data_table(metrics.get("data", ()))}\
 {_licences(config.dataset)}"""

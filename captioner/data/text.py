@@ -87,3 +87,8 @@ def encoding_of(path: Path) -> str:
     if zeros == [False, True, False, True]:
         return "utf-16-le"
     return "utf-16-be" if zeros == [True, False, True, False] else "utf-8-sig"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the singular or with an s: "1 epoch", "2,000 epochs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

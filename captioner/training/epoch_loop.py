@@ -20,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
+from captioner.data.text import counted
 from captioner.training.distribution import Distribution
 from captioner.training.training_state import (
     History,
@@ -142,7 +143,7 @@ def run_epochs(
             if interrupted.is_set():
                 raise KeyboardInterrupt
     if _done(trainer, history) < phase.epochs:
-        logger.info("no better validation in %d epochs", phase.patience)
+        logger.info("no better validation in %s", counted(phase.patience or 0, "epoch"))
     distribution.agree("their history", json.dumps(history))  # also waits for the best weights
     return history
 

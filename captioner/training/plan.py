@@ -23,6 +23,7 @@ import numpy as np
 
 from captioner.data.captions_file import DatasetError, abbreviate
 from captioner.data.datasets import Record
+from captioner.data.text import counted
 from captioner.data.views import AS_IT_IS, View, further_views
 from captioner.data.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
@@ -158,24 +159,26 @@ def _parts(
     """The parts of the run in their order."""
     training = context.config.training
     photo = _seconds_per_photo(records, extractor)
-    yield Part(f"features of {todo:,} photos", todo * photo)
+    yield Part(f"features of {counted(todo, 'photo')}", todo * photo)
     steps, step = _step_of_cross_entropy(context)
     # A step of validation has no backward pass, and takes a third of the time.
     epoch = steps * step + ceil(len(context.val) / training.batch_size) * step / 3
-    yield Part(f"cross-entropy, {training.epochs} epochs at most", training.epochs * epoch)
+    yield Part(
+        f"cross-entropy, {counted(training.epochs, 'epoch')} at most", training.epochs * epoch
+    )
     if training.finetune_from:
         seconds = _seconds_of_finetuning(context, extractor.backbone) + epoch
         epochs = training.finetune_epochs
-        yield Part(f"fine-tuning, {epochs} epochs at most (a formula)", epochs * seconds)
+        yield Part(f"fine-tuning, {counted(epochs, 'epoch')} at most (a formula)", epochs * seconds)
         views = 1 + len(further_views(training.mirror, training.crops))
         again = len(context.train) * views + len(context.val)
         yield Part(f"features of the tuned network, {again:,} at most", again * photo)
         epochs = training.polish_epochs
-        yield Part(f"polishing, {epochs} epochs at most", epochs * epoch)
+        yield Part(f"polishing, {counted(epochs, 'epoch')} at most", epochs * epoch)
     if training.cider_epochs:
         steps, step = _step_of_self_critical(context)
         epochs = training.cider_epochs
-        yield Part(f"self-critical training, {epochs} epochs", epochs * steps * step)
+        yield Part(f"self-critical training, {counted(epochs, 'epoch')}", epochs * steps * step)
 
 
 def _seconds_per_photo(records: Sequence[Record], extractor: FeatureExtractor) -> float:

@@ -24,6 +24,7 @@ from captioner.data.datasets import (
     title_of,
 )
 from captioner.data.mixture import Source, rewarded_records, summary
+from captioner.data.text import counted
 from captioner.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from captioner.errors import CaptionerError
 from captioner.files import check_writable, write_fault
@@ -119,19 +120,23 @@ def describe_data(records: Sequence[Record], training: TrainingConfig) -> list[s
     """Describes what was read, in lines: data sets, numbers of photos and captions, words."""
     lines = ["Data:"]
     for part in summary(records):
-        captions = part["captions_by_people"] + part["captions_by_model"]
+        captions = counted(part["captions_by_people"] + part["captions_by_model"], "caption")
         lines.append(
-            f"  {title_of(part['dataset'])}: {part['train_images']:,} training photos with "
-            f"{captions:,} captions, {part['val_images']:,} validation photos"
+            f"  {title_of(part['dataset'])}: "
+            f"{counted(part['train_images'], 'training photo')} with {captions}, "
+            f"{counted(part['val_images'], 'validation photo')}"
         )
     known = Vocabulary.build(
         (caption for r in records if r.split == "train" for caption in r.captions),
         training.vocabulary_limit,
         training.min_count,
     )
-    words = len(known) - len(SPECIAL_TOKENS)
+    words = counted(len(known) - len(SPECIAL_TOKENS), "word")
     often = f"occur {training.min_count} times or more" * (training.min_count > 1)
-    return [*lines, f"Vocabulary: {words:,} words of the training captions {often}".rstrip()]
+    return [
+        *lines,
+        f"Vocabulary: {words} of the training captions {often}".rstrip(),
+    ]
 
 
 def describe_downloads(sources: Sequence[Source], images: int | str | None) -> list[str]:

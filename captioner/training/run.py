@@ -197,7 +197,9 @@ def _prepare(
     training, distribution = options.training, options.distribution
     extractor = extractor_for(network, training)
     # What is known before the features are made, because that may take hours.
-    is_same_run(options.output / RUN, {"training": asdict(training), "dataset": options.dataset})
+    given = {"training": training, "backbone": _backbone_of(options, extractor)}
+    known = {section: asdict(value) for section, value in given.items()}
+    is_same_run(options.output / RUN, known | {"dataset": options.dataset})
     cache, views = _extract(records, extractor, options.features_folder, options, distribution)
     readable = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
     check_trainable(readable, training.min_count)
@@ -247,19 +249,23 @@ def config_of(
     options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
 ) -> CaptionerConfig:
     """The configuration of the run, before any fine-tuning."""
-    own = options.backbone_weights != IMAGENET
     sizes: dict[str, Any] = model_sizes(extractor.backbone.output_shape[1:]) | options.model
     return CaptionerConfig(
         model=ModelConfig(len(vocabulary), **sizes),
-        backbone=BackboneConfig(
-            name=options.backbone,
-            image_size=extractor.image_size,
-            weights="bundled" if own else IMAGENET,
-            fingerprint=extractor.stamp().fingerprint,
-            note=options.backbone_note,
-        ),
+        backbone=_backbone_of(options, extractor),
         training=options.training,
         dataset=options.dataset,
+    )
+
+
+def _backbone_of(options: RunOptions, extractor: FeatureExtractor) -> BackboneConfig:
+    own = options.backbone_weights != IMAGENET
+    return BackboneConfig(
+        name=options.backbone,
+        image_size=extractor.image_size,
+        weights="bundled" if own else IMAGENET,
+        fingerprint=extractor.stamp().fingerprint,
+        note=options.backbone_note,
     )
 
 

@@ -151,7 +151,10 @@ def test_training_in_words():
     text = model_card(config(), metrics())
     assert "trained on Flickr8k" in text
     assert "(3.250 nats per word)" in text and "2 epochs of at most 20" in text
-    assert "the 3000 most frequent words" in text
+    once = replace(config(), training=replace(config().training, batch_size=1))
+    single = model_card(once, metrics() | {"history": metrics()["history"][:1]})
+    assert "1 epoch of at most 20,\nbatches of 1 image, seed" in single
+    assert "the 3000 most\nfrequent words" in text
     assert "self-critical" not in text
     rewarded = metrics() | {"cider_history": [{"val_cider": 40.0}, {"val_cider": 45.0}]}
     assert "trained by self-critical training on CIDEr-D" in model_card(config(), rewarded)

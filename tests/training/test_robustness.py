@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,17 @@ def refusal(command, data, output) -> str:
 def halve(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def test_another_backbone_is_another_run(command, data, output):
+    for file in (output / "run.json", output / "features" / "stamp.json"):
+        content = file.read_text()
+        changed = re.sub(r'("fingerprint": ")\w+', r"\g<1>0123", content)
+        assert changed != content
+        file.write_text(changed)
+    message = refusal(command, data, output)
+    assert f"{output} holds another run (backbone.fingerprint was '0123', now" in message
+    assert "another --output" in message and "--features" not in message
 
 
 def test_a_corrupted_shard(command, data, finished, output):
@@ -335,9 +347,7 @@ def test_a_check_says_what_would_be_done_and_does_nothing(
     assert "Vocabulary: 2 words of the training captions occur 5 times or more" in said
     assert "photos as they are: 0 are there, 12 are to be made" in said
     assert "mirrored: 0 are there, 9 are to be made" in said
-    assert (
-        "cross-entropy, 1 epochs at most: " in said and "self-critical training, 7 epochs" in said
-    )
+    assert "cross-entropy, 1 epoch at most: " in said and "self-critical training, 7 epochs" in said
     assert f" GB in {new}, where " in said and "Java" in said
 
     # The time of a step has been measured above, where it was compiled.
