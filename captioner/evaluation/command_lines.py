@@ -140,6 +140,13 @@ def _parser(program: str, description: str, saved: str) -> argparse.ArgumentPars
         type=user_path,
         help="a folder with features of photos; missing ones are added",
     )
+    parser.add_argument(
+        "--skip-unreadable",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave up to N photos out that cannot be read (default: 0, all must be readable)",
+    )
     parser.add_argument("--save", action="store_true", help=f"write {saved}")
     return parser
 
@@ -153,6 +160,8 @@ def _checked(
         parser.error(f"--data-dir: there is no folder {options.data_dir}")
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit is {options.limit}: it must be at least 1")
+    if options.skip_unreadable < 0:
+        parser.error(f"--skip-unreadable is {options.skip_unreadable}: it must be at least 0")
     if options.save:
         if not Path(options.checkpoint).is_dir():
             parser.error(

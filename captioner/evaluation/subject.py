@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from captioner.captioner import Captioner
 from captioner.checkpoint.checkpoint_folder import read_config, read_json, write_json
 from captioner.checkpoint.file_names import CARD, METRICS
 from captioner.checkpoint.model_card import is_untouched, model_card
-from captioner.data.datasets import Record, read_split
-from captioner.data.images import ImageError
+from captioner.data.datasets import DatasetError, Record, read_split
+from captioner.data.images import ImageError, load_image
 from captioner.data.mixture import Source, names_in
 from captioner.errors import CaptionerError
 from captioner.files import write_bytes
+from captioner.machine import cores
 from captioner.model.feature_cache import FeatureCache
-from captioner.model.features import extract
+from captioner.model.features import Unreadable, extract, report_unreadable, unreadable_photo
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,14 @@ def load_subject(options: argparse.Namespace) -> Subject:
         options.dataset, options.data_dir, options.split, config.training.seed
     )
     records = records[: options.limit]
-    cache = options.features and extract(records, captioner.extractor, options.features)
+    cache, skip = None, options.skip_unreadable
+    if options.features:
+        cache = extract(records, captioner.extractor, options.features, skip=skip)
+        records = [r for r in records if r.image_id in cache]
+    elif skip:
+        records = _readable(records, skip)
+    if not records:
+        raise DatasetError("none of the photos can be read.")
     trained_on = names_in(config.dataset)
     name = options.dataset
     if len(trained_on) > 1:  # a model that was trained on several calls a folder by its own name
@@ -60,6 +69,24 @@ def load_subject(options: argparse.Namespace) -> Subject:
     if name not in trained_on:
         train_captions = []
     return Subject(captioner, records, cache, name, train_captions)
+
+
+def _readable(records: Sequence[Record], skip: int) -> list[Record]:
+    """The records whose photos can be read, before anything slow is done with them.
+
+    Raises `FeatureError` if more than `skip` photos cannot be read, or one by the system's fault.
+    """
+
+    def fault(record: Record) -> Unreadable | None:
+        try:
+            load_image(record.path)
+        except ImageError as error:
+            return unreadable_photo(record, error)
+
+    with ThreadPoolExecutor(cores(), "captioner checking") as pool:
+        faults = [*pool.map(fault, records)]
+    report_unreadable([*filter(None, faults)], len(records), skip, kept=False)
+    return [record for record, found in zip(records, faults, strict=True) if found is None]
 
 
 def features_of(

@@ -49,7 +49,7 @@ class Unreadable(NamedTuple):
     fault: str | None  # why the system could not read the photo, if that is the reason
 
 
-def _unreadable(record: Record, error: ImageError) -> Unreadable:
+def unreadable_photo(record: Record, error: ImageError) -> Unreadable:
     fault = system_fault(error.__cause__ or error, Path(record.path))
     return Unreadable(record.image_id, f"{record.path}: {error}", fault)
 
@@ -177,7 +177,7 @@ def extract(
         cut = missing if parts == 1 else distinct
         chunks = [cut[i : i + shard_images] for i in range(0, len(cut), shard_images)][part::parts]
         unreadable = _extract_chunks(chunks, cache, extractor, workers)
-        _report(unreadable, len(distinct), skip)
+        report_unreadable(unreadable, len(distinct), skip)
         if parts > 1:
             _wait_for(folder, {r.image_id for r in missing}, cache.index_files, stalled)
         done = FeatureCache(folder, stamp, distinct)
@@ -283,7 +283,9 @@ class _Progress:
         logger.info(what, self._label, at, self._total, minutes)
 
 
-def _report(unreadable: Sequence[Unreadable], total: int, skip: int) -> None:
+def report_unreadable(
+    unreadable: Sequence[Unreadable], total: int, skip: int, kept: bool = True
+) -> None:
     """Reports the photos that cannot be read: in a warning if they may be left out, otherwise in a
     `FeatureError`."""
     if not unreadable:
@@ -297,10 +299,8 @@ def _report(unreadable: Sequence[Unreadable], total: int, skip: int) -> None:
         logger.warning("%s and are left out:\n%s", count, "\n".join(lines))
         return
     shown = "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else "")
-    raise FeatureError(
-        f"{count}: {shown} Replace or remove them and run again; the features of all others are "
-        "kept."
-    )
+    others = "; the features of all others are kept" * kept
+    raise FeatureError(f"{count}: {shown} Replace or remove them and run again{others}.")
 
 
 def _wait_for(folder: Path, ids: set[str], seen: set[Path], stalled: float) -> None:
@@ -354,7 +354,7 @@ def _computed_batches(
     def started() -> Iterator[tuple[int, dict[str, str | None], Callable[[], np.ndarray]]]:
         for batch in batches:
             good = [(r, *found) for r, found in batch if not isinstance(found, ImageError)]
-            unreadable.extend(_unreadable(r, e) for r, e in batch if isinstance(e, ImageError))
+            unreadable.extend(unreadable_photo(r, e) for r, e in batch if isinstance(e, ImageError))
             wait = nothing
             if good:
                 wait = extractor.start(np.stack([pixels for _, _, pixels in good]))

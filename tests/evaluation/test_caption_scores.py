@@ -26,6 +26,7 @@ from captioner.evaluation.subject import (
     save_result,
 )
 from captioner.model.decoding_options import DecodingOptions
+from captioner.model.feature_cache import FeatureError
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "assets" / "checkpoint"
@@ -53,6 +54,26 @@ def test_a_photo_that_cannot_be_read_is_named_with_its_folder(tmp_path):
     record = Record("1", path, ("a dog",), "val")
     with pytest.raises(ImageError, match=rf"^{path}: photo\.jpg is not a picture"):
         features_of(toy_captioner(looks_at=0, glance=True), [record], None)
+
+
+def test_photos_that_cannot_be_read_may_be_left_out(metrics, photo, tmp_path):
+    lines = ["image,caption,split"]
+    for number in range(3):
+        photo(number).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,a dog,val")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "captions.csv").write_text("\n".join(lines))
+    arguments = [BUNDLED, "--dataset", "folder", "--data-dir", tmp_path, "--split", "val"]
+    for more in ([], ["--features", tmp_path / "features"]):
+        given = [*map(str, [*arguments, *more, "--skip-unreadable"])]
+        found = load_subject(scores_options([*given, "1"]))
+        assert [r.image_id for r in found.records] == ["0", "2"]
+        assert len(features_of(found.captioner, found.records, found.cache)) == 2
+    (tmp_path / "2.png").write_bytes(b"")
+    with pytest.raises(
+        FeatureError, match=r"2 of 3 photos cannot be read: .*1\.png.*2\.png.* run again\.$"
+    ):
+        load_subject(scores_options([*map(str, arguments), "--skip-unreadable", "1"]))
 
 
 @pytest.mark.slow
