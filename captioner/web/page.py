@@ -70,7 +70,9 @@ _STYLE = """<style>
 #about a { padding: 2px 0; color: inherit; text-decoration: underline; }
 /* Gradio's buttons are too small for a finger (WCAG 2.2, 2.5.8). */
 .gradio-container :is(button, input[type="number"]) { min-width: 24px; min-height: 24px; }
-@media (forced-colors: active) { [role="tab"][aria-selected="true"] { outline: 2px solid; } }
+@media (forced-colors: active) { /* the row of tabs would cut off an outline around a tab */
+  [role="tab"][aria-selected="true"] { outline: 2px solid; outline-offset: -2px; }
+}
 @media (min-width: 641px) { html { scrollbar-gutter: stable; } }
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 12px !important; }

@@ -178,6 +178,8 @@ def test_captions_are_announced_and_targets_are_large(open_page: OpenPage) -> No
     for chosen in ("#viewer .words [aria-pressed=true]", ".choice.chosen", "[role=tab]"):
         styles = page.locator(chosen).first.evaluate("e => getComputedStyle(e).outlineStyle")
         assert styles == "solid", chosen
+    tab = page.locator("[role=tab]").first  # Gradio cuts off what is around it
+    assert tab.evaluate("e => getComputedStyle(e).outlineOffset") == "-2px"
 
 
 def test_right_to_left(open_page: OpenPage) -> None:
