@@ -37,7 +37,7 @@ from captioner.training.cross_entropy import CrossEntropyTrainer, RunContext, ma
 from captioner.training.epoch_loop import Progress
 from captioner.training.finetuning import SHARE_OF_PHOTOS, room_for_photos, student_of
 from captioner.training.resident import room_on_device
-from captioner.training.run import RunOptions, config_of, extractor_for
+from captioner.training.run import RunOptions, backbone_of, config_of, extractor_for
 from captioner.training.same_run import RUN, describe_run, is_same_run
 from captioner.training.self_critical import SelfCriticalTrainer
 
@@ -84,7 +84,7 @@ def plan(records: Sequence[Record], options: RunOptions) -> Iterator[str]:
     vocabulary = Vocabulary.build(
         (c for r in train for c in r.captions), training.vocabulary_limit, training.min_count
     )
-    config = config_of(options, extractor, vocabulary)
+    config = config_of(options, extractor, backbone_of(options, extractor), vocabulary)
     described = describe_run(config, records, vocabulary.rule)
     if options.skip_unreadable:  # the run will find out which photos and words are left
         del described["records"], described["model"]["vocabulary_size"]

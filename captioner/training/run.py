@@ -197,9 +197,9 @@ def _prepare(
     training, distribution = options.training, options.distribution
     extractor = extractor_for(network, training)
     # What is known before the features are made, because that may take hours.
-    given = {"training": training, "backbone": _backbone_of(options, extractor)}
-    known = {section: asdict(value) for section, value in given.items()}
-    is_same_run(options.output / RUN, known | {"dataset": options.dataset})
+    backbone = backbone_of(options, extractor)
+    known = {"training": asdict(training), "backbone": asdict(backbone), "dataset": options.dataset}
+    is_same_run(options.output / RUN, known)
     cache, views = _extract(records, extractor, options.features_folder, options, distribution)
     readable = [r for r in records if r.split not in ("train", "val") or r.image_id in cache]
     check_trainable(readable, training.min_count)
@@ -210,7 +210,7 @@ def _prepare(
         training.vocabulary_limit,
         training.min_count,
     )
-    config = config_of(options, extractor, vocabulary)
+    config = config_of(options, extractor, backbone, vocabulary)
     described = describe_run(config, readable, vocabulary.rule)
     if distribution.is_main:
         record_run(options.output / RUN, described)
@@ -246,19 +246,23 @@ def extractor_for(network: keras.Model, training: TrainingConfig) -> FeatureExtr
 
 
 def config_of(
-    options: RunOptions, extractor: FeatureExtractor, vocabulary: Vocabulary
+    options: RunOptions,
+    extractor: FeatureExtractor,
+    backbone: BackboneConfig,
+    vocabulary: Vocabulary,
 ) -> CaptionerConfig:
     """The configuration of the run, before any fine-tuning."""
     sizes: dict[str, Any] = model_sizes(extractor.backbone.output_shape[1:]) | options.model
     return CaptionerConfig(
         model=ModelConfig(len(vocabulary), **sizes),
-        backbone=_backbone_of(options, extractor),
+        backbone=backbone,
         training=options.training,
         dataset=options.dataset,
     )
 
 
-def _backbone_of(options: RunOptions, extractor: FeatureExtractor) -> BackboneConfig:
+def backbone_of(options: RunOptions, extractor: FeatureExtractor) -> BackboneConfig:
+    """What the run records of its network, before any fine-tuning. All weights are hashed."""
     own = options.backbone_weights != IMAGENET
     return BackboneConfig(
         name=options.backbone,

@@ -113,10 +113,10 @@ def output(finished, tmp_path) -> Path:
     return tmp_path / "output"
 
 
-def refusal(command, data, output) -> str:
+def refusal(command, data, output, *options: str) -> str:
     """The message of a run that fails, and changes nothing."""
     before = contents(output)
-    message = command(data, output, fails=True)
+    message = command(data, output, *options, fails=True)
     assert contents(output) == before, "nothing is lost, nothing left behind"
     return message
 
@@ -128,9 +128,8 @@ def halve(path: Path) -> None:
 
 def test_another_backbone_is_another_run(command, data, output):
     for file in (output / "run.json", output / "features" / "stamp.json"):
-        content = file.read_text()
-        changed = re.sub(r'("fingerprint": ")\w+', r"\g<1>0123", content)
-        assert changed != content
+        changed, found = re.subn(r'("fingerprint": ")\w+', r"\g<1>0123", file.read_text())
+        assert found == 1
         file.write_text(changed)
     message = refusal(command, data, output)
     assert f"{output} holds another run (backbone.fingerprint was '0123', now" in message
@@ -221,10 +220,8 @@ def test_two_data_sets_in_one_run(command, data, tmp_path, monkeypatch):
 
 def test_another_run_is_kept_out(command, data, output):
     shutil.rmtree(output / "features")  # which would take long to make again
-    before = contents(output)
-    message = command(data, output, "--epochs", "2", fails=True)
+    message = refusal(command, data, output, "--epochs", "2")
     assert "training.epochs was 1, now 2" in message and "another --output" in message
-    assert contents(output) == before
 
 
 def test_captions_by_people_are_looked_for_before_anything_takes_long(command, data, tmp_path):
